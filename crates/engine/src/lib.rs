@@ -1,0 +1,1 @@
+//! The event loop engine of oxloop.
