@@ -9,7 +9,9 @@
 //! is ready, and its owner decides what to do with it. Dropping a payload is therefore always the
 //! owner's act too: whatever removes payloads hands them back.
 
+pub mod addr;
 pub mod clock;
+pub mod flow;
 pub mod inbox;
 pub mod interest;
 pub mod ready;
@@ -19,8 +21,11 @@ pub mod timers;
 pub mod token;
 pub mod turn;
 pub mod waker;
+pub mod write_queue;
 
+pub use addr::Address;
 pub use clock::Timestamp;
+pub use flow::{FlowControl, FlowEvent, LimitsError};
 pub use inbox::Inbox;
 pub use interest::Interest;
 pub use ready::Ready;
@@ -29,3 +34,4 @@ pub use timers::Timers;
 pub use token::{Slots, Token};
 pub use turn::Engine;
 pub use waker::Waker;
+pub use write_queue::WriteQueue;

@@ -3,7 +3,7 @@
 
 use std::mem::MaybeUninit;
 
-use crate::sys::MONOTONIC_CLOCK;
+use super::MONOTONIC_CLOCK;
 
 /// Nanoseconds since the clock's origin. Through the vDSO on Linux: no system call.
 #[inline]
