@@ -16,11 +16,13 @@ use std::time::Duration;
 use rustix::event::epoll::{CreateFlags, create};
 
 use super::Events;
+use crate::sys::descriptor::timespec;
 use crate::{Interest, Token};
 
 const INTEREST_SHIFT: u32 = 64 - Token::SPARE_BITS;
 const READ_BIT: u32 = libc::EPOLLIN as u32;
 const WRITE_BIT: u32 = libc::EPOLLOUT as u32;
+const ONCE_BIT: u32 = libc::EPOLLONESHOT as u32;
 
 /// An epoll instance.
 #[derive(Debug)]
@@ -151,10 +153,7 @@ impl Epoll {
     }
 
     fn pwait2(&mut self, timeout: Duration) -> io::Result<usize> {
-        let timeout = rustix::time::Timespec {
-            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
-            tv_nsec: timeout.subsec_nanos().into(),
-        };
+        let timeout = timespec(timeout);
         // SAFETY: the buffer is valid for writes over its length; the timeout is a 64-bit
         // `__kernel_timespec` on every architecture, as the call wants; there is no signal mask.
         let count = unsafe {
@@ -181,6 +180,11 @@ fn length(buffer: &[libc::epoll_event]) -> libc::c_int {
 }
 
 fn interest_bits(interest: Interest) -> u32 {
+    if interest.is_empty() {
+        // With no bits set epoll still reports hang-ups, and would without end. Like this it ends
+        // one wait without an event and is quiet then.
+        return ONCE_BIT;
+    }
     let mut bits = 0;
     if interest.is_readable() {
         bits |= READ_BIT;

@@ -21,6 +21,10 @@ use crate::{Interest, Token};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+mod kqueue;
+mod poll;
+mod select;
 
 /// What a wait found out about one file descriptor.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -98,9 +102,12 @@ impl SelectorKind {
     /// The kinds that this system has, best first.
     pub const fn available() -> &'static [Self] {
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        {
-            &[Self::Epoll]
-        }
+        const AVAILABLE: &[SelectorKind] =
+            &[SelectorKind::Epoll, SelectorKind::Poll, SelectorKind::Select];
+        #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+        const AVAILABLE: &[SelectorKind] =
+            &[SelectorKind::Kqueue, SelectorKind::Poll, SelectorKind::Select];
+        AVAILABLE
     }
 
     /// The most efficient kind of this system.
@@ -125,6 +132,13 @@ pub enum Selector {
     /// epoll(7) of Linux.
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Epoll(epoll::Epoll),
+    /// kqueue(2) of macOS and the BSDs.
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    Kqueue(kqueue::Kqueue),
+    /// poll(2).
+    Poll(poll::Poll),
+    /// select(2).
+    Select(select::Select),
 }
 
 macro_rules! backend {
@@ -132,6 +146,10 @@ macro_rules! backend {
         match $selector {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Selector::Epoll($backend) => $call,
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            Selector::Kqueue($backend) => $call,
+            Selector::Poll($backend) => $call,
+            Selector::Select($backend) => $call,
         }
     };
 }
@@ -142,6 +160,10 @@ impl Selector {
         match kind {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             SelectorKind::Epoll => Ok(Self::Epoll(epoll::Epoll::new()?)),
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            SelectorKind::Kqueue => Ok(Self::Kqueue(kqueue::Kqueue::new()?)),
+            SelectorKind::Poll => Ok(Self::Poll(poll::Poll::default())),
+            SelectorKind::Select => Ok(Self::Select(select::Select::default())),
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -151,6 +173,10 @@ impl Selector {
         match self {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Self::Epoll(_) => SelectorKind::Epoll,
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            Self::Kqueue(_) => SelectorKind::Kqueue,
+            Self::Poll(_) => SelectorKind::Poll,
+            Self::Select(_) => SelectorKind::Select,
         }
     }
 

@@ -5,4 +5,6 @@ mod unix;
 #[cfg(unix)]
 pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
+pub(crate) use unix::descriptor;
+#[cfg(unix)]
 pub use unix::{pipe, socket};

@@ -2,6 +2,7 @@
 
 mod address;
 pub(crate) mod clock;
+pub(crate) mod descriptor;
 pub mod pipe;
 pub mod socket;
 
@@ -12,6 +13,13 @@ mod create;
 #[cfg(target_vendor = "apple")]
 #[path = "create_then_flags.rs"]
 mod create;
+
+#[cfg(not(target_vendor = "apple"))]
+#[path = "wait_nanos.rs"]
+mod wait;
+#[cfg(target_vendor = "apple")]
+#[path = "wait_millis.rs"]
+mod wait;
 
 /// Whether Unix sockets may have a name that is no path: one that begins with NUL.
 const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
