@@ -1,0 +1,540 @@
+//! The core of a loop: the engine, the descriptors it watches, and what every part of the loop shares.
+//!
+//! `Core` is the native base class of the loops, so a reference to it is at once the way to the engine and
+//! the Python object that the user knows. Transports, servers and flows see this module and never the
+//! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
+
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use oxloop_engine::{Engine, Inbox, Interest, Slots, Timestamp, Token, Waker};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::cell::LoopCell;
+use crate::error::os_error;
+use crate::ffi::{self, Ref};
+use crate::handle::Handle;
+use crate::imports::imports;
+use crate::poller::{self, Change, Poller};
+use crate::signals::Signals;
+
+/// What a turn of the loop runs: the engine's payload.
+pub(crate) enum Entry {
+    /// A callback of the user's.
+    Handle(Ref<Handle>),
+    /// Something native: `run(object)`. Its errors have been dealt with, but for those that leave the loop.
+    Native { object: Ref, run: Run },
+}
+
+/// What a native entry calls, with the object that it was left with.
+pub(crate) type Run = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<()>;
+
+impl Entry {
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
+            Self::Native { object, run } => Self::Native { object: object.clone_ref(py), run: *run },
+        }
+    }
+
+    fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Handle(handle) => visit.call(&**handle),
+            Self::Native { object, .. } => visit.call(&**object),
+        }
+    }
+}
+
+/// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
+pub(crate) struct Watch {
+    pub(crate) fd: RawFd,
+    pub(crate) reader: Option<Entry>,
+    pub(crate) writer: Option<Entry>,
+}
+
+impl Watch {
+    fn interest(&self) -> Interest {
+        let mut interest = Interest::NONE;
+        if self.reader.is_some() {
+            interest = interest.with(Interest::READABLE);
+        }
+        if self.writer.is_some() {
+            interest = interest.with(Interest::WRITABLE);
+        }
+        interest
+    }
+
+    fn slot(&mut self, direction: Interest) -> &mut Option<Entry> {
+        if direction.is_readable() { &mut self.reader } else { &mut self.writer }
+    }
+}
+
+/// The watched descriptors: by token for the selector's events, by number for the user's calls.
+#[derive(Default)]
+pub(crate) struct Watches {
+    slots: Slots<Watch>,
+    /// Indexed by descriptor.
+    tokens: Vec<Option<Token>>,
+    /// How many of them are the loop's own (the waker, the signals): with no other there is nothing to poll.
+    pub(crate) internal: usize,
+}
+
+impl Watches {
+    fn token(&self, fd: RawFd) -> Option<Token> {
+        usize::try_from(fd).ok().and_then(|index| self.tokens.get(index).copied().flatten())
+    }
+
+    fn set_token(&mut self, fd: RawFd, token: Option<Token>) {
+        if let Ok(index) = usize::try_from(fd) {
+            if index >= self.tokens.len() {
+                self.tokens.resize(index + 1, None);
+            }
+            self.tokens[index] = token;
+        }
+    }
+
+    pub(crate) fn get(&self, token: Token) -> Option<&Watch> {
+        self.slots.get(token)
+    }
+
+    pub(crate) fn by_fd(&self, fd: RawFd) -> Option<&Watch> {
+        self.slots.get(self.token(fd)?)
+    }
+
+    /// Whether somebody other than the loop itself watches a descriptor.
+    pub(crate) fn any_external(&self) -> bool {
+        self.slots.len() > self.internal
+    }
+}
+
+/// The native base of every loop; not to be used by itself.
+#[pyclass(frozen, subclass, module = "oxloop._native", name = "_Core")]
+pub(crate) struct Core {
+    pub(crate) engine: LoopCell<Engine<Entry>>,
+    pub(crate) poller: LoopCell<Poller>,
+    pub(crate) watches: LoopCell<Watches>,
+    pub(crate) inbox: Arc<Inbox<Entry>>,
+    pub(crate) signals: LoopCell<Signals>,
+    /// The selector object that the user passed, to be closed with the loop.
+    pub(crate) selector: LoopCell<Option<Ref>>,
+    /// Where reads of all transports land before they are copied out; `None` while one is in use.
+    pub(crate) read_buffer: LoopCell<Option<Box<[u8]>>>,
+    pub(crate) exception_handler: LoopCell<Option<Ref>>,
+    pub(crate) task_factory: LoopCell<Option<Ref>>,
+    pub(crate) executor: LoopCell<Option<Ref>>,
+    /// The transport on each descriptor, weakly: `add_reader` and `sock_*` refuse those. Made by `__init__`.
+    pub(crate) transports: LoopCell<Option<Ref>>,
+    /// A `weakref.WeakSet` of the asynchronous generators that were started on this loop.
+    pub(crate) asyncgens: LoopCell<Option<Ref>>,
+    pub(crate) asyncgens_shutdown: AtomicBool,
+    pub(crate) executor_shutdown: AtomicBool,
+    pub(crate) debug: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    /// The identifier of the thread that runs the loop, 0 while none does.
+    pub(crate) thread: AtomicU64,
+    /// Whether `time` was overridden by a subclass or replaced on the instance: then the loop asks it.
+    pub(crate) own_clock: AtomicBool,
+    /// Seconds after which debug mode reports a callback as slow.
+    pub(crate) slow_callback_duration: LoopCell<f64>,
+}
+
+/// The size of the shared read buffer, in bytes: what asyncio reads at most at a time.
+pub(crate) const READ_SIZE: usize = 256 * 1024;
+
+impl Core {
+    /// A core that can queue work but does not poll yet.
+    pub(crate) fn new() -> PyResult<Self> {
+        let waker = Waker::new().map_err(|error| os_error(&error))?;
+        Ok(Self {
+            engine: LoopCell::new(Engine::new()),
+            poller: LoopCell::default(),
+            watches: LoopCell::default(),
+            inbox: Arc::new(Inbox::new(waker)),
+            signals: LoopCell::default(),
+            selector: LoopCell::default(),
+            read_buffer: LoopCell::default(),
+            exception_handler: LoopCell::default(),
+            task_factory: LoopCell::default(),
+            executor: LoopCell::default(),
+            transports: LoopCell::default(),
+            asyncgens: LoopCell::default(),
+            asyncgens_shutdown: AtomicBool::new(false),
+            executor_shutdown: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: AtomicU64::new(0),
+            own_clock: AtomicBool::new(false),
+            slow_callback_duration: LoopCell::new(0.1),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn debug(&self) -> bool {
+        self.debug.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.thread.load(Relaxed) != 0
+    }
+
+    /// `RuntimeError` on a closed loop.
+    #[inline]
+    pub(crate) fn check_closed(&self) -> PyResult<()> {
+        if self.is_closed() {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// The time on the loop's clock.
+    #[inline]
+    pub(crate) fn now(slf: &Bound<'_, Self>) -> PyResult<Timestamp> {
+        if slf.get().own_clock.load(Relaxed) {
+            let seconds: f64 = slf.call_method0(intern!(slf.py(), "time"))?.extract()?;
+            return Ok(Timestamp::from_seconds(seconds));
+        }
+        Ok(Timestamp::now())
+    }
+
+    /// Queues `entry` behind what is queued already, other threads' callbacks included.
+    #[inline]
+    pub(crate) fn push(&self, entry: Entry) {
+        let mut engine = self.engine.borrow_mut();
+        if self.inbox.is_pending() {
+            self.inbox.drain_into(engine.ready.queue_mut());
+        }
+        engine.ready.push(entry);
+    }
+
+    /// Queues `run(object)`.
+    #[inline]
+    pub(crate) fn push_native(&self, object: Ref, run: Run) {
+        self.push(Entry::Native { object, run });
+    }
+
+    pub(crate) fn cancel_timer(&self, token: Token) -> Option<Entry> {
+        self.engine.borrow_mut().timers.cancel(token)
+    }
+
+    pub(crate) fn is_timer(&self, token: Token) -> bool {
+        self.engine.borrow().timers.get(token).is_some()
+    }
+
+    /// Queues `run(object)` for the time `when`.
+    pub(crate) fn push_timer(&self, when: Timestamp, object: Ref, run: Run) -> Token {
+        self.engine.borrow_mut().timers.insert(when, Entry::Native { object, run })
+    }
+
+    /// Tells `entry` whenever `fd` is ready in `direction` (one of the two). Returns what was told before.
+    ///
+    /// # Errors
+    /// `OSError` from the selector: a closed descriptor, or one that it cannot watch. Then nothing changed.
+    pub(crate) fn watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+        entry: Entry,
+    ) -> PyResult<Option<Entry>> {
+        let (token, change, is_new) = {
+            let mut watches = self.watches.borrow_mut();
+            match watches.token(fd) {
+                Some(token) => {
+                    let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
+                    (token, Change::Modify(interest.with(direction)), false)
+                }
+                None => {
+                    let token = watches.slots.insert(Watch { fd, reader: None, writer: None });
+                    watches.set_token(fd, Some(token));
+                    (token, Change::Register(direction), true)
+                }
+            }
+        };
+        if let Err(error) = self.apply(py, fd, token, change) {
+            if is_new {
+                let mut watches = self.watches.borrow_mut();
+                watches.slots.remove(token);
+                watches.set_token(fd, None);
+            }
+            return Err(error);
+        }
+        let mut watches = self.watches.borrow_mut();
+        let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
+        Ok(slot.and_then(|slot| slot.replace(entry)))
+    }
+
+    /// Stops telling about `fd` in `direction`. Returns what was told, `None` if nothing was.
+    pub(crate) fn unwatch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+    ) -> PyResult<Option<Entry>> {
+        let (token, entry, change) = {
+            let mut watches = self.watches.borrow_mut();
+            let Some(token) = watches.token(fd) else { return Ok(None) };
+            let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
+            let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
+            let interest = watch.interest();
+            let change = if interest.is_empty() {
+                watches.slots.remove(token);
+                watches.set_token(fd, None);
+                Change::Deregister
+            } else {
+                Change::Modify(interest)
+            };
+            (token, entry, change)
+        };
+        self.apply(py, fd, token, change)?;
+        Ok(Some(entry))
+    }
+
+    /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
+    pub(crate) fn unwatch_object(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+        object: *mut pyo3::ffi::PyObject,
+    ) -> PyResult<Option<Entry>> {
+        let ours = self.watches.borrow().by_fd(fd).is_some_and(|watch| {
+            let entry = if direction.is_readable() { &watch.reader } else { &watch.writer };
+            matches!(entry, Some(Entry::Native { object: told, .. }) if told.as_ptr() == object)
+        });
+        if ours { self.unwatch(py, fd, direction) } else { Ok(None) }
+    }
+
+    /// Whether somebody is told when `fd` is ready in `direction`.
+    pub(crate) fn is_watched(&self, fd: RawFd, direction: Interest) -> bool {
+        let watches = self.watches.borrow();
+        watches.by_fd(fd).is_some_and(|watch| watch.interest().contains(direction))
+    }
+
+    fn apply(&self, py: Python<'_>, fd: RawFd, token: Token, change: Change) -> PyResult<()> {
+        let selector = match &mut *self.poller.borrow_mut() {
+            Poller::Closed => return self.check_closed(),
+            Poller::Native(None) => return Err(poller::in_use()),
+            Poller::Native(Some(native)) => {
+                return native.apply(fd, token, change).map_err(|error| os_error(&error));
+            }
+            Poller::Python(selector) => selector.clone_ref(py),
+        };
+        poller::apply_python(selector.bind(py), fd, change)
+    }
+
+    /// Waits for at most `timeout` (`None`: without end), and queues what became ready.
+    pub(crate) fn poll(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<()> {
+        let taken = match &mut *self.poller.borrow_mut() {
+            Poller::Closed => return self.check_closed(),
+            Poller::Native(native) => Ok(native.take().ok_or_else(poller::in_use)?),
+            Poller::Python(selector) => Err(selector.clone_ref(py)),
+        };
+        let mut native = match taken {
+            Ok(native) => native,
+            Err(selector) => return self.poll_python(py, &selector, timeout),
+        };
+        let zero = Some(Duration::ZERO);
+        let waited = if timeout == zero {
+            native.selector.wait(&mut native.events, zero)
+        } else {
+            let timeout = if self.inbox.prepare_sleep() { timeout } else { zero };
+            let waited = py.detach(|| native.selector.wait(&mut native.events, timeout));
+            self.inbox.finish_sleep();
+            waited
+        };
+        if waited.is_ok() {
+            let watches = self.watches.borrow();
+            let mut engine = self.engine.borrow_mut();
+            self.inbox.drain_into(engine.ready.queue_mut());
+            for event in native.events.iter() {
+                if let Some(watch) = watches.get(event.token) {
+                    queue_ready(py, &mut engine, watch, event.readiness);
+                }
+            }
+        }
+        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
+            *place = Some(native);
+        }
+        match waited {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(os_error(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_python(
+        &self,
+        py: Python<'_>,
+        selector: &Ref,
+        timeout: Option<Duration>,
+    ) -> PyResult<()> {
+        let blocks = timeout != Some(Duration::ZERO);
+        let timeout =
+            if blocks && !self.inbox.prepare_sleep() { Some(Duration::ZERO) } else { timeout };
+        let ready = poller::select_python(selector.bind(py), timeout);
+        self.inbox.finish_sleep();
+        let ready = ready?;
+        let watches = self.watches.borrow();
+        let mut engine = self.engine.borrow_mut();
+        self.inbox.drain_into(engine.ready.queue_mut());
+        for (fd, readiness) in ready {
+            if let Some(watch) = watches.by_fd(fd) {
+                queue_ready(py, &mut engine, watch, readiness);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a poll that does not wait could find anything.
+    #[inline]
+    pub(crate) fn has_watches(&self) -> bool {
+        self.watches.borrow().any_external()
+            || self.signals.borrow().has_handlers()
+            || matches!(*self.poller.borrow(), Poller::Python(_))
+    }
+
+    /// A new `asyncio.Future` of this loop.
+    #[inline]
+    pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let imports = imports(py);
+        ffi::call_keyword(imports.future.bind(py), imports.loop_keyword.bind(py), slf.as_any())
+    }
+
+    /// Runs `use_buffer` on the loop's read buffer.
+    pub(crate) fn with_read_buffer<R>(&self, use_buffer: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer = self
+            .read_buffer
+            .take()
+            .unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
+        let result = use_buffer(&mut buffer);
+        self.read_buffer.set(Some(buffer));
+        result
+    }
+
+    /// The open transport that owns `fd`, if there is one.
+    pub(crate) fn transport_of<'py>(
+        &self,
+        py: Python<'py>,
+        fd: RawFd,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let transports = self.transports.borrow().as_ref().map(|dict| dict.clone_ref(py));
+        let Some(transports) = transports else { return Ok(None) };
+        let Some(transport) = transports.bind(py).call_method1(intern!(py, "get"), (fd,)).ok() else {
+            return Ok(None);
+        };
+        if transport.is_none() || transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? {
+            return Ok(None);
+        }
+        Ok(Some(transport))
+    }
+
+    /// `RuntimeError` when a transport owns `fd`.
+    pub(crate) fn check_no_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        match self.transport_of(py, fd)? {
+            None => Ok(()),
+            Some(transport) => Err(PyRuntimeError::new_err(format!(
+                "File descriptor {fd} is used by transport {}",
+                transport.repr()?
+            ))),
+        }
+    }
+
+    /// Everything that the loop still holds, for the caller to drop: queues, timers, watches.
+    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>) {
+        let mut entries: Vec<Entry> = Vec::new();
+        {
+            let mut engine = self.engine.borrow_mut();
+            entries.extend(engine.ready.drain());
+            entries.extend(engine.timers.drain());
+        }
+        let mut watches = self.watches.borrow_mut();
+        watches.tokens.clear();
+        watches.internal = 0;
+        (entries, watches.slots.drain())
+    }
+}
+
+/// Queues the entries of `watch` that `readiness` concerns.
+#[inline]
+fn queue_ready(py: Python<'_>, engine: &mut Engine<Entry>, watch: &Watch, readiness: Interest) {
+    if readiness.is_readable()
+        && let Some(reader) = &watch.reader
+    {
+        engine.ready.push(reader.clone_ref(py));
+    }
+    if readiness.is_writable()
+        && let Some(writer) = &watch.writer
+    {
+        engine.ready.push(writer.clone_ref(py));
+    }
+}
+
+#[pymethods]
+impl Core {
+    /// Arguments are for `__init__`, and a subclass may give it others.
+    #[new]
+    #[pyo3(signature = (*_args, **_keywords))]
+    fn py_new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Self::new()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(engine) = self.engine.try_borrow() {
+            for entry in engine.ready.iter().chain(engine.timers.iter()) {
+                entry.visit(visit)?;
+            }
+        }
+        if let Some(watches) = self.watches.try_borrow() {
+            for (_, watch) in watches.slots.iter() {
+                for entry in watch.reader.iter().chain(watch.writer.iter()) {
+                    entry.visit(visit)?;
+                }
+            }
+        }
+        for cell in [
+            &self.selector,
+            &self.exception_handler,
+            &self.task_factory,
+            &self.executor,
+            &self.asyncgens,
+        ] {
+            if let Some(value) = cell.try_borrow()
+                && let Some(value) = value.as_ref()
+            {
+                visit.call(&**value)?;
+            }
+        }
+        if let Some(signals) = self.signals.try_borrow() {
+            signals.visit(visit)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let everything = self.take_everything();
+        let others = (
+            self.exception_handler.take(),
+            self.task_factory.take(),
+            self.executor.take(),
+            self.asyncgens.take(),
+            self.signals.take(),
+        );
+        drop((everything, others));
+    }
+}
