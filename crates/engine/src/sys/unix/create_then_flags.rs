@@ -1,5 +1,5 @@
 //! Making descriptors non-blocking and close-on-exec on macOS, which has neither `accept4` nor
-//! `pipe2`: a fork in between inherits them, as it does in CPython.
+//! `pipe2`: a fork in between inherits them, as it does in Python.
 //!
 //! SIGPIPE is kept away by the socket option `SO_NOSIGPIPE`, as `MSG_NOSIGNAL` is not there before
 //! macOS 15.

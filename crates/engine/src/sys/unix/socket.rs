@@ -158,12 +158,12 @@ mod tests {
     #[test]
     fn errors_of_connecting_are_taken_once() -> io::Result<()> {
         let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
-        let client = rustix::net::socket_with(
+        let client = rustix::net::socket(
             rustix::net::AddressFamily::INET,
             rustix::net::SocketType::STREAM,
-            rustix::net::SocketFlags::NONBLOCK,
             None,
         )?;
+        rustix::io::ioctl_fionbio(&client, true)?;
         match rustix::net::connect(&client, &gone) {
             Err(rustix::io::Errno::INPROGRESS) => {
                 rustix::event::poll(
