@@ -7,6 +7,9 @@ use std::mem::MaybeUninit;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::ffi::Ref;
 
 /// A contiguous view of an object's memory, held until it is dropped.
 ///
@@ -70,5 +73,44 @@ impl Drop for View {
     fn drop(&mut self) {
         // SAFETY: the view was filled in by PyObject_GetBuffer and is released once.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
+    }
+}
+
+/// Bytes that are on their way out: an immutable object held by reference, or a snapshot.
+pub(crate) enum Chunk {
+    /// The memory of exactly a `bytes` object, which nobody can change or move while it is held.
+    Bytes { _object: Ref, start: *const u8, length: usize },
+    /// A copy of memory that its owner may change after the call.
+    Copied(Vec<u8>),
+}
+
+// SAFETY: a chunk is used and dropped by attached threads only, see `View`.
+unsafe impl Send for Chunk {}
+// SAFETY: see above; the memory is immutable.
+unsafe impl Sync for Chunk {}
+
+impl Chunk {
+    /// What is to be sent of `object` from `sent` on: the object itself if it cannot change, and then counted
+    /// from its beginning, or a copy of the rest. The second value is how much of the chunk has gone.
+    pub(crate) fn rest(object: &Bound<'_, PyAny>, data: &[u8], sent: usize) -> (Self, usize) {
+        if object.is_exact_instance_of::<PyBytes>() {
+            let chunk =
+                Self::Bytes { _object: object.into(), start: data.as_ptr(), length: data.len() };
+            return (chunk, sent);
+        }
+        (Self::Copied(data[sent..].to_vec()), 0)
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            // SAFETY: the object is held, and `bytes` never move or change.
+            Self::Bytes { start, length, .. } => unsafe {
+                std::slice::from_raw_parts(*start, *length)
+            },
+            Self::Copied(bytes) => bytes,
+        }
     }
 }

@@ -4,6 +4,7 @@
 //! the Python object that the user knows. Transports, servers and flows see this module and never the
 //! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
 
+use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -14,7 +15,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::cell::LoopCell;
 use crate::error::os_error;
@@ -129,8 +130,8 @@ pub(crate) struct Core {
     pub(crate) exception_handler: LoopCell<Option<Ref>>,
     pub(crate) task_factory: LoopCell<Option<Ref>>,
     pub(crate) executor: LoopCell<Option<Ref>>,
-    /// The transport on each descriptor, weakly: `add_reader` and `sock_*` refuse those. Made by `__init__`.
-    pub(crate) transports: LoopCell<Option<Ref>>,
+    /// The transport that owns each descriptor, weakly: `add_reader` and `sock_*` refuse those.
+    owners: LoopCell<HashMap<RawFd, Py<PyWeakrefReference>>>,
     /// A `weakref.WeakSet` of the asynchronous generators that were started on this loop.
     pub(crate) asyncgens: LoopCell<Option<Ref>>,
     pub(crate) asyncgens_shutdown: AtomicBool,
@@ -164,7 +165,7 @@ impl Core {
             exception_handler: LoopCell::default(),
             task_factory: LoopCell::default(),
             executor: LoopCell::default(),
-            transports: LoopCell::default(),
+            owners: LoopCell::default(),
             asyncgens: LoopCell::default(),
             asyncgens_shutdown: AtomicBool::new(false),
             executor_shutdown: AtomicBool::new(false),
@@ -426,26 +427,37 @@ impl Core {
         result
     }
 
-    /// The open transport that owns `fd`, if there is one.
-    pub(crate) fn transport_of<'py>(
-        &self,
-        py: Python<'py>,
-        fd: RawFd,
-    ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let transports = self.transports.borrow().as_ref().map(|dict| dict.clone_ref(py));
-        let Some(transports) = transports else { return Ok(None) };
-        let Some(transport) = transports.bind(py).call_method1(intern!(py, "get"), (fd,)).ok() else {
-            return Ok(None);
+    /// Notes that `transport` owns `fd`.
+    pub(crate) fn own(&self, fd: RawFd, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+        let weak = PyWeakrefReference::new(transport)?.unbind();
+        let before = self.owners.borrow_mut().insert(fd, weak);
+        drop(before);
+        Ok(())
+    }
+
+    /// `transport` no longer owns `fd`.
+    pub(crate) fn disown(&self, fd: RawFd, transport: &Bound<'_, PyAny>) {
+        let removed = {
+            let mut owners = self.owners.borrow_mut();
+            let ours = owners.get(&fd).is_some_and(|weak| {
+                weak.bind(transport.py()).upgrade().is_none_or(|owner| owner.is(transport))
+            });
+            if ours { owners.remove(&fd) } else { None }
         };
-        if transport.is_none() || transport.call_method0(intern!(py, "is_closing"))?.is_truthy()? {
-            return Ok(None);
-        }
-        Ok(Some(transport))
+        drop(removed);
+    }
+
+    /// The open transport that owns `fd`, if there is one.
+    fn owner<'py>(&self, py: Python<'py>, fd: RawFd) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let owner = self.owners.borrow().get(&fd).and_then(|weak| weak.bind(py).upgrade());
+        let Some(owner) = owner else { return Ok(None) };
+        let closing = owner.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
+        Ok(if closing { None } else { Some(owner) })
     }
 
     /// `RuntimeError` when a transport owns `fd`.
     pub(crate) fn check_no_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        match self.transport_of(py, fd)? {
+        match self.owner(py, fd)? {
             None => Ok(()),
             Some(transport) => Err(PyRuntimeError::new_err(format!(
                 "File descriptor {fd} is used by transport {}",

@@ -42,15 +42,15 @@ pub(crate) struct Flow(Rc<RefCell<Exchange>>);
 
 impl Flow {
     /// Waits for an awaitable of Python's, as `await` does.
-    pub(crate) async fn wait(&self, awaitable: &Bound<'_, PyAny>) -> PyResult<Ref> {
-        self.wait_for(iterator_of(awaitable)?).await
-    }
-
-    /// The same for a reference that outlives the borrow of the interpreter.
-    pub(crate) fn wait_ref(&self, awaitable: &Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
+    pub(crate) fn wait(&self, awaitable: &Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
         let iterator = Python::attach(|py| iterator_of(awaitable.bind(py)));
         let flow = self.clone();
         async move { flow.wait_for(iterator?).await }
+    }
+
+    /// Lets the loop make one turn: `await asyncio.sleep(0)`.
+    pub(crate) async fn turn(&self) -> PyResult<()> {
+        Turn { flow: self.clone(), yielded: false }.await
     }
 
     fn wait_for(&self, iterator: Ref) -> Wait {
@@ -77,7 +77,7 @@ impl Flow {
             };
             Ok::<_, PyErr>((watching, future))
         })?;
-        let waited = self.wait_ref(&future).await;
+        let waited = self.wait(&future).await;
         drop(watching);
         waited.map(drop)
     }
@@ -96,7 +96,7 @@ impl Flow {
                 Timer { core: core.clone_ref(py), token }
             })
         });
-        let waited = self.wait_ref(future).await;
+        let waited = self.wait(future).await;
         drop(timer);
         waited.map(drop)
     }
@@ -147,6 +147,30 @@ impl Drop for Watching {
                 Err(error) => error.write_unraisable(py, None),
             }
         });
+    }
+}
+
+/// A bare yield, after which the task comes back in the next turn.
+struct Turn {
+    flow: Flow,
+    yielded: bool,
+}
+
+impl Future for Turn {
+    type Output = PyResult<()>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut exchange = self.flow.0.borrow_mut();
+        if let Some(error) = exchange.thrown.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.yielded {
+            return Poll::Ready(Ok(()));
+        }
+        exchange.yielded = Some(Python::attach(|py| py.None().into()));
+        drop(exchange);
+        self.yielded = true;
+        Poll::Pending
     }
 }
 

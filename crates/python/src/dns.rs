@@ -44,7 +44,7 @@ pub(crate) fn getaddrinfo<'py>(
         })?;
         match future {
             Ok(result) => Ok(result),
-            Err(future) => flow.wait_ref(&future).await,
+            Err(future) => flow.wait(&future).await,
         }
     })
 }
@@ -63,7 +63,7 @@ pub(crate) fn getnameinfo<'py>(
             let function = imports(py).socket.bind(py).getattr(intern!(py, "getnameinfo"))?;
             run_in_executor(this.bind(py), &function, arguments.bind(py))
         })?;
-        flow.wait_ref(&future).await
+        flow.wait(&future).await
     })
 }
 
@@ -166,7 +166,7 @@ pub(crate) async fn resolve(
     })?;
     match looked_up {
         Ok(infos) => Ok(infos),
-        Err(awaitable) => flow.wait_ref(&awaitable).await,
+        Err(awaitable) => flow.wait(&awaitable).await,
     }
 }
 

@@ -470,6 +470,11 @@ pub(crate) fn set_attribute(
     Ok(())
 }
 
+/// -1 as an object: what `get_buffer` is called with.
+pub(crate) fn minus_one(py: Python<'_>) -> Bound<'_, PyAny> {
+    pyo3::types::PyInt::new(py, -1).into_any()
+}
+
 /// Casts without a check in release builds.
 #[inline]
 pub(crate) fn cast_known<'a, 'py, T: pyo3::PyTypeInfo>(
@@ -479,4 +484,9 @@ pub(crate) fn cast_known<'a, 'py, T: pyo3::PyTypeInfo>(
     // SAFETY: only called where the class of `object` was fixed when it was stored beside the function
     // that calls this, or by a method descriptor, which checks `self`.
     unsafe { object.cast_unchecked::<T>() }
+}
+
+/// `None`, for the end of a flow.
+pub(crate) fn none() -> Ref {
+    Python::attach(|py| py.None().into())
 }

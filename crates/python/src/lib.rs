@@ -5,6 +5,7 @@
 
 mod buffer;
 mod cell;
+mod connection;
 mod core;
 mod coroutine;
 mod dns;
@@ -15,6 +16,7 @@ mod handle;
 mod imports;
 mod poller;
 mod report;
+mod server;
 mod signals;
 mod transports;
 
@@ -31,6 +33,10 @@ mod _native {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
+    use crate::server::Server;
+    #[pymodule_export]
+    use crate::transports::stream::StreamTransport;
+    #[pymodule_export]
     use crate::{build_info, selectors_available};
 
     use pyo3::prelude::*;
@@ -40,6 +46,7 @@ mod _native {
         let py = module.py();
         crate::imports::load(py).map(drop)?;
         crate::event_loop::add_fast_methods(py)?;
+        crate::transports::add_fast_methods(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

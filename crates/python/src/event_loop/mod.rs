@@ -15,9 +15,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::connection;
 use crate::core::{Core, Entry};
 use crate::dns;
-use crate::ffi;
+use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::poller::Poller;
 use crate::signals;
@@ -57,7 +58,6 @@ impl EventLoop {
         }
         let before = core.poller.replace(poller);
         drop(before);
-        core.transports.set(Some(crate::transports::registry(py)?));
         core.debug.store(debug_by_default(py)?, Relaxed);
         Self::find_clock(slf)?;
         let entry = Entry::Native { object: this.as_any().into(), run: woken };
@@ -210,6 +210,117 @@ impl EventLoop {
         args: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
         dns::getaddrinfo_debug(slf.as_super(), args)
+    }
+
+    // Connections
+
+    /// Connect to a TCP server; return (transport, protocol). A coroutine.
+    ///
+    /// host and port, or sock. Raises OSError if no address could be connected to (an ExceptionGroup with
+    /// all_errors), ValueError for arguments that contradict each other.
+    #[pyo3(signature = (
+        protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None, sock=None,
+        local_addr=None, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+        happy_eyeballs_delay=None, interleave=None, all_errors=false
+    ))]
+    fn create_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        host: Option<&Bound<'py, PyAny>>,
+        port: Option<&Bound<'py, PyAny>>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        proto: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        local_addr: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        happy_eyeballs_delay: Option<&Bound<'py, PyAny>>,
+        interleave: Option<&Bound<'py, PyAny>>,
+        all_errors: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        let client = connection::Client {
+            protocol_factory: protocol_factory.into(),
+            host: host.map(Ref::from),
+            port: port.map(Ref::from),
+            ssl: ssl.map(Ref::from),
+            family: family.unwrap_or(&zero).into(),
+            proto: proto.unwrap_or(&zero).into(),
+            flags: flags.unwrap_or(&zero).into(),
+            sock: sock.map(Ref::from),
+            local_addr: local_addr.map(Ref::from),
+            server_hostname: server_hostname.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            happy_eyeballs_delay: happy_eyeballs_delay.map(Ref::from),
+            interleave: interleave.map(Ref::from),
+            all_errors,
+        };
+        connection::connect(slf.as_super(), client)
+    }
+
+    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine.
+    #[pyo3(signature = (
+        protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn connect_accepted_socket<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout].map(|value| value.map(Ref::from));
+        let ssl = ssl.map(Ref::from);
+        connection::accepted(slf.as_super(), protocol_factory.into(), sock.into(), ssl, timeouts)
+    }
+
+    /// Listen for TCP connections on host (a name, an address, a sequence of them, or None for all
+    /// interfaces) and port, or on sock; return a Server. A coroutine.
+    #[pyo3(signature = (
+        protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100, ssl=None,
+        reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
+        ssl_shutdown_timeout=None, start_serving=true
+    ))]
+    fn create_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        host: Option<&Bound<'py, PyAny>>,
+        port: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        backlog: i32,
+        ssl: Option<&Bound<'py, PyAny>>,
+        reuse_address: Option<bool>,
+        reuse_port: Option<bool>,
+        keep_alive: Option<bool>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        start_serving: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
+        let listening = connection::Listening {
+            protocol_factory: protocol_factory.into(),
+            host: host.map(Ref::from),
+            port: port.map(Ref::from),
+            family: family.map_or_else(|| number(libc::AF_UNSPEC), Ref::from),
+            flags: flags.map_or_else(|| number(libc::AI_PASSIVE), Ref::from),
+            sock: sock.map(Ref::from),
+            backlog,
+            ssl: ssl.map(Ref::from),
+            reuse_address,
+            reuse_port: reuse_port.unwrap_or(false),
+            keep_alive: keep_alive.unwrap_or(false),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            start_serving,
+        };
+        connection::create_server(slf.as_super(), listening)
     }
 
     // Watching descriptors

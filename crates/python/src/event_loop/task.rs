@@ -182,7 +182,7 @@ pub(super) fn shutdown_asyncgens<'py>(
         })?
         .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
         if let (Some(closing), Some(gathered)) = (closing, gathered) {
-            let results = flow.wait_ref(&gathered).await?;
+            let results = flow.wait(&gathered).await?;
             Python::attach(|py| report_failed(this.bind(py), closing.bind(py), results.bind(py)))?;
         }
         Ok(Python::attach(|py| py.None().into()))

@@ -1,10 +1,13 @@
-//! Transports.
+//! Transports: what a protocol writes to and is told by.
+
+pub(crate) mod socket;
+pub(crate) mod stream;
 
 use pyo3::prelude::*;
 
-use crate::ffi::Ref;
+use crate::ffi;
 
-/// A new registry of a loop's open transports: descriptor to transport, weakly.
-pub(crate) fn registry(py: Python<'_>) -> PyResult<Ref> {
-    Ok(py.import("weakref")?.getattr("WeakValueDictionary")?.call0()?.into())
+/// Adds the methods that are called past PyO3.
+pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
+    ffi::add_fast_methods(&py.get_type::<stream::StreamTransport>(), stream::methods())
 }
