@@ -79,25 +79,43 @@ fn nothing_is_lost_or_reordered() -> io::Result<()> {
     Ok(())
 }
 
-/// The pushing thread waits for its push to be taken before it makes the next one: the loop is
-/// about to sleep, asleep, or just awake at every push, and one wake-up lost would be the end.
+/// Lets the pushing thread run to its end when the receiver fails.
+struct Release<'a>(&'a AtomicU32);
+
+impl Drop for Release<'_> {
+    fn drop(&mut self) {
+        self.0.store(u32::MAX, Ordering::Release);
+    }
+}
+
+/// The pushing thread waits for its push to be taken before it makes the next one, so that one
+/// wake-up lost would be the end; and the receiver dawdles for all lengths of time, so that pushes
+/// meet it in every instruction of going to sleep. (With the two lines of `prepare_sleep` in the
+/// other order this fails in most runs.)
 #[test]
 fn nobody_sleeps_through_a_push() -> io::Result<()> {
-    const PUSHES: u32 = 20_000;
+    const PUSHES: u32 = 100_000;
     let inbox = Inbox::new(Waker::new()?);
     let mut receiver = Receiver::new(&inbox, SelectorKind::best())?;
     let taken = AtomicU32::new(0);
     std::thread::scope(|scope| {
+        let _release = Release(&taken);
         scope.spawn(|| {
             for number in 0..PUSHES {
                 assert_eq!(inbox.push((0, number)), Ok(()));
+                let mut spins = 0;
                 while taken.load(Ordering::Acquire) <= number {
-                    // Sometimes at once, sometimes later: the moments differ.
-                    if number % 3 == 0 { std::hint::spin_loop() } else { std::thread::yield_now() }
+                    spins += 1;
+                    // Spins as long as the other thread may be running on another processor.
+                    if spins < 2_000 { std::hint::spin_loop() } else { std::thread::yield_now() }
                 }
             }
         });
         for number in 0..PUSHES {
+            // Not `spin_loop`: a pause of the processor is longer than what is to be hit.
+            for pause in 0..number % 211 {
+                std::hint::black_box(pause);
+            }
             while receiver.queue.is_empty() {
                 receiver.turn()?;
             }
