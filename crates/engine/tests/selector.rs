@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token, Waker};
@@ -10,6 +11,8 @@ use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token, Waker};
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const A: Token = Token::reserved(1);
 const B: Token = Token::reserved(2);
+
+static NEXT_HIGH_NUMBER: AtomicI32 = AtomicI32::new(1500);
 
 /// A selector and what it said last.
 struct Watch {
@@ -409,12 +412,16 @@ fn kinds() {
     }
 }
 
-/// A duplicate of `source` at a number that no other test gets: they all take the lowest ones.
+/// A duplicate of `source` above `FD_SETSIZE`, at a number that no other test has or gets, even
+/// after it was closed: everything else takes the lowest ones, and each call here starts higher.
 fn high_number(source: &UnixStream) -> io::Result<RawFd> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
-    Ok(rustix::io::fcntl_dupfd_cloexec(source, 1500)?.into_raw_fd())
+    let least = NEXT_HIGH_NUMBER.fetch_add(1, Ordering::Relaxed);
+    let number = rustix::io::fcntl_dupfd_cloexec(source, least)?.into_raw_fd();
+    assert_eq!(number, least);
+    Ok(number)
 }
 
 /// Puts `source` at `number`, which closes what was there.
@@ -444,8 +451,6 @@ fn closed_number() -> io::Result<RawFd> {
 /// Runs `wait` and sends its thread a signal, again and again, until it returns.
 #[expect(unsafe_code)]
 fn interrupted<T>(wait: impl FnOnce() -> T) -> T {
-    use std::sync::atomic::{AtomicBool, Ordering};
-
     extern "C" fn ignore(_signal: libc::c_int) {}
     // SAFETY: the handler does nothing, which is safe in a handler; without SA_RESTART.
     unsafe {

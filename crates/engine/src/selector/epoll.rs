@@ -208,3 +208,31 @@ fn readiness(bits: u32) -> Interest {
     }
     readiness
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn without_pwait2_timeouts_are_rounded_up() -> io::Result<()> {
+        let mut epoll = Epoll::new()?;
+        epoll.has_pwait2 = false;
+        let start = Instant::now();
+        epoll.wait(&mut Events::default(), Some(Duration::from_nanos(1_000_001)))?;
+        assert!(start.elapsed() >= Duration::from_millis(2));
+        assert!(!epoll.has_pwait2);
+        Ok(())
+    }
+
+    #[test]
+    fn bits_mean_what_python_takes_them_for() {
+        let bits = |bits: i32| readiness(bits.cast_unsigned());
+        assert_eq!(bits(libc::EPOLLIN), Interest::READABLE);
+        assert_eq!(bits(libc::EPOLLOUT), Interest::WRITABLE);
+        assert_eq!(bits(libc::EPOLLHUP), Interest::BOTH);
+        assert_eq!(bits(libc::EPOLLERR | libc::EPOLLOUT), Interest::BOTH);
+        assert_eq!(bits(libc::EPOLLIN | libc::EPOLLRDHUP), Interest::BOTH);
+    }
+}
