@@ -7,6 +7,7 @@ notice. Its tracebacks begin with its own first frame.
 
 from __future__ import annotations
 
+import linecache
 import os
 import runpy
 import sys
@@ -19,11 +20,11 @@ from typing import Any, Callable, Optional
 def run_script(path: str, args: list[str]) -> None:
     """Run the script, directory or zip file at *path* as ``python path args...`` does."""
     sys.argv[:] = [path, *args]
+    full = os.path.abspath(path)
     if os.path.isdir(path) or zipfile.is_zipfile(path):
-        _set_first_path(path)
+        _set_first_path(full)
         _as_main(lambda _main: _runpy_main("__main__", alter_argv=False))
         return
-    full = os.path.abspath(path)
     try:
         open(full, "rb").close()
     except OSError as error:
@@ -44,6 +45,8 @@ def run_code(source: str, args: list[str]) -> None:
     """Run *source* as ``python -c source args...`` does."""
     sys.argv[:] = ["-c", *args]
     _set_first_path("")
+    # For tracebacks, which from 3.13 show the lines; without a time it is never looked up.
+    linecache.cache["<string>"] = len(source), None, source.splitlines(keepends=True), "<string>"
     _as_main(lambda main: _exec(compile(source, "<string>", "exec"), main))
 
 
