@@ -74,7 +74,7 @@ def code_of(path: Path) -> str:
 
 def room_of(path: Path, place: Path) -> str:
     first = path.relative_to(place).parts[0]
-    return first[: -len(path.suffix)] if first.endswith(path.suffix) else first
+    return first.removesuffix(path.suffix)
 
 
 def reexports(place: Path) -> dict[str, str]:
