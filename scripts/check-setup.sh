@@ -11,6 +11,7 @@ packages() {
     if command -v apt-get >/dev/null; then echo "apt-get install $1"
     elif command -v dnf >/dev/null; then echo "dnf install $2"
     elif command -v apk >/dev/null; then echo "apk add $3"
+    elif [ "$(uname 2>/dev/null)" = Darwin ]; then echo "xcode-select --install, https://python.org"
     else echo "install it with your system's package manager"
     fi
 }
@@ -52,7 +53,7 @@ for candidate in cc gcc clang; do
 done
 if [ -z "$compiler" ] || ! command -v "${compiler%% *}" >/dev/null; then
     need "a C compiler (Rust links with it)" \
-        "$(packages 'gcc libc6-dev' gcc 'gcc musl-dev'), or: xcode-select --install"
+        "$(packages 'gcc libc6-dev' gcc 'gcc musl-dev')"
 fi
 
 if [ ${#missing[@]} -gt 0 ]; then

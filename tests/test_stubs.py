@@ -26,6 +26,9 @@ loop = oxloop.SelectorEventLoop()
 reveal_type(loop.call_soon(print))
 reveal_type(loop.run_until_complete(main()))
 reveal_type(loop.time())
+asyncio.set_event_loop_policy(oxloop.DefaultEventLoopPolicy())
+oxloop.run(main(), debug=True, loop_factory=oxloop.new_event_loop)
+oxloop.run(main(), loop_factory=oxloop.SelectorEventLoop)
 """
 
 
