@@ -8,6 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
+.NOTPARALLEL: # cargo and maturin use all cores, and reports should not mix
 MAKEFLAGS += --no-builtin-rules
 
 PYTHON ?= python3
