@@ -2,21 +2,16 @@
 
 import asyncio
 import ssl as _ssl
-from asyncio import (
-    Future,
-    Handle,
-    Task,
-    TimerHandle,
-    Transport,
-)
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+from asyncio import Future, Task, Transport
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Coroutine as _Coroutine
 from concurrent.futures import Executor
 from contextvars import Context
 from selectors import BaseSelector
 from socket import AddressFamily, SocketKind, socket
 from typing import Any, TypeVar, final
 
-from typing_extensions import Buffer, Self, TypeAlias, TypeVarTuple, Unpack
+from typing_extensions import Buffer, Self, TypeAlias, TypeVarTuple, Unpack, disjoint_base
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
@@ -30,13 +25,25 @@ _AddressInfo: TypeAlias = tuple[
     AddressFamily, SocketKind, int, str, tuple[str, int] | tuple[str, int, int, int]
 ]
 
+__all__ = [
+    "Coroutine",
+    "EventLoop",
+    "Handle",
+    "Server",
+    "StreamTransport",
+    "TimerHandle",
+    "__version__",
+    "build_info",
+    "selectors_available",
+]
+
 __version__: str
 
 def build_info() -> dict[str, str]: ...
 def selectors_available() -> list[str]: ...
 
 class EventLoop:
-    def __new__(cls, selector: BaseSelector | None = None) -> Self: ...
+    def __init__(self, selector: BaseSelector | None = None) -> None: ...
 
     # Running
     def run_forever(self) -> None: ...
@@ -54,33 +61,33 @@ class EventLoop:
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> Handle: ...
+    ) -> asyncio.Handle: ...
     def call_soon_threadsafe(
         self,
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> Handle: ...
+    ) -> asyncio.Handle: ...
     def call_later(
         self,
         delay: float,
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> TimerHandle: ...
+    ) -> asyncio.TimerHandle: ...
     def call_at(
         self,
         when: float,
         callback: Callable[[Unpack[_Ts]], object],
         *args: Unpack[_Ts],
         context: Context | None = None,
-    ) -> TimerHandle: ...
+    ) -> asyncio.TimerHandle: ...
     def time(self) -> float: ...
 
     # Futures and tasks
     def create_future(self) -> Future[Any]: ...
     def create_task(
-        self, coro: Generator[Any, None, _T] | Coroutine[Any, Any, _T], **kwargs: Any
+        self, coro: Generator[Any, None, _T] | _Coroutine[Any, Any, _T], **kwargs: Any
     ) -> Task[_T]: ...
     def set_task_factory(self, factory: _TaskFactory | None) -> None: ...
     def get_task_factory(self) -> _TaskFactory | None: ...
@@ -198,8 +205,40 @@ class EventLoop:
     def set_debug(self, enabled: bool) -> None: ...
     slow_callback_duration: float
 
+@disjoint_base
+class Handle(asyncio.Handle):
+    def get_context(self) -> Context: ...
+
 @final
-class Server:
+class TimerHandle(asyncio.TimerHandle):
+    def __eq__(self, value: object, /) -> bool: ...
+    def __ge__(self, value: asyncio.TimerHandle, /) -> bool: ...
+    def __gt__(self, value: asyncio.TimerHandle, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __le__(self, value: asyncio.TimerHandle, /) -> bool: ...
+    def __lt__(self, value: asyncio.TimerHandle, /) -> bool: ...
+
+@final
+class StreamTransport(Transport):
+    def write(self, data: Buffer, /) -> None: ...  # type: ignore[override, unused-ignore]
+
+@final
+class Coroutine(_Coroutine[Any, Any, Any]):
+    __name__: str
+    __qualname__: str
+    @property
+    def cr_await(self) -> Any: ...
+    @property
+    def cr_frame(self) -> Any: ...
+    @property
+    def cr_running(self) -> bool: ...
+    def __await__(self) -> Generator[Any, Any, Any]: ...
+    def send(self, _value: Any) -> Any: ...
+    def throw(self, exception: Any, value: Any = None, traceback: Any = None) -> Any: ...
+    def close(self) -> None: ...
+
+@final
+class Server(asyncio.AbstractServer):
     def close(self) -> None: ...
     def close_clients(self) -> None: ...
     def abort_clients(self) -> None: ...
