@@ -28,7 +28,8 @@ def lines() -> Iterator[str]:
     """Yield the lines of the report."""
     yield f"oxloop {_native.__version__}"
     for name, value in _native.build_info().items():
-        yield _row(name, str(value))
+        if name != "version":
+            yield _row(name, value)
     yield _row("python", f"{platform.python_implementation()} {platform.python_version()}")
     yield _row("system", platform.platform())
     policies = "yes" if _compat.HAS_POLICIES else "no: removed from this Python"
@@ -51,4 +52,4 @@ def _selectors() -> Iterator[str]:
 
 
 def _row(name: str, value: str) -> str:
-    return f"  {name:<10} {value}"
+    return f"  {name:<13} {value}"
