@@ -9,6 +9,7 @@
 #![allow(unsafe_code)] // `Sync` by the argument above
 
 use std::cell::{Ref, RefCell, RefMut};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A `RefCell` that can stand in a Python object.
 #[derive(Default)]
@@ -19,6 +20,25 @@ pub(crate) struct LoopCell<T>(RefCell<T>);
 unsafe impl<T> Sync for LoopCell<T> {}
 // SAFETY: what the cells hold is reference counted by the interpreter or plain data.
 unsafe impl<T> Send for LoopCell<T> {}
+
+/// The mark of an object whose fields have been written.
+///
+/// CPython 3.11 and 3.12 allocate the `__dict__` of a new object after they have shown it to the garbage
+/// collector, and that allocation can start a collection: `__traverse__` then meets an object that is still
+/// all zeroes, and must not look at its fields. Every class that has both a `__dict__` (its own or a Python
+/// subclass's) and a `__traverse__` carries this mark, which reads as unset then.
+pub(crate) struct Made(AtomicBool);
+
+impl Made {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicBool::new(true))
+    }
+
+    /// Whether the object that this is a field of has been made.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
 
 impl<T> LoopCell<T> {
     pub(crate) const fn new(value: T) -> Self {

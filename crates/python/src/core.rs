@@ -15,9 +15,9 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyInt, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::cell::LoopCell;
+use crate::cell::{LoopCell, Made};
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
@@ -55,7 +55,9 @@ impl Entry {
 
 /// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
 pub(crate) struct Watch {
-    pub(crate) fd: RawFd,
+    fd: RawFd,
+    /// The file object by which the user named the descriptor, if it was none of ours and no number.
+    file: Option<Ref>,
     pub(crate) reader: Option<Entry>,
     pub(crate) writer: Option<Entry>,
 }
@@ -118,10 +120,12 @@ impl Watches {
 /// The native base of every loop; not to be used by itself.
 #[pyclass(frozen, subclass, module = "oxloop._native", name = "_Core")]
 pub(crate) struct Core {
+    made: Made,
     pub(crate) engine: LoopCell<Engine<Entry>>,
     pub(crate) poller: LoopCell<Poller>,
     pub(crate) watches: LoopCell<Watches>,
-    pub(crate) inbox: Arc<Inbox<Entry>>,
+    /// Where other threads leave callbacks; `None` once the loop is closed, which closes its descriptor.
+    inbox: LoopCell<Option<Arc<Inbox<Entry>>>>,
     pub(crate) signals: LoopCell<Signals>,
     /// The selector object that the user passed, to be closed with the loop.
     pub(crate) selector: LoopCell<Option<Ref>>,
@@ -134,6 +138,8 @@ pub(crate) struct Core {
     owners: LoopCell<HashMap<RawFd, Py<PyWeakrefReference>>>,
     /// A `weakref.WeakSet` of the asynchronous generators that were started on this loop.
     pub(crate) asyncgens: LoopCell<Option<Ref>>,
+    /// The interpreter's depth of coroutine origin tracking from before debug mode changed it.
+    pub(crate) origin_depth: LoopCell<Option<Ref>>,
     pub(crate) asyncgens_shutdown: AtomicBool,
     pub(crate) executor_shutdown: AtomicBool,
     pub(crate) debug: AtomicBool,
@@ -155,10 +161,11 @@ impl Core {
     pub(crate) fn new() -> PyResult<Self> {
         let waker = Waker::new().map_err(|error| os_error(&error))?;
         Ok(Self {
+            made: Made::new(),
             engine: LoopCell::new(Engine::new()),
             poller: LoopCell::default(),
             watches: LoopCell::default(),
-            inbox: Arc::new(Inbox::new(waker)),
+            inbox: LoopCell::new(Some(Arc::new(Inbox::new(waker)))),
             signals: LoopCell::default(),
             selector: LoopCell::default(),
             read_buffer: LoopCell::default(),
@@ -167,6 +174,7 @@ impl Core {
             executor: LoopCell::default(),
             owners: LoopCell::default(),
             asyncgens: LoopCell::default(),
+            origin_depth: LoopCell::default(),
             asyncgens_shutdown: AtomicBool::new(false),
             executor_shutdown: AtomicBool::new(false),
             debug: AtomicBool::new(false),
@@ -215,11 +223,56 @@ impl Core {
     /// Queues `entry` behind what is queued already, other threads' callbacks included.
     #[inline]
     pub(crate) fn push(&self, entry: Entry) {
-        let mut engine = self.engine.borrow_mut();
-        if self.inbox.is_pending() {
-            self.inbox.drain_into(engine.ready.queue_mut());
+        self.receive();
+        self.engine.borrow_mut().ready.push(entry);
+    }
+
+    /// Queues what other threads have left in the inbox.
+    #[inline]
+    pub(crate) fn receive(&self) {
+        if let Some(inbox) = &*self.inbox.borrow()
+            && inbox.is_pending()
+        {
+            inbox.drain_into(self.engine.borrow_mut().ready.queue_mut());
         }
-        engine.ready.push(entry);
+    }
+
+    /// Queues `entry` from whatever thread, and wakes the loop. Gives it back once the loop is closed.
+    pub(crate) fn push_threadsafe(&self, entry: Entry) -> Result<(), Entry> {
+        match &*self.inbox.borrow() {
+            Some(inbox) => inbox.push(entry),
+            None => Err(entry),
+        }
+    }
+
+    /// The descriptor that wakes the loop.
+    pub(crate) fn waker_fd(&self) -> Option<RawFd> {
+        self.inbox.borrow().as_ref().map(|inbox| inbox.waker().as_raw_fd())
+    }
+
+    /// The waker's descriptor was readable.
+    pub(crate) fn drain_waker(&self) {
+        if let Some(inbox) = &*self.inbox.borrow() {
+            inbox.waker().drain();
+        }
+    }
+
+    /// Closes the inbox for good; what was in it is for the caller to drop.
+    pub(crate) fn close_inbox(&self) -> Vec<Entry> {
+        let inbox = self.inbox.take();
+        inbox.map(|inbox| inbox.close()).unwrap_or_default()
+    }
+
+    /// Runs `wait` with the timeout that may be slept for: none if something came in before.
+    fn sleep<R>(&self, timeout: Option<Duration>, wait: impl FnOnce(Option<Duration>) -> R) -> R {
+        let inbox = self.inbox.borrow().clone();
+        let Some(inbox) = inbox.filter(|_| timeout != Some(Duration::ZERO)) else {
+            return wait(timeout);
+        };
+        let timeout = if inbox.prepare_sleep() { timeout } else { Some(Duration::ZERO) };
+        let result = wait(timeout);
+        inbox.finish_sleep();
+        result
     }
 
     /// Queues `run(object)`.
@@ -260,7 +313,7 @@ impl Core {
                     (token, Change::Modify(interest.with(direction)), false)
                 }
                 None => {
-                    let token = watches.slots.insert(Watch { fd, reader: None, writer: None });
+                    let token = watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
                     watches.set_token(fd, Some(token));
                     (token, Change::Register(direction), true)
                 }
@@ -292,17 +345,36 @@ impl Core {
             let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
             let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
             let interest = watch.interest();
-            let change = if interest.is_empty() {
-                watches.slots.remove(token);
+            if interest.is_empty() {
+                let removed = watches.slots.remove(token);
                 watches.set_token(fd, None);
-                Change::Deregister
+                (token, (entry, removed), Change::Deregister)
             } else {
-                Change::Modify(interest)
-            };
-            (token, entry, change)
+                (token, (entry, None), Change::Modify(interest))
+            }
         };
         self.apply(py, fd, token, change)?;
-        Ok(Some(entry))
+        Ok(Some(entry.0))
+    }
+
+    /// Notes by which object the user named `fd`.
+    pub(crate) fn name_watched(&self, fd: RawFd, file: &Bound<'_, PyAny>) {
+        let before = {
+            let mut watches = self.watches.borrow_mut();
+            let token = watches.token(fd);
+            let watch = token.and_then(|token| watches.slots.get_mut(token));
+            let name = (!file.is_instance_of::<PyInt>()).then(|| file.into());
+            watch.and_then(|watch| std::mem::replace(&mut watch.file, name))
+        };
+        drop(before);
+    }
+
+    /// The descriptor that is watched under the name of `file`.
+    pub(crate) fn watched_as(&self, file: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let watches = self.watches.borrow();
+        let mut all = watches.slots.iter();
+        all.find(|(_, watch)| watch.file.as_ref().is_some_and(|name| name.as_ptr() == file.as_ptr()))
+            .map(|(_, watch)| watch.fd)
     }
 
     /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
@@ -349,19 +421,18 @@ impl Core {
             Ok(native) => native,
             Err(selector) => return self.poll_python(py, &selector, timeout),
         };
-        let zero = Some(Duration::ZERO);
-        let waited = if timeout == zero {
-            native.selector.wait(&mut native.events, zero)
-        } else {
-            let timeout = if self.inbox.prepare_sleep() { timeout } else { zero };
-            let waited = py.detach(|| native.selector.wait(&mut native.events, timeout));
-            self.inbox.finish_sleep();
-            waited
-        };
+        let waited = self.sleep(timeout, |timeout| {
+            if timeout == Some(Duration::ZERO) {
+                // Nothing to wait for: not worth handing the interpreter to another thread.
+                native.selector.wait(&mut native.events, timeout)
+            } else {
+                py.detach(|| native.selector.wait(&mut native.events, timeout))
+            }
+        });
         if waited.is_ok() {
+            self.receive();
             let watches = self.watches.borrow();
             let mut engine = self.engine.borrow_mut();
-            self.inbox.drain_into(engine.ready.queue_mut());
             for event in native.events.iter() {
                 if let Some(watch) = watches.get(event.token) {
                     queue_ready(py, &mut engine, watch, event.readiness);
@@ -383,15 +454,11 @@ impl Core {
         selector: &Ref,
         timeout: Option<Duration>,
     ) -> PyResult<()> {
-        let blocks = timeout != Some(Duration::ZERO);
-        let timeout =
-            if blocks && !self.inbox.prepare_sleep() { Some(Duration::ZERO) } else { timeout };
-        let ready = poller::select_python(selector.bind(py), timeout);
-        self.inbox.finish_sleep();
-        let ready = ready?;
+        let ready =
+            self.sleep(timeout, |timeout| poller::select_python(selector.bind(py), timeout))?;
+        self.receive();
         let watches = self.watches.borrow();
         let mut engine = self.engine.borrow_mut();
-        self.inbox.drain_into(engine.ready.queue_mut());
         for (fd, readiness) in ready {
             if let Some(watch) = watches.by_fd(fd) {
                 queue_ready(py, &mut engine, watch, readiness);
@@ -507,6 +574,9 @@ impl Core {
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
         if let Some(engine) = self.engine.try_borrow() {
             for entry in engine.ready.iter().chain(engine.timers.iter()) {
                 entry.visit(visit)?;
@@ -516,6 +586,9 @@ impl Core {
             for (_, watch) in watches.slots.iter() {
                 for entry in watch.reader.iter().chain(watch.writer.iter()) {
                     entry.visit(visit)?;
+                }
+                if let Some(file) = &watch.file {
+                    visit.call(&**file)?;
                 }
             }
         }

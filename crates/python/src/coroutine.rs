@@ -22,6 +22,7 @@ use pyo3::types::PyType;
 
 use crate::cell::LoopCell;
 use crate::core::{Core, Entry};
+use crate::error;
 use crate::ffi::{self, Ref, Sent};
 
 /// The body of a flow.
@@ -207,7 +208,7 @@ impl Future for Wait {
 fn throw_into<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     let Some(throw) = iterator.getattr_opt(intern!(py, "throw"))? else { return Err(error) };
-    match throw.call1((error.value(py),)) {
+    match throw.call1((error::exception(py, &error),)) {
         Ok(value) => Ok(Sent::Yielded(value)),
         Err(error) => ffi::returned(py, error),
     }

@@ -2,15 +2,16 @@
 
 use std::net::IpAddr;
 
-use pyo3::exceptions::PyOSError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PySlice, PyString, PyTuple};
 
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow};
 use crate::ffi::Ref;
 use crate::imports::imports;
+use crate::report;
 
 /// The keywords of `getaddrinfo`, in the order of the positional arguments of the `socket` function.
 const KEYWORDS: [&str; 4] = ["family", "type", "proto", "flags"];
@@ -94,7 +95,7 @@ pub(crate) fn getaddrinfo_debug<'py>(
         }
     }
     let what = parts.join(", ");
-    let logger = imports(py).logger.bind(py);
+    let logger = report::logger(py)?;
     logger.call_method1("debug", ("Get address info %s", &what))?;
     let start = Core::now(event_loop)?;
     let result = imports(py).socket.bind(py).getattr("getaddrinfo")?.call1(arguments)?;
@@ -155,6 +156,7 @@ pub(crate) async fn resolve(
 ) -> PyResult<Ref> {
     let looked_up = Python::attach(|py| {
         let (address, hints) = (address.bind(py), hints.bind(py));
+        check_pair(address)?;
         if let Some(info) = numeric_info(address, hints)? {
             return Ok(Ok(Ref::from(pyo3::types::PyList::new(py, [info])?.into_any())));
         }
@@ -168,6 +170,15 @@ pub(crate) async fn resolve(
         Ok(infos) => Ok(infos),
         Err(awaitable) => flow.wait(&awaitable).await,
     }
+}
+
+/// What `host, port = address[:2]` raises for an address that is too short.
+fn check_pair(address: &Bound<'_, PyAny>) -> PyResult<()> {
+    let pair = address.get_item(PySlice::new(address.py(), 0, 2, 1))?.len()?;
+    if pair == 2 {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("not enough values to unpack (expected 2, got {pair})")))
 }
 
 /// The entry that `getaddrinfo` would give for a numeric address, without asking it.
@@ -199,7 +210,7 @@ fn numeric_info<'py>(
 
 /// `OSError` when a look-up found nothing.
 pub(crate) fn check_found(infos: &Bound<'_, PyAny>) -> PyResult<()> {
-    if infos.len()? == 0 {
+    if !infos.is_truthy()? {
         return Err(PyOSError::new_err("getaddrinfo() returned empty list"));
     }
     Ok(())

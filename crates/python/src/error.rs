@@ -2,7 +2,7 @@
 
 use std::io;
 
-use pyo3::exceptions::{PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::prelude::*;
 
 use crate::imports::imports;
@@ -36,9 +36,9 @@ pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
     error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
 }
 
-/// Whether the exception is an `Exception`, not merely a `BaseException`.
-pub(crate) fn is_exception(py: Python<'_>, error: &PyErr) -> bool {
-    error.is_instance_of::<pyo3::exceptions::PyException>(py)
+/// The exception object, with its traceback, which `PyErr::value` leaves out before Python 3.12.
+pub(crate) fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
+    error.clone_ref(py).into_value(py).into_bound(py)
 }
 
 /// Whether the exception is `asyncio.CancelledError`.

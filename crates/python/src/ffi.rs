@@ -110,61 +110,107 @@ impl<'a, 'py> Arguments<'a, 'py> {
         self.positional
     }
 
-    /// The positional argument at `index`, which must be less than [`len`](Self::len).
+    /// The positional arguments from `first` on.
     #[inline]
-    pub(crate) fn get(&self, index: usize) -> &'a Bound<'py, PyAny> {
-        debug_assert!(index < self.positional);
+    fn rest(&self, first: usize) -> &'a [Bound<'py, PyAny>] {
+        let slots = &self.values[first..self.positional];
+        // SAFETY: as in `value`.
+        unsafe { std::slice::from_raw_parts(slots.as_ptr().cast(), slots.len()) }
+    }
+
+    /// The parameters `names`, by position or by keyword, then `*args` and the keyword `context`.
+    #[inline]
+    pub(crate) fn parse<const N: usize>(
+        &self,
+        function: &str,
+        names: [&str; N],
+    ) -> PyResult<Parsed<'a, 'py, N>> {
+        if self.positional >= N && self.has_only_context() {
+            let context = (!self.keywords.is_null()).then(|| self.value(self.positional));
+            let required = std::array::from_fn(|index| self.value(index));
+            return Ok(Parsed { required, rest: self.rest(N), context });
+        }
+        self.parse_keywords(function, names)
+    }
+
+    /// Whether there is no keyword, or only the one that asyncio's tasks and futures pass.
+    #[inline]
+    fn has_only_context(&self) -> bool {
+        if self.keywords.is_null() {
+            return true;
+        }
+        // SAFETY: a tuple of strings, borrowed for the call.
+        unsafe {
+            ffi::PyTuple_GET_SIZE(self.keywords) == 1
+                && ffi::PyTuple_GET_ITEM(self.keywords, 0)
+                    == intern!(self.py, "context").as_ptr()
+        }
+    }
+
+    #[cold]
+    fn parse_keywords<const N: usize>(
+        &self,
+        function: &str,
+        names: [&str; N],
+    ) -> PyResult<Parsed<'a, 'py, N>> {
+        let mut required: [Option<&'a Bound<'py, PyAny>>; N] =
+            std::array::from_fn(|index| (index < self.positional).then(|| self.value(index)));
+        let mut context = None;
+        for (index, keyword) in self.keyword_names()?.into_iter().enumerate() {
+            let value = self.value(self.positional + index);
+            if keyword == "context" {
+                context = Some(value);
+            } else if let Some(place) = names.iter().position(|name| *name == keyword) {
+                if required[place].replace(value).is_some() {
+                    return Err(PyTypeError::new_err(format!(
+                        "{function}() got multiple values for argument '{keyword}'"
+                    )));
+                }
+            } else {
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got an unexpected keyword argument '{keyword}'"
+                )));
+            }
+        }
+        let missing: Vec<&str> = names
+            .iter()
+            .zip(&required)
+            .filter(|(_, value)| value.is_none())
+            .map(|(name, _)| *name)
+            .collect();
+        if !missing.is_empty() {
+            return Err(missing_arguments(function, &missing));
+        }
+        let none = &[];
+        let rest = if self.positional > N { self.rest(N) } else { none };
+        let required = required.map(|value| value.expect("nothing is missing"));
+        Ok(Parsed { required, rest, context })
+    }
+
+    fn keyword_names(&self) -> PyResult<Vec<String>> {
+        if self.keywords.is_null() {
+            return Ok(Vec::new());
+        }
+        // SAFETY: when it is not NULL it is a tuple of strings, borrowed for the call.
+        let names = unsafe { Bound::from_borrowed_ptr(self.py, self.keywords) };
+        names.extract()
+    }
+
+    /// The value at `index`, positional or keyword.
+    #[inline]
+    fn value(&self, index: usize) -> &'a Bound<'py, PyAny> {
         let slot: &'a *mut ffi::PyObject = &self.values[index];
         // SAFETY: the interpreter keeps arguments alive during the call, none is NULL, and `Bound` has the
         // layout of a pointer (it is `repr(transparent)` over `Py`).
         unsafe { &*ptr::from_ref(slot).cast::<Bound<'py, PyAny>>() }
     }
+}
 
-    /// The positional arguments from `first` on.
-    #[inline]
-    pub(crate) fn rest(&self, first: usize) -> &'a [Bound<'py, PyAny>] {
-        let slots = &self.values[first..self.positional];
-        // SAFETY: as in `get`.
-        unsafe { std::slice::from_raw_parts(slots.as_ptr().cast(), slots.len()) }
-    }
-
-    /// The value of the keyword `name` if it is the only one given; `TypeError` for any other keyword.
-    #[inline]
-    pub(crate) fn only_keyword(
-        &self,
-        function: &str,
-        name: &Bound<'py, PyString>,
-    ) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
-        if self.keywords.is_null() {
-            return Ok(None);
-        }
-        // SAFETY: when it is not NULL it is a tuple of strings, borrowed for the call.
-        let names = unsafe { Bound::from_borrowed_ptr(self.py, self.keywords) };
-        // SAFETY: see above.
-        let names = unsafe { names.cast_unchecked::<PyTuple>() };
-        let mut found = None;
-        for (index, given) in names.iter().enumerate() {
-            if !given.is(name) && !given.eq(name)? {
-                return Err(PyTypeError::new_err(format!(
-                    "{function}() got an unexpected keyword argument '{}'",
-                    given.str()?.to_string_lossy()
-                )));
-            }
-            let slot: &'a *mut ffi::PyObject = &self.values[self.positional + index];
-            // SAFETY: as in `get`.
-            found = Some(unsafe { &*ptr::from_ref(slot).cast::<Bound<'py, PyAny>>() });
-        }
-        Ok(found)
-    }
-
-    /// `TypeError` with the interpreter's words when fewer than `names.len()` positionals were given.
-    #[inline]
-    pub(crate) fn require(&self, function: &str, names: &[&str]) -> PyResult<()> {
-        if self.positional >= names.len() {
-            return Ok(());
-        }
-        Err(missing_arguments(function, &names[self.positional..]))
-    }
+/// What [`Arguments::parse`] found.
+pub(crate) struct Parsed<'a, 'py, const N: usize> {
+    pub(crate) required: [&'a Bound<'py, PyAny>; N],
+    pub(crate) rest: &'a [Bound<'py, PyAny>],
+    pub(crate) context: Option<&'a Bound<'py, PyAny>>,
 }
 
 #[cold]

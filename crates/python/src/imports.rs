@@ -18,9 +18,7 @@ pub(crate) struct Imports {
     pub(crate) wrap_future: Py<PyAny>,
     pub(crate) is_future: Py<PyAny>,
     pub(crate) ensure_future: Py<PyAny>,
-    pub(crate) set_running_loop: Py<PyAny>,
-    pub(crate) get_running_loop: Py<PyAny>,
-    pub(crate) logger: Py<PyAny>,
+    pub(crate) events: Py<PyModule>,
     pub(crate) format_helpers: Py<PyModule>,
     pub(crate) base_events: Py<PyModule>,
     pub(crate) coroutines: Py<PyModule>,
@@ -52,7 +50,6 @@ pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
 /// Makes the imports, with an error for the module's own import to raise.
 pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
     let asyncio = py.import("asyncio")?;
-    let events = py.import("asyncio.events")?;
     let socket = py.import("socket")?;
     let class = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyType>> {
         Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind())
@@ -73,9 +70,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         wrap_future: object(&asyncio, "wrap_future")?,
         is_future: object(&asyncio, "isfuture")?,
         ensure_future: object(&asyncio, "ensure_future")?,
-        set_running_loop: object(&events, "_set_running_loop")?,
-        get_running_loop: object(&events, "_get_running_loop")?,
-        logger: object(&py.import("asyncio.log")?, "logger")?,
+        events: py.import("asyncio.events")?.unbind(),
         format_helpers: py.import("asyncio.format_helpers")?.unbind(),
         base_events: py.import("asyncio.base_events")?.unbind(),
         coroutines: py.import("asyncio.coroutines")?.unbind(),

@@ -41,12 +41,17 @@ pub(crate) fn callback_error(
     if error::leaves_the_loop(py, &error) {
         return Err(error);
     }
-    call_exception_handler(event_loop, message, Some(error.value(py)), details)
+    call_exception_handler(event_loop, message, Some(&error::exception(py, &error)), details)
+}
+
+/// asyncio's logger, looked up where asyncio's own loops look it up.
+pub(crate) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    imports(py).base_events.bind(py).getattr(intern!(py, "logger"))
 }
 
 /// Writes `message % arguments` to asyncio's log at `level` (a method of the logger).
 pub(crate) fn log(py: Python<'_>, level: &str, message: &str) -> PyResult<()> {
-    imports(py).logger.bind(py).call_method1(level, (message,))?;
+    logger(py)?.call_method1(level, (message,))?;
     Ok(())
 }
 
@@ -58,7 +63,7 @@ pub(crate) fn log_exception(
 ) -> PyResult<()> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "exc_info"), exception)?;
-    imports(py).logger.bind(py).call_method("error", (message,), Some(&keywords))?;
+    logger(py)?.call_method("error", (message,), Some(&keywords))?;
     Ok(())
 }
 
@@ -70,7 +75,7 @@ pub(crate) fn debug_exception(
 ) -> PyResult<()> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "exc_info"), exception)?;
-    imports(py).logger.bind(py).call_method("debug", (message,), Some(&keywords))?;
+    logger(py)?.call_method("debug", (message,), Some(&keywords))?;
     Ok(())
 }
 

@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
-use crate::cell::LoopCell;
+use crate::cell::{LoopCell, Made};
 use crate::core::{Core, Entry};
 use crate::coroutine::{self, Coroutine, Flow};
 use crate::error::{self, os_error};
@@ -44,6 +44,7 @@ struct State {
 /// Source: asyncio's documentation, "Server Objects".
 #[pyclass(frozen, dict, weakref, module = "oxloop._native")]
 pub(crate) struct Server {
+    made: Made,
     core: Ref<Core>,
     protocol_factory: Ref,
     backlog: i32,
@@ -69,6 +70,7 @@ impl Server {
         Bound::new(
             core.py(),
             Self {
+                made: Made::new(),
                 core: core.into(),
                 protocol_factory: protocol_factory.into(),
                 backlog,
@@ -94,6 +96,7 @@ impl Server {
                     fd: socket.call_method0(intern!(py, "fileno"))?.extract()?,
                     kind: Kind::of(&socket)?,
                     socket: (&socket).into(),
+                    context: ffi::copy_context(py)?,
                     retry: LoopCell::default(),
                 },
             )?;
@@ -305,12 +308,27 @@ impl Server {
         imports(py).base_events.bind(py).getattr(intern!(py, "Server"))
     }
 
+    #[getter]
+    fn _sockets<'py>(&self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+        self.sockets_bound(py)
+    }
+
+    #[getter]
+    fn _waiters<'py>(&self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
+        let state = self.state.borrow();
+        let waiters = state.waiters.as_ref()?;
+        Some(waiters.iter().map(|waiter| waiter.bind(py).clone()).collect())
+    }
+
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
         Ok(format!("<Server sockets={}>", slf.get().sockets(slf.py())?.repr()?))
     }
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
         visit.call(&*self.core)?;
         visit.call(&*self.protocol_factory)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
@@ -365,6 +383,8 @@ struct Listener {
     socket: Ref,
     fd: RawFd,
     kind: Kind,
+    /// A copy of the context in which the server started to serve: what its protocols are made in.
+    context: Ref,
     /// The timer after which it tries again, while the process is out of resources.
     retry: LoopCell<Option<Token>>,
 }
@@ -452,7 +472,7 @@ impl Listener {
             Err(error) if core.get().debug() => report::call_exception_handler(
                 core.as_any(),
                 "Error on transport creation for incoming connection",
-                Some(error.value(py)),
+                Some(&error::exception(py, &error)),
                 &[],
             ),
             // asyncio tells nobody outside debug mode; the peer sees its connection closed.
@@ -476,7 +496,7 @@ impl Listener {
             return report::call_exception_handler(
                 core.as_any(),
                 "Exception in callback Server._accept_connection()",
-                Some(exception.value(py)),
+                Some(&error::exception(py, &exception)),
                 &details,
             );
         }
@@ -490,7 +510,7 @@ impl Listener {
         report::call_exception_handler(
             core.as_any(),
             "socket.accept() out of system resource",
-            Some(exception.value(py)),
+            Some(&error::exception(py, &exception)),
             &details,
         )
     }
@@ -498,7 +518,9 @@ impl Listener {
 
 /// The listening socket is readable.
 fn acceptable(listener: &Bound<'_, PyAny>) -> PyResult<()> {
-    Listener::accept(ffi::cast_known::<Listener>(listener))
+    let listener = ffi::cast_known::<Listener>(listener);
+    let context = listener.get().context.bind(listener.py());
+    ffi::run_in_context(context, || Listener::accept(listener))
 }
 
 /// Time to look again for connections.

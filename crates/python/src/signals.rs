@@ -19,6 +19,7 @@ use pyo3::sync::PyOnceLock;
 
 use crate::core::{Core, Entry};
 use crate::error::os_error;
+use crate::event_loop::schedule::is_coroutine;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;
@@ -148,10 +149,7 @@ pub(crate) fn add_handler(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
-    let coroutines = imports(py).coroutines.bind(py);
-    if coroutines.call_method1("iscoroutine", (callback,))?.is_truthy()?
-        || is_coroutine_function(callback)?
-    {
+    if is_coroutine(callback)? {
         return Err(PyTypeError::new_err("coroutines cannot be used with add_signal_handler()"));
     }
     let number = check_signal(signal)?;
@@ -251,14 +249,6 @@ fn check_signal(signal: &Bound<'_, PyAny>) -> PyResult<i32> {
         return Err(PyValueError::new_err(format!("invalid signal number {}", signal.str()?)));
     }
     signal.extract()
-}
-
-fn is_coroutine_function(callback: &Bound<'_, PyAny>) -> PyResult<bool> {
-    callback
-        .py()
-        .import("inspect")?
-        .call_method1("iscoroutinefunction", (callback,))?
-        .is_truthy()
 }
 
 /// The Python-level handler of a signal that the loop handles: it does nothing, the C handler has written

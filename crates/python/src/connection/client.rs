@@ -11,6 +11,7 @@ use crate::cell::LoopCell;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow};
 use crate::dns;
+use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -253,7 +254,7 @@ impl Attempt {
         if !error.is_instance_of::<PyOSError>(py) {
             return error;
         }
-        match self.errors.bind(py).append(error.value(py)) {
+        match self.errors.bind(py).append(error::exception(py, &error)) {
             Ok(()) => error,
             Err(other) => other,
         }

@@ -241,7 +241,7 @@ impl Listening {
 /// Adds what was found for `host` to `infos`, each address once.
 fn collect(py: Python<'_>, host: &Ref, found: &Ref, infos: &mut Vec<Ref>) -> PyResult<()> {
     let found = found.bind(py);
-    if found.len()? == 0 {
+    if !found.is_truthy()? {
         let host = host.bind(py).repr()?;
         return Err(PyOSError::new_err(format!("getaddrinfo({host}) returned empty list")));
     }

@@ -8,7 +8,6 @@ use pyo3::types::PyDict;
 use crate::core::Core;
 use crate::error;
 use crate::ffi::{self, Ref};
-use crate::imports::imports;
 use crate::report;
 
 /// `loop.set_exception_handler(handler)`.
@@ -43,7 +42,7 @@ pub(super) fn call_handler(event_loop: &Bound<'_, Core>, context: &Bound<'_, PyA
     }
     let nested = PyDict::new(py);
     nested.set_item("message", "Unhandled error in exception handler")?;
-    nested.set_item("exception", error.value(py))?;
+    nested.set_item("exception", error::exception(py, &error))?;
     nested.set_item("context", context)?;
     guard_default(
         py,
@@ -89,7 +88,7 @@ fn guard_default(py: Python<'_>, result: PyResult<()>, message: &str) -> PyResul
     match result {
         Ok(()) => Ok(()),
         Err(error) if error::leaves_the_loop(py, &error) => Err(error),
-        Err(error) => report::log_exception(py, message, error.value(py).as_any()),
+        Err(error) => report::log_exception(py, message, error::exception(py, &error).as_any()),
     }
 }
 
@@ -126,7 +125,7 @@ pub(super) fn default_handler(context: &Bound<'_, PyAny>) -> PyResult<()> {
         let traceback = exception.getattr("__traceback__")?;
         keywords.set_item("exc_info", (exception.get_type(), &exception, traceback))?;
     }
-    imports(py).logger.bind(py).call_method("error", (lines.join("\n"),), Some(&keywords))?;
+    report::logger(py)?.call_method("error", (lines.join("\n"),), Some(&keywords))?;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::core::Core;
 use crate::coroutine::Coroutine;
+use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 
@@ -149,7 +150,7 @@ impl ShutdownThread {
         let result = this.executor.bind(py).call_method("shutdown", (), Some(&keywords));
         let error = match result {
             Ok(_) => py.None().into_bound(py),
-            Err(error) => error.value(py).clone().into_any(),
+            Err(error) => error::exception(py, &error).into_any(),
         };
         let event_loop = this.event_loop.bind(py);
         if event_loop.call_method0("is_closed")?.is_truthy()? {

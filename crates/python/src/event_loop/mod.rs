@@ -3,7 +3,7 @@
 mod exceptions;
 pub(crate) mod executor;
 mod run;
-mod schedule;
+pub(crate) mod schedule;
 mod sock;
 mod task;
 pub(crate) mod watch;
@@ -21,6 +21,7 @@ use crate::dns;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::poller::Poller;
+use crate::report;
 use crate::signals;
 
 /// The native part of every loop class; the Python classes add only their place in asyncio's hierarchy.
@@ -60,10 +61,11 @@ impl EventLoop {
         drop(before);
         core.debug.store(debug_by_default(py)?, Relaxed);
         Self::find_clock(slf)?;
-        let entry = Entry::Native { object: this.as_any().into(), run: woken };
-        let fd = core.inbox.waker().as_raw_fd();
-        core.watch(py, fd, Interest::READABLE, entry)?;
-        core.watches.borrow_mut().internal += 1;
+        if let Some(fd) = core.waker_fd() {
+            let entry = Entry::Native { object: this.as_any().into(), run: woken };
+            core.watch(py, fd, Interest::READABLE, entry)?;
+            core.watches.borrow_mut().internal += 1;
+        }
         Ok(())
     }
 
@@ -178,7 +180,10 @@ impl EventLoop {
     // Names
 
     /// socket.getaddrinfo without blocking the loop. A coroutine.
-    #[pyo3(signature = (host, port, *, family=None, r#type=None, proto=None, flags=None))]
+    #[pyo3(
+        signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)"
+    )]
     fn getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: &Bound<'py, PyAny>,
@@ -194,7 +199,7 @@ impl EventLoop {
     }
 
     /// socket.getnameinfo without blocking the loop. A coroutine.
-    #[pyo3(signature = (sockaddr, flags=None))]
+    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: &Bound<'py, PyAny>,
@@ -218,11 +223,16 @@ impl EventLoop {
     ///
     /// host and port, or sock. Raises OSError if no address could be connected to (an ExceptionGroup with
     /// all_errors), ValueError for arguments that contradict each other.
-    #[pyo3(signature = (
-        protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None, sock=None,
-        local_addr=None, server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
-        happy_eyeballs_delay=None, interleave=None, all_errors=false
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
+            sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=false
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
+proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, \
+ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=False)"
+    )]
     fn create_connection<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: &Bound<'py, PyAny>,
@@ -281,11 +291,16 @@ impl EventLoop {
 
     /// Listen for TCP connections on host (a name, an address, a sequence of them, or None for all
     /// interfaces) and port, or on sock; return a Server. A coroutine.
-    #[pyo3(signature = (
-        protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100, ssl=None,
-        reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
-        ssl_shutdown_timeout=None, start_serving=true
-    ))]
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100,
+            ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None, start_serving=true
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
+sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, \
+ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
+    )]
     fn create_server<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: &Bound<'py, PyAny>,
@@ -361,13 +376,13 @@ impl EventLoop {
 
     // Sockets
 
-    /// Receive at most nbytes bytes. A coroutine.
+    /// Receive at most n bytes. A coroutine.
     fn sock_recv<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
-        nbytes: &Bound<'py, PyAny>,
+        n: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        sock::recv(slf.as_super(), sock, nbytes)
+        sock::recv(slf.as_super(), sock, n)
     }
 
     /// Receive into buf; return the number of bytes. A coroutine.
@@ -389,7 +404,10 @@ impl EventLoop {
     }
 
     /// Receive a datagram into buf; return the number of bytes and the address. A coroutine.
-    #[pyo3(signature = (sock, buf, nbytes=None))]
+    #[pyo3(
+        signature = (sock, buf, nbytes=None),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
     fn sock_recvfrom_into<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -488,8 +506,21 @@ impl EventLoop {
 
     /// Switch debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
-        slf.as_super().get().debug.store(enabled.is_truthy()?, Relaxed);
+        let core = slf.as_super().get();
+        core.debug.store(enabled.is_truthy()?, Relaxed);
+        if core.is_running() {
+            // In the loop's own thread, since the interpreter keeps the depth by thread.
+            let switch = slf.getattr(intern!(slf.py(), "_set_coroutine_origin_tracking"))?;
+            slf.call_method1(intern!(slf.py(), "call_soon_threadsafe"), (switch, enabled))?;
+        }
         Ok(())
+    }
+
+    fn _set_coroutine_origin_tracking(
+        slf: &Bound<'_, Self>,
+        enabled: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        run::track_origins(slf.as_super(), enabled.is_truthy()?)
     }
 
     /// Seconds after which debug mode reports a callback as slow.
@@ -539,6 +570,32 @@ impl EventLoop {
             return Some(selector.bind(py).clone());
         }
         core.selector.borrow().as_ref().map(|selector| selector.bind(py).clone())
+    }
+
+    #[setter]
+    fn set__selector(slf: &Bound<'_, Self>, selector: &Bound<'_, PyAny>) {
+        let before = slf.as_super().get().selector.replace(Some(selector.into()));
+        drop(before);
+    }
+
+    #[setter]
+    fn set__default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
+        let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
+        drop(before);
+    }
+
+    /// A loop that nobody refers to any more and that was not closed: warns, and closes it.
+    fn __del__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        if core.is_closed() || matches!(*core.poller.borrow(), Poller::Closed) {
+            return Ok(());
+        }
+        let message = format!("unclosed event loop {}", slf.repr()?);
+        let warned = report::resource_warning(slf.py(), &message, slf.as_any());
+        if !core.is_running() {
+            run::close(slf.as_super())?;
+        }
+        warned
     }
 
     /// The name of the backend: "epoll", "poll", "select", "kqueue", or None for a selector of the user's.
@@ -599,7 +656,7 @@ impl EventLoop {
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.
 fn woken(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
-    ffi::cast_known::<Core>(event_loop).get().inbox.waker().drain();
+    ffi::cast_known::<Core>(event_loop).get().drain_waker();
     Ok(())
 }
 

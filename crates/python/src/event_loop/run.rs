@@ -43,7 +43,7 @@ fn check_running(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     if event_loop.get().is_running() {
         return Err(PyRuntimeError::new_err("This event loop is already running"));
     }
-    if !imports(py).get_running_loop.bind(py).call0()?.is_none() {
+    if !running_loop_function(py, "_get_running_loop")?.call0()?.is_none() {
         return Err(PyRuntimeError::new_err(
             "Cannot run the event loop while another loop is running",
         ));
@@ -51,12 +51,15 @@ fn check_running(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     Ok(())
 }
 
+/// A function of `asyncio.events`, looked up at each run, as asyncio does: it may have been replaced.
+fn running_loop_function<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+    imports(py).events.bind(py).getattr(name)
+}
+
 /// What holds while a loop runs, and is undone when it stops, however it does.
 struct Running<'py> {
     event_loop: Bound<'py, Core>,
     asyncgen_hooks: Bound<'py, PyAny>,
-    /// The depth of coroutine origin tracking from before, when debug mode changed it.
-    origin_depth: Option<Bound<'py, PyAny>>,
     _wakeup: signals::WakeupGuard<'py>,
 }
 
@@ -66,12 +69,11 @@ impl<'py> Running<'py> {
         let core = event_loop.get();
         let sys = imports(py).sys.bind(py);
         let wakeup = signals::wake_on_signals(event_loop)?;
-        let origin_depth = if core.debug() { Some(track_origins(py)?) } else { None };
+        track_origins(event_loop, core.debug())?;
         let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
         let running = Self {
             event_loop: event_loop.clone(),
             asyncgen_hooks: hooks,
-            origin_depth,
             _wakeup: wakeup,
         };
         core.thread.store(ffi::thread_ident(py), Relaxed);
@@ -82,7 +84,7 @@ impl<'py> Running<'py> {
                 event_loop.getattr(intern!(py, "_asyncgen_finalizer_hook"))?,
             ),
         )?;
-        ffi::call(imports(py).set_running_loop.bind(py), &[event_loop.as_any()])?;
+        ffi::call(&running_loop_function(py, "_set_running_loop")?, &[event_loop.as_any()])?;
         Ok(running)
     }
 
@@ -92,10 +94,8 @@ impl<'py> Running<'py> {
         core.stopping.store(false, Relaxed);
         core.thread.store(0, Relaxed);
         let sys = imports(py).sys.bind(py);
-        ffi::call(imports(py).set_running_loop.bind(py), &[py.None().bind(py)])?;
-        if let Some(depth) = &self.origin_depth {
-            sys.call_method1(intern!(py, "set_coroutine_origin_tracking_depth"), (depth,))?;
-        }
+        ffi::call(&running_loop_function(py, "_set_running_loop")?, &[py.None().bind(py)])?;
+        track_origins(&self.event_loop, false)?;
         let hooks = (self.asyncgen_hooks.get_item(0)?, self.asyncgen_hooks.get_item(1)?);
         sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks)?;
         Ok(())
@@ -112,13 +112,26 @@ impl Drop for Running<'_> {
     }
 }
 
-/// Makes coroutines remember where they were made; returns the depth from before.
-fn track_origins(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+/// Makes coroutines remember where they were made, or no longer; what was set before is kept for then.
+pub(super) fn track_origins(event_loop: &Bound<'_, Core>, enabled: bool) -> PyResult<()> {
+    let py = event_loop.py();
     let sys = imports(py).sys.bind(py);
-    let depth = sys.call_method0(intern!(py, "get_coroutine_origin_tracking_depth"))?;
-    let wanted = py.import("asyncio.constants")?.getattr("DEBUG_STACK_DEPTH")?;
-    sys.call_method1(intern!(py, "set_coroutine_origin_tracking_depth"), (wanted,))?;
-    Ok(depth)
+    let saved = event_loop.get().origin_depth.take();
+    let depth = match (enabled, saved) {
+        (true, None) => {
+            let before = sys.call_method0(intern!(py, "get_coroutine_origin_tracking_depth"))?;
+            event_loop.get().origin_depth.set(Some(before.into()));
+            py.import("asyncio.constants")?.getattr("DEBUG_STACK_DEPTH")?
+        }
+        (true, saved) => {
+            event_loop.get().origin_depth.set(saved);
+            return Ok(());
+        }
+        (false, Some(before)) => before.into_bound(py),
+        (false, None) => return Ok(()),
+    };
+    sys.call_method1(intern!(py, "set_coroutine_origin_tracking_depth"), (depth,))?;
+    Ok(())
 }
 
 /// One turn of the loop.
@@ -131,9 +144,8 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     let timeout = core.engine.borrow_mut().timeout(now, stopping);
     if timeout != Some(Duration::ZERO) || core.has_watches() {
         core.poll(py, timeout)?;
-    } else if core.inbox.is_pending() {
-        let mut engine = core.engine.borrow_mut();
-        core.inbox.drain_into(engine.ready.queue_mut());
+    } else {
+        core.receive();
     }
     py.check_signals()?;
     if has_timers {
@@ -177,7 +189,7 @@ fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
             .call_method1(intern!(py, "_format_handle"), (handle.bind(py),))?,
         Entry::Native { object, .. } => object.bind(py).repr()?.into_any(),
     };
-    let logger = imports(py).logger.bind(py);
+    let logger = report::logger(py)?;
     logger.call_method1("warning", ("Executing %s took %.3f seconds", what, took))?;
     Ok(())
 }
@@ -259,7 +271,7 @@ pub(super) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     signals::close(event_loop)?;
     core.closed.store(true, Relaxed);
     core.executor_shutdown.store(true, Relaxed);
-    let left = (core.take_everything(), core.inbox.close());
+    let left = (core.take_everything(), core.close_inbox());
     drop(left);
     let executor = core.executor.take();
     if let Some(executor) = executor {

@@ -9,34 +9,32 @@ use pyo3::prelude::*;
 use pyo3::types::PyFloat;
 
 use crate::core::{Core, Entry};
-use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
+use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
 use crate::handle::{Handle, TimerHandle};
 use crate::imports::imports;
 
 /// The methods of this file, for the event loop class.
 pub(super) fn methods() -> [FastMethod; 5] {
     [
-        fast_method!(c"call_soon", call_soon, c"call_soon($self, callback, /, *args, context=None)\n--\n\nRun callback(*args) in the next turn of the loop; return a Handle.\n\nCallbacks run in the order in which they were registered, each once. Raises RuntimeError on a closed loop."),
-        fast_method!(c"call_soon_threadsafe", call_soon_threadsafe, c"call_soon_threadsafe($self, callback, /, *args, context=None)\n--\n\nLike call_soon, but may be called from any thread, and wakes the loop."),
-        fast_method!(c"call_later", call_later, c"call_later($self, delay, callback, /, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return a TimerHandle.\n\nNever early; callbacks due at the same time run in the order of their registration."),
-        fast_method!(c"call_at", call_at, c"call_at($self, when, callback, /, *args, context=None)\n--\n\nRun callback(*args) at the time when, in seconds on the clock of loop.time(); return a TimerHandle."),
-        fast_method!(c"create_future", create_future, c"create_future($self, /)\n--\n\nReturn a new asyncio.Future attached to this loop."),
+        fast_method!(c"call_soon", call_soon, c"call_soon($self, callback, *args, context=None)\n--\n\nRun callback(*args) in the next turn of the loop; return a Handle.\n\nCallbacks run in the order in which they were registered, each once. Raises RuntimeError on a closed loop."),
+        fast_method!(c"call_soon_threadsafe", call_soon_threadsafe, c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon, but may be called from any thread, and wakes the loop."),
+        fast_method!(c"call_later", call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return a TimerHandle.\n\nNever early; callbacks due at the same time run in the order of their registration."),
+        fast_method!(c"call_at", call_at, c"call_at($self, when, callback, *args, context=None)\n--\n\nRun callback(*args) at the time when, in seconds on the clock of loop.time(); return a TimerHandle."),
+        fast_method!(c"create_future", create_future, c"create_future($self)\n--\n\nReturn a new asyncio.Future attached to this loop."),
     ]
 }
 
 fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    arguments.require("call_soon", &["callback"])?;
-    let context = arguments.only_keyword("call_soon", intern!(py, "context"))?;
+    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;
-    let callback = arguments.get(0);
     if core.debug() {
         check_thread(event_loop)?;
         check_callback(callback, "call_soon")?;
     }
-    let handle = Bound::new(py, Handle::new(event_loop, callback, arguments.rest(1), context)?)?;
+    let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
     core.push(Entry::Handle((&handle).into()));
     Ok(Ref::from(handle.into_any()))
 }
@@ -46,17 +44,15 @@ fn call_soon_threadsafe<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Ref> {
     let py = slf.py();
-    arguments.require("call_soon_threadsafe", &["callback"])?;
-    let context = arguments.only_keyword("call_soon_threadsafe", intern!(py, "context"))?;
+    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon_threadsafe", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;
-    let callback = arguments.get(0);
     if core.debug() {
         check_callback(callback, "call_soon_threadsafe")?;
     }
-    let handle = Bound::new(py, Handle::new(event_loop, callback, arguments.rest(1), context)?)?;
-    match core.inbox.push(Entry::Handle((&handle).into())) {
+    let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
+    match core.push_threadsafe(Entry::Handle((&handle).into())) {
         Ok(()) => Ok(Ref::from(handle.into_any())),
         Err(entry) => {
             drop(entry);
@@ -67,10 +63,9 @@ fn call_soon_threadsafe<'py>(
 
 fn call_later<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    arguments.require("call_later", &["delay", "callback"])?;
-    let context = arguments.only_keyword("call_later", intern!(py, "context"))?;
+    let Parsed { required: [delay, callback], rest, context } =
+        arguments.parse("call_later", ["delay", "callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
-    let delay = arguments.get(0);
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
@@ -86,26 +81,23 @@ fn call_later<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> P
         // Whatever a float can be added to, as asyncio has it, with the interpreter's own error.
         _ => now.add(delay)?.extract()?,
     };
-    schedule(event_loop, "call_later", when, None, arguments.get(1), arguments.rest(2), context)
+    schedule(event_loop, when, None, callback, rest, context)
 }
 
 fn call_at<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
-    let py = slf.py();
-    arguments.require("call_at", &["when", "callback"])?;
-    let context = arguments.only_keyword("call_at", intern!(py, "context"))?;
+    let Parsed { required: [when, callback], rest, context } =
+        arguments.parse("call_at", ["when", "callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
-    let when = arguments.get(0);
     if when.is_none() {
         return Err(PyTypeError::new_err("when cannot be None"));
     }
     let given = if when.is_exact_instance_of::<PyFloat>() { None } else { Some(Ref::from(when)) };
     let seconds = when.extract()?;
-    schedule(event_loop, "call_at", seconds, given, arguments.get(1), arguments.rest(2), context)
+    schedule(event_loop, seconds, given, callback, rest, context)
 }
 
 fn schedule(
     event_loop: &Bound<'_, Core>,
-    method: &str,
     when: f64,
     given: Option<Ref>,
     callback: &Bound<'_, PyAny>,
@@ -117,7 +109,7 @@ fn schedule(
     core.check_closed()?;
     if core.debug() {
         check_thread(event_loop)?;
-        check_callback(callback, method)?;
+        check_callback(callback, "call_at")?;
     }
     let base = Handle::new(event_loop, callback, arguments, context)?;
     let timer = TimerHandle::new(when, given);
@@ -149,14 +141,24 @@ pub(super) fn check_thread(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     ))
 }
 
-/// Debug mode: `TypeError` for a coroutine, a coroutine function, and what cannot be called.
-pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+/// Whether `callback` is a coroutine, or a function that would only make one.
+pub(crate) fn is_coroutine(callback: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = callback.py();
     let coroutines = imports(py).coroutines.bind(py);
-    let inspect = py.import("inspect")?;
-    if coroutines.call_method1("iscoroutine", (callback,))?.is_truthy()?
-        || inspect.call_method1("iscoroutinefunction", (callback,))?.is_truthy()?
-    {
+    if coroutines.call_method1(intern!(py, "iscoroutine"), (callback,))?.is_truthy()? {
+        return Ok(true);
+    }
+    // The public function is deprecated from 3.14 on, and then there is a private one.
+    let function = match coroutines.getattr_opt(intern!(py, "_iscoroutinefunction"))? {
+        Some(function) => function,
+        None => coroutines.getattr(intern!(py, "iscoroutinefunction"))?,
+    };
+    function.call1((callback,))?.is_truthy()
+}
+
+/// Debug mode: `TypeError` for a coroutine, a coroutine function, and what cannot be called.
+pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
+    if is_coroutine(callback)? {
         return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
     }
     if !ffi::is_callable(callback) {

@@ -142,7 +142,8 @@ pub(super) fn recv<'py>(
     let size: Ref = size.into();
     operation(event_loop, socket, "sock_recv", Interest::READABLE, move |py, operation| {
         let fast = match size.bind(py).extract::<usize>() {
-            Ok(size) if size <= READ_SIZE => Some(size),
+            // Nothing to receive is no call of the kernel.
+            Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
             _ => None,
         };
         let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {

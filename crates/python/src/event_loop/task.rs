@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 
 use crate::core::Core;
@@ -26,20 +25,17 @@ enum Keywords {
     All,
 }
 
-fn keywords_of(py: Python<'_>) -> PyResult<Keywords> {
-    static KEYWORDS: PyOnceLock<Keywords> = PyOnceLock::new();
-    KEYWORDS
-        .get_or_try_init(py, || {
-            const CO_VARKEYWORDS: u32 = 0x08;
-            let base = imports(py).base_events.bind(py).getattr("BaseEventLoop")?;
-            let code = base.getattr("create_task")?.getattr("__code__")?;
-            if code.getattr("co_flags")?.extract::<u32>()? & CO_VARKEYWORDS != 0 {
-                return Ok(Keywords::All);
-            }
-            let names = code.getattr("co_varnames")?;
-            Ok(if names.contains("context")? { Keywords::NameAndContext } else { Keywords::Name })
-        })
-        .copied()
+impl Keywords {
+    fn of(py: Python<'_>) -> Self {
+        let version = py.version_info();
+        if version >= (3, 13, 3) {
+            Self::All
+        } else if version >= (3, 11) {
+            Self::NameAndContext
+        } else {
+            Self::Name
+        }
+    }
 }
 
 /// `loop.create_task(coro, **keywords)`.
@@ -51,7 +47,7 @@ pub(super) fn create<'py>(
     let py = event_loop.py();
     let core = event_loop.get();
     core.check_closed()?;
-    let rule = keywords_of(py)?;
+    let rule = Keywords::of(py);
     if rule != Keywords::All {
         check_keywords(keywords, rule)?;
     }

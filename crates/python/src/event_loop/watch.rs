@@ -41,10 +41,12 @@ pub(super) fn add(
 ) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
-    let fd = descriptor_of_transportless(core, file)?;
+    let fd = descriptor(file)?;
+    core.check_no_transport(py, fd)?;
     core.check_closed()?;
     let handle = Bound::new(py, Handle::new(event_loop, callback, arguments, None)?)?;
     let replaced = core.watch(py, fd, direction, Entry::Handle(handle.into()))?;
+    core.name_watched(fd, file);
     if let Some(replaced) = replaced {
         cancel(py, &replaced)?;
     }
@@ -62,7 +64,12 @@ pub(super) fn remove(
     if core.is_closed() {
         return Ok(false);
     }
-    let fd = descriptor_of_transportless(core, file)?;
+    let fd = match descriptor(file) {
+        Ok(fd) => fd,
+        // A file object that was closed meanwhile is known by itself.
+        Err(error) => core.watched_as(file).ok_or(error)?,
+    };
+    core.check_no_transport(py, fd)?;
     match core.unwatch(py, fd, direction)? {
         None => Ok(false),
         Some(entry) => {
@@ -70,12 +77,6 @@ pub(super) fn remove(
             Ok(true)
         }
     }
-}
-
-fn descriptor_of_transportless(core: &Core, file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
-    let fd = descriptor(file)?;
-    core.check_no_transport(file.py(), fd)?;
-    Ok(fd)
 }
 
 /// A callback that is no longer told must not run either if it is queued already.

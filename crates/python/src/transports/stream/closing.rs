@@ -54,13 +54,13 @@ pub(super) fn fatal(
     if error.is_instance_of::<PyOSError>(py) {
         if this.core.get().debug() {
             let text = format!("{}: {message}", transport.repr()?);
-            report::debug_exception(py, &text, error.value(py).as_any())?;
+            report::debug_exception(py, &text, error::exception(py, &error).as_any())?;
         }
     } else {
         let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
         let details = [("transport", transport.as_any()), ("protocol", &protocol)];
         let event_loop = this.core.bind(py).as_any();
-        report::call_exception_handler(event_loop, message, Some(error.value(py)), &details)?;
+        report::call_exception_handler(event_loop, message, Some(&error::exception(py, &error)), &details)?;
     }
     force(transport, Some(error))
 }
@@ -103,7 +103,7 @@ fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         (state.protocol.take(), state.reason.take())
     };
     let reason = match &reason {
-        Some(error) => error.value(py).clone().into_any(),
+        Some(error) => error::exception(py, error).into_any(),
         None => py.None().into_bound(py),
     };
     let told = match &protocol {

@@ -25,7 +25,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
 use crate::buffer::Chunk;
-use crate::cell::LoopCell;
+use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::coroutine;
 use crate::ffi::{self, Ref};
@@ -73,9 +73,12 @@ struct State {
 /// Source: asyncio's documentation, "Transports and Protocols".
 #[pyclass(frozen, dict, weakref, module = "oxloop._native")]
 pub(crate) struct StreamTransport {
+    made: Made,
     core: Ref<Core>,
     /// The context in which the protocol's methods run: a copy of the one in which the transport was made.
     context: Ref,
+    /// The descriptor's number, kept for the text of the transport when it is closed.
+    fd: RawFd,
     state: LoopCell<State>,
 }
 
@@ -119,7 +122,13 @@ impl StreamTransport {
         };
         let transport = Bound::new(
             py,
-            Self { core: core.into(), context: ffi::copy_context(py)?, state: LoopCell::new(state) },
+            Self {
+                made: Made::new(),
+                core: core.into(),
+                context: ffi::copy_context(py)?,
+                fd,
+                state: LoopCell::new(state),
+            },
         )?;
         if let Some(server) = server {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
@@ -388,6 +397,9 @@ impl StreamTransport {
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
         visit.call(&*self.core)?;
         visit.call(&*self.context)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
@@ -427,7 +439,7 @@ impl StreamTransport {
         let state = self.state.borrow();
         let mut text = String::from("<StreamTransport");
         if state.socket.is_closed() {
-            text.push_str(" closed>");
+            text.push_str(&format!(" closed fd={}>", self.fd));
             return text;
         }
         if state.closing {
@@ -436,7 +448,7 @@ impl StreamTransport {
         let polling = |watching| if watching { "polling" } else { "idle" };
         text.push_str(&format!(
             " fd={} read={} write=<{}, bufsize={}>>",
-            state.socket.raw_fd(),
+            self.fd,
             polling(state.watching_reads),
             polling(state.watching_writes),
             state.queue.len_bytes()

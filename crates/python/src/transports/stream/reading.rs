@@ -1,7 +1,7 @@
 //! Receiving: into the loop's buffer and out of it as `bytes`, or into the protocol's own buffer.
 
 use oxloop_engine::{Interest, sys};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -164,7 +164,7 @@ fn receive_into(
             return closing::fatal(transport, error, message);
         }
     };
-    let received = View::writable(&buffer).map(|mut view| {
+    let received = writable(&buffer).map(|mut view| {
         // `get_buffer` may have closed the transport.
         let state = this.state.borrow();
         match state.socket.fd() {
@@ -196,6 +196,16 @@ fn receive_into(
             closing::fatal(transport, error, message)
         }
     }
+}
+
+/// The protocol's buffer for writing; otherwise the error of `socket.recv_into`.
+fn writable(buffer: &Bound<'_, PyAny>) -> PyResult<View> {
+    View::writable(buffer).or_else(|_| {
+        let name = buffer.get_type().name()?;
+        let message =
+            format!("recv_into() argument 1 must be read-write bytes-like object, not {name}");
+        Err(PyTypeError::new_err(message))
+    })
 }
 
 /// The peer sends no more: the protocol says whether the connection stays open for writing.

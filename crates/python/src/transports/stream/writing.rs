@@ -13,7 +13,7 @@ use super::{State, StreamTransport, closing, refused};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
 use crate::error::{self, os_error};
-use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
+use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
 use crate::report;
 
 /// How many buffers one system call sends at most.
@@ -29,15 +29,14 @@ pub(crate) fn methods() -> [FastMethod; 1] {
     [fast_method!(
         c"write",
         write,
-        c"write($self, data, /)\n--\n\nSend data (bytes, bytearray or memoryview) without waiting; what the kernel does not take at once is buffered."
+        c"write($self, data)\n--\n\nSend data (bytes, bytearray or memoryview) without waiting; what the kernel does not take at once is buffered."
     )]
 }
 
 fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    arguments.require("write", &["data"])?;
+    let Parsed { required: [data], .. } = arguments.parse("write", ["data"])?;
     let transport = ffi::cast_known::<StreamTransport>(slf);
-    let data = arguments.get(0);
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         send(transport, data, bytes.as_bytes())?;
         return Ok(py.None().into());
