@@ -392,12 +392,6 @@ impl Core {
         if ours { self.unwatch(py, fd, direction) } else { Ok(None) }
     }
 
-    /// Whether somebody is told when `fd` is ready in `direction`.
-    pub(crate) fn is_watched(&self, fd: RawFd, direction: Interest) -> bool {
-        let watches = self.watches.borrow();
-        watches.by_fd(fd).is_some_and(|watch| watch.interest().contains(direction))
-    }
-
     fn apply(&self, py: Python<'_>, fd: RawFd, token: Token, change: Change) -> PyResult<()> {
         let selector = match &mut *self.poller.borrow_mut() {
             Poller::Closed => return self.check_closed(),

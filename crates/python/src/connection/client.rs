@@ -320,7 +320,7 @@ pub(super) fn bind_error(
     error: &PyErr,
 ) -> PyResult<PyErr> {
     let value = error.value(py);
-    let text = if py.version_info() >= (3, 12) { value.str()?.into_any() } else { value.getattr("strerror")? };
+    let text = if py.version_info() >= (3, 13) { value.str()?.into_any() } else { value.getattr("strerror")? };
     let message = format!(
         "error while attempting to bind on address {}: {}",
         address.repr()?,

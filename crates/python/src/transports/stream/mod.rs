@@ -100,6 +100,9 @@ impl StreamTransport {
     ) -> PyResult<Bound<'py, Self>> {
         let py = core.py();
         let Opening { socket, protocol, peer, waiter, server } = opening;
+        if matches!(socket, Socket::Object { .. }) {
+            core.get().check_no_transport(py, socket.raw_fd())?;
+        }
         let extra = PyDict::new(py);
         describe(py, &socket, peer, &extra)?;
         let fd = socket.raw_fd();
