@@ -90,9 +90,15 @@ test-all:
 	@scripts/test-all.sh 3.9 3.11 3.13
 
 .PHONY: lint
-lint: $(INSTALLED) $(VENV)/.requirements-test $(VENV)/.requirements-lint
+lint: lint-rust lint-python
+
+.PHONY: lint-rust
+lint-rust: $(VENV_STAMP)
 	cargo fmt --all --check
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-python
+lint-python: $(INSTALLED) $(VENV)/.requirements-test $(VENV)/.requirements-lint
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
