@@ -14,6 +14,7 @@ def finish(loop: Any) -> None:
     """Cancel what still runs on `loop`, shut its generators and executor down, and close it."""
     if loop.is_closed():
         return
+    loop.set_task_factory(None)
     left = asyncio.all_tasks(loop)
     for task in left:
         task.cancel()
