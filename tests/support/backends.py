@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import selectors
 import sys
@@ -36,6 +37,11 @@ class Backend:
         """A fresh loop of this kind."""
         make = self.module().SelectorEventLoop
         return make() if self.selector is None else make(getattr(selectors, self.selector)())
+
+    def oracle_loop(self) -> Any:
+        """A fresh loop of stdlib asyncio on the same kind of selector."""
+        selector = None if self.selector is None else getattr(selectors, self.selector)()
+        return asyncio.SelectorEventLoop(selector)
 
     @property
     def source(self) -> str:
