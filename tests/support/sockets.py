@@ -40,11 +40,9 @@ def tcp_pair() -> Tuple[socket.socket, socket.socket]:
     return left, right
 
 
-def small_buffers(*socks: socket.socket) -> None:
-    """Make the kernel's buffers small, so that a peer that does not read is soon felt."""
-    for sock in socks:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+def small_send_buffer(sock: socket.socket) -> None:
+    """Make the kernel's send buffer small, so that a peer that does not read is soon felt."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
 
 
 def fill(sock: socket.socket) -> int:
