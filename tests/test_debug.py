@@ -44,7 +44,6 @@ def test_set_debug(loop: Any) -> None:
         ([], {"PYTHONASYNCIODEBUG": "1"}, "True"),
         ([], {"PYTHONASYNCIODEBUG": ""}, "False"),
         (["-X", "dev"], {}, "True"),
-        (["-E"], {"PYTHONASYNCIODEBUG": "1"}, "False"),
     ],
 )
 def test_debug_mode_by_the_environment(
