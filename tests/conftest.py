@@ -1,0 +1,207 @@
+"""Runs each test on stdlib asyncio, the oracle, and on oxloop over each selector.
+
+Nothing may be left behind by a test: no file descriptor, no report to an exception handler that the
+test did not take, no warning, and no test may run for longer than its limit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import gc
+import logging
+import os
+import signal
+import sys
+import warnings
+from types import FrameType
+from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
+
+import pytest
+
+pytest.register_assert_rewrite("support.contracts")
+
+from support.backends import BACKENDS, Backend  # noqa: E402
+from support.reports import Reports  # noqa: E402
+from support.running import Main, NewLoop, Run, finish  # noqa: E402
+
+# Seconds. The soft limit fails the test alone; the hard one is for a loop that looks at no signal.
+SOFT_LIMIT = 30
+HARD_LIMIT = 60
+
+STDERR = pytest.StashKey[int]()  # capturing replaces file descriptor 2 while a test runs
+
+
+class TimeLimitExceeded(KeyboardInterrupt):
+    """A test ran for too long. A KeyboardInterrupt, because a loop swallows other exceptions."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--backend``."""
+    parser.addoption(
+        "--backend",
+        action="append",
+        choices=list(BACKENDS),
+        help="run on this kind of loop only; may be repeated (default: all)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make every warning an error, and keep the real stderr for the dump of a test that hangs."""
+    config.addinivalue_line("filterwarnings", "error")
+    config.stash[STDERR] = os.dup(2)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Close what pytest_configure() opened."""
+    os.close(config.stash[STDERR])
+
+
+def chosen_backends(config: pytest.Config) -> List[Backend]:
+    """The backends that ``--backend`` names, or all."""
+    return [BACKENDS[name] for name in config.getoption("--backend") or BACKENDS]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrise what makes a loop over the backends, and what reads a package over the packages."""
+    chosen = chosen_backends(metafunc.config)
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", chosen, ids=lambda backend: backend.name, scope="session")
+    if "package" in metafunc.fixturenames:
+        names = list(dict.fromkeys(backend.package for backend in chosen))
+        metafunc.parametrize("package", names, indirect=True, scope="session")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
+    """Leave out what is about oxloop alone where no oxloop backend is chosen."""
+    if any(not backend.is_oracle for backend in chosen_backends(config)):
+        return
+    kept = [item for item in items if "oxloop" not in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported and collected out of the collector's sight: it runs after each test."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, None, None]:
+    """Dump all stacks and exit if a test with its fixtures passes the hard limit."""
+    stderr = item.config.stash[STDERR]
+    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=stderr)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None]:
+    """Fail a test that passes the soft limit."""
+
+    def expire(signum: int, frame: Optional[FrameType]) -> None:
+        raise TimeLimitExceeded
+
+    before = signal.signal(signal.SIGALRM, expire)
+    signal.setitimer(signal.ITIMER_REAL, SOFT_LIMIT)
+    outcome = yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+    if outcome.excinfo is not None and issubclass(outcome.excinfo[0], TimeLimitExceeded):
+        error = pytest.fail.Exception(f"{pyfuncitem.nodeid} took longer than {SOFT_LIMIT} s")
+        outcome.force_exception(error.with_traceback(outcome.excinfo[2]))
+
+
+def open_fds() -> Dict[int, str]:
+    """What this process has open, by number."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own descriptor
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return found
+
+
+def restore_policies() -> None:
+    """Give asyncio, and oxloop where it is imported, their default policies back."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        asyncio.set_event_loop_policy(None)
+    if "oxloop" in sys.modules:
+        sys.modules["oxloop"].set_event_loop_policy(None)
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing() -> Iterator[None]:
+    """Fail a test that leaves descriptors, policies, a running loop or a wake-up fd behind."""
+    before = open_fds()
+    yield
+    restore_policies()
+    gc.collect()
+    after = open_fds()
+    assert after == before, f"descriptors leaked: {sorted(after.items() - before.items())}"
+    assert asyncio._get_running_loop() is None
+    assert signal.set_wakeup_fd(-1) == -1, "a wake-up fd is left behind"
+
+
+@pytest.fixture
+def reports(leaves_nothing: None) -> Iterator[Reports]:
+    """What loops report during the test; whatever the test does not take fails it."""
+    collected = Reports()
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(collected)
+    yield collected
+    gc.collect()
+    logger.removeHandler(collected)
+    assert not collected.unexpected()
+
+
+@pytest.fixture
+def new_loop(backend: Backend, reports: Reports) -> Iterator[NewLoop]:
+    """Makes fresh loops whose reports are collected, and finishes them after the test."""
+    made: List[Any] = []
+
+    def make() -> Any:
+        loop = backend.new_loop()
+        loop.set_exception_handler(reports)
+        made.append(loop)
+        return loop
+
+    yield make
+    for loop in made:
+        finish(loop)
+
+
+@pytest.fixture
+def loop(new_loop: NewLoop) -> Any:
+    """One fresh loop."""
+    return new_loop()
+
+
+@pytest.fixture
+def run(new_loop: NewLoop) -> Run:
+    """Runs a coroutine function to its end on a fresh loop, finishes the loop, gives the result."""
+
+    def run_main(main: Main, *, debug: bool = False, prepare: Callable[..., Any] = id) -> Any:
+        loop = new_loop()
+        loop.set_debug(debug)
+        prepare(loop)
+        try:
+            return loop.run_until_complete(main())
+        finally:
+            finish(loop)
+
+    return run_main
+
+
+@pytest.fixture(scope="session")
+def package(request: pytest.FixtureRequest) -> Any:
+    """The package whose names are under test: asyncio, or oxloop."""
+    return __import__(request.param)
+
+
+@pytest.fixture(scope="session")
+def oxloop() -> Any:
+    """The package oxloop, for what asyncio has no counterpart of."""
+    return __import__("oxloop")

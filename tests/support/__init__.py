@@ -1,0 +1,1 @@
+"""What the tests share: backends, peers, protocols that record, and the transport contract."""

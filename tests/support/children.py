@@ -1,0 +1,36 @@
+"""Child processes that run Python source."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Dict, Optional, Sequence
+
+
+def environment_of(changes: Optional[Dict[str, str]] = None) -> Dict[str, str]:
+    """This process's environment without what would switch debug mode on, with `changes`."""
+    environment = {
+        name: text
+        for name, text in os.environ.items()
+        if name not in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS")
+    }
+    return {**environment, **(changes or {})}
+
+
+def run_python(
+    source: str,
+    *,
+    options: Sequence[str] = (),
+    environment: Optional[Dict[str, str]] = None,
+) -> subprocess.CompletedProcess[str]:
+    """Run `source` to its end in a fresh interpreter."""
+    return subprocess.run(
+        [sys.executable, *options, "-c", source],
+        env=environment_of(environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=25,
+        check=False,
+    )

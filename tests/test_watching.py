@@ -1,0 +1,511 @@
+"""add_reader, add_writer and their removal: descriptors, file objects, wrong ones, reused ones."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from typing import Any, Callable, Iterator, List, Tuple
+
+import pytest
+from support.backends import Backend
+from support.recorders import Recorder
+from support.running import turns
+from support.sockets import fill, tcp_pair
+
+Pair = Tuple[socket.socket, socket.socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """Two connected non-blocking sockets."""
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    yield left, right
+    left.close()
+    right.close()
+
+
+def one_turn(loop: Any) -> None:
+    """Make one turn of `loop`."""
+    loop.stop()
+    loop.run_forever()
+
+
+def nothing(*args: Any) -> None:
+    """A callback that does nothing."""
+
+
+def outcome(call: Callable[[], Any]) -> Any:
+    """The result of `call`, or the type and errno of what it raised."""
+    try:
+        return call()
+    except Exception as error:
+        return type(error), getattr(error, "errno", None)
+
+
+@pytest.mark.parametrize("as_object", [False, True], ids=["fd", "object"])
+def test_a_reader_is_called_when_there_is_data(loop: Any, pair: Pair, as_object: bool) -> None:
+    left, right = pair
+    got: List[Any] = []
+    watched = left if as_object else left.fileno()
+    assert loop.add_reader(watched, lambda *args: got.append((args, left.recv(10))), 1, 2) is None
+    one_turn(loop)
+    assert got == []
+    right.send(b"data")
+    one_turn(loop)
+    assert got == [((1, 2), b"data")]
+    assert loop.remove_reader(watched) is True
+
+
+@pytest.mark.parametrize("as_object", [False, True], ids=["fd", "object"])
+def test_a_writer_is_called_when_there_is_room(loop: Any, pair: Pair, as_object: bool) -> None:
+    left, right = pair
+    got: List[Any] = []
+    watched = left if as_object else left.fileno()
+    sent = fill(left)
+    assert loop.add_writer(watched, got.append, "room") is None
+    one_turn(loop)
+    assert got == []
+    while sent:
+        sent -= len(right.recv(sent))
+    one_turn(loop)
+    assert got == ["room"]
+    assert loop.remove_writer(watched) is True
+
+
+def test_a_reader_is_called_again_while_there_is_data(loop: Any, pair: Pair) -> None:
+    """Watching is level-triggered."""
+    left, right = pair
+    calls: List[str] = []
+    loop.add_reader(left, calls.append, "call")
+    right.send(b"data")
+    for _ in range(3):
+        one_turn(loop)
+    assert calls == ["call"] * 3
+    left.recv(10)
+    one_turn(loop)
+    assert calls == ["call"] * 3
+    loop.remove_reader(left)
+
+
+def test_reader_and_writer_of_one_descriptor(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    calls: List[str] = []
+    loop.add_reader(left, calls.append, "read")
+    loop.add_writer(left, calls.append, "write")
+    one_turn(loop)
+    assert calls == ["write"]
+    right.send(b"data")
+    one_turn(loop)
+    assert calls == ["write", "read", "write"]
+    assert loop.remove_writer(left) is True
+    one_turn(loop)
+    assert calls == ["write", "read", "write", "read"]
+    assert loop.remove_reader(left) is True
+    one_turn(loop)
+    assert calls == ["write", "read", "write", "read"]
+
+
+def test_readers_run_in_the_turn_that_found_them_ready(loop: Any, pair: Pair) -> None:
+    """SPEC section 5: a turn runs what asyncio would have run in it: callbacks first, then I/O."""
+    left, right = pair
+    calls: List[str] = []
+    loop.add_reader(left, calls.append, "reader")
+    right.send(b"x")
+    loop.call_soon(calls.append, "soon")
+    loop.call_later(-1, calls.append, "timer")
+    one_turn(loop)
+    assert calls == ["soon", "reader", "timer"]
+    loop.remove_reader(left)
+
+
+def test_adding_again_replaces_the_callback(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    calls: List[str] = []
+    loop.add_reader(left, calls.append, "old")
+    loop.add_writer(left, calls.append, "old")
+    loop.add_reader(left, calls.append, "new reader")
+    loop.add_writer(left, calls.append, "new writer")
+    right.send(b"x")
+    one_turn(loop)
+    assert calls == ["new reader", "new writer"]
+    assert loop.remove_reader(left) is True
+    assert loop.remove_reader(left) is False
+    assert loop.remove_writer(left) is True
+    assert loop.remove_writer(left) is False
+
+
+def test_removing_what_was_never_added(loop: Any, pair: Pair) -> None:
+    left, _ = pair
+    assert loop.remove_reader(left) is False
+    assert loop.remove_writer(left) is False
+    loop.add_reader(left, nothing)
+    assert loop.remove_writer(left) is False
+    assert loop.remove_reader(left) is True
+
+
+def test_a_callback_that_removes_itself(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    calls: List[Any] = []
+    loop.add_reader(left, lambda: calls.append(loop.remove_reader(left)))
+    right.send(b"x")
+    one_turn(loop)
+    one_turn(loop)
+    assert calls == [True]
+
+
+def test_a_callback_that_removes_another_of_the_same_turn(loop: Any) -> None:
+    """asyncio: removing a reader cancels its handle, also when it was found ready already."""
+    pairs = [socket.socketpair() for _ in range(2)]
+    calls: List[int] = []
+
+    def read(which: int) -> None:
+        calls.append(which)
+        for left, _ in pairs:
+            loop.remove_reader(left)
+
+    for which, (left, right) in enumerate(pairs):
+        loop.add_reader(left, read, which)
+        right.send(b"x")
+    one_turn(loop)
+    one_turn(loop)
+    for left, right in pairs:
+        left.close()
+        right.close()
+    assert len(calls) == 1
+
+
+def test_a_callback_that_replaces_itself(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    calls: List[str] = []
+
+    def first() -> None:
+        calls.append("first")
+        loop.add_reader(left, calls.append, "second")
+
+    loop.add_reader(left, first)
+    right.send(b"x")
+    one_turn(loop)
+    one_turn(loop)
+    assert calls == ["first", "second"]
+    loop.remove_reader(left)
+
+
+def test_callbacks_run_in_the_context_of_their_adding(loop: Any, pair: Pair) -> None:
+    import contextvars
+
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    left, _ = pair
+    got: List[str] = []
+
+    def add() -> None:
+        variable.set("adder's")
+        loop.add_writer(left, lambda: got.append(variable.get()))
+
+    contextvars.copy_context().run(add)
+    one_turn(loop)
+    loop.remove_writer(left)
+    assert got == ["adder's"]
+
+
+def test_eof_and_hang_up_make_a_reader_ready(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    got: List[bytes] = []
+    loop.add_reader(left, lambda: got.append(left.recv(10)))
+    right.close()
+    one_turn(loop)
+    assert got == [b""]
+    loop.remove_reader(left)
+
+
+def test_hang_up_makes_a_writer_ready(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    fill(left)
+    got: List[str] = []
+    loop.add_writer(left, got.append, "ready")
+    right.close()
+    one_turn(loop)
+    assert got == ["ready"]
+    loop.remove_writer(left)
+
+
+def test_pipes_can_be_watched(loop: Any) -> None:
+    reading, writing = os.pipe()
+    try:
+        got: List[bytes] = []
+        loop.add_reader(reading, lambda: got.append(os.read(reading, 10)))
+        loop.add_writer(writing, lambda: (os.write(writing, b"x"), loop.remove_writer(writing)))
+        one_turn(loop)
+        one_turn(loop)
+        assert got == [b"x"]
+        assert loop.remove_reader(reading) is True
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
+def test_the_reading_end_of_a_pipe_sees_the_hang_up(loop: Any) -> None:
+    reading, writing = os.pipe()
+    try:
+        got: List[bytes] = []
+        loop.add_reader(reading, lambda: got.append(os.read(reading, 10)))
+        os.close(writing)
+        one_turn(loop)
+        assert got == [b""]
+        loop.remove_reader(reading)
+    finally:
+        os.close(reading)
+
+
+def test_a_pseudo_terminal_can_be_watched(loop: Any) -> None:
+    controller, terminal = os.openpty()
+    try:
+        got: List[bytes] = []
+        loop.add_reader(controller, lambda: (got.append(os.read(controller, 10)), loop.stop()))
+        os.write(terminal, b"x")
+        loop.run_forever()  # the kernel hands the byte over later
+        assert got == [b"x"]
+        loop.remove_reader(controller)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+
+
+def test_a_regular_file_is_as_with_asyncio(loop: Any, backend: Backend, tmp_path: Any) -> None:
+    """Issue 2: a regular file for `add_reader` gives asyncio's exception: EPERM from epoll."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    oracle = backend.oracle_loop()
+    try:
+        with path.open("rb") as file:
+            expected = outcome(lambda: oracle.add_reader(file, nothing))
+            assert outcome(lambda: loop.add_reader(file, nothing)) == expected
+            assert loop.remove_reader(file) is oracle.remove_reader(file)
+            if backend.name in ("asyncio", "epoll"):
+                assert expected[0] is PermissionError
+    finally:
+        oracle.close()
+
+
+WRONG = ["spam", None, -1, 1.5, object()]
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+def test_what_is_no_descriptor_is_refused(loop: Any, method: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="Invalid file (object|descriptor): "):
+        getattr(loop, method)(wrong, nothing)
+
+
+@pytest.mark.parametrize("method", ["remove_reader", "remove_writer"])
+@pytest.mark.parametrize("wrong", ["spam", None, object()], ids=repr)
+def test_what_is_no_descriptor_is_refused_by_removal(loop: Any, method: str, wrong: Any) -> None:
+    with pytest.raises(ValueError, match="Invalid file object: "):
+        getattr(loop, method)(wrong)
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_the_callback_is_required(loop: Any, pair: Pair, method: str) -> None:
+    with pytest.raises(TypeError):
+        getattr(loop, method)(pair[0])
+    assert loop.remove_reader(pair[0]) is False
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_a_closed_socket_object_is_refused(loop: Any, pair: Pair, method: str) -> None:
+    """Issue 2: bad input (a closed fd) gives asyncio's exception."""
+    pair[0].close()
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        getattr(loop, method)(pair[0], nothing)
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer"])
+def test_a_closed_descriptor_is_refused(loop: Any, backend: Backend, method: str) -> None:
+    """Issue 2: bad input (a closed fd) gives asyncio's exception: EBADF from epoll_ctl(2)."""
+    if backend.name not in ("asyncio", "epoll"):
+        pytest.skip("poll() and select() do not look at a descriptor before they wait")
+    closed = os.dup(0)
+    os.close(closed)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        getattr(loop, method)(closed, nothing)
+    one_turn(loop)
+
+
+def test_a_descriptor_is_watched_by_number_and_by_object_alike(loop: Any, pair: Pair) -> None:
+    left, _ = pair
+    loop.add_reader(left, nothing)
+    assert loop.remove_reader(left.fileno()) is True
+    loop.add_reader(left.fileno(), nothing)
+    assert loop.remove_reader(left) is True
+
+
+def test_a_socket_closed_before_its_removal(loop: Any, pair: Pair) -> None:
+    """The object is still known after its descriptor is gone."""
+    left, _ = pair
+    loop.add_reader(left, nothing)
+    left.close()
+    assert loop.remove_reader(left) is True
+    one_turn(loop)
+
+
+@pytest.mark.parametrize("which", ["reader", "writer"])
+def test_a_descriptor_closed_before_its_removal(loop: Any, pair: Pair, which: str) -> None:
+    left, _ = pair
+    add, remove = getattr(loop, f"add_{which}"), getattr(loop, f"remove_{which}")
+    fd = left.fileno()
+    add(fd, nothing)
+    left.close()
+    assert remove(fd) is True
+    assert remove(fd) is False
+    one_turn(loop)
+
+
+def pair_at(fd: int) -> Pair:
+    """Two connected non-blocking sockets, the first at the descriptor number `fd`, which is free."""
+    new, peer = socket.socketpair()
+    if peer.fileno() == fd:
+        new, peer = peer, new
+    elif new.fileno() != fd:
+        moved = socket.socket(fileno=os.dup2(new.fileno(), fd, inheritable=False))
+        new.close()
+        new = moved
+    new.setblocking(False)
+    peer.setblocking(False)
+    return new, peer
+
+
+def test_a_number_reused_after_its_removal(loop: Any) -> None:
+    """SPEC section 5: an fd closed behind the loop's back and reused."""
+    left, right = socket.socketpair()
+    fd = left.fileno()
+    loop.add_reader(fd, nothing)
+    left.close()
+    right.close()
+    loop.remove_reader(fd)
+    new, peer = pair_at(fd)
+    with new, peer:
+        got: List[bytes] = []
+        loop.add_reader(new, lambda: got.append(new.recv(10)))
+        peer.send(b"new")
+        one_turn(loop)
+        assert got == [b"new"]
+        loop.remove_reader(new)
+
+
+def test_a_number_closed_and_reused_behind_the_loops_back(loop: Any, backend: Backend) -> None:
+    """SPEC section 5: an fd closed behind the loop's back and reused gets a stale registration."""
+    if backend.is_oracle:
+        pytest.skip("asyncio believes that the descriptor is still registered")
+    left, right = socket.socketpair()
+    fd = left.fileno()
+    calls: List[str] = []
+    loop.add_reader(fd, calls.append, "stale")
+    left.close()
+    right.close()
+    new, peer = pair_at(fd)
+    with new, peer:
+        loop.add_reader(new, lambda: calls.append(new.recv(10).decode()))
+        peer.send(b"new")
+        one_turn(loop)
+        assert calls == ["new"]
+        assert loop.remove_reader(new) is True
+
+
+def test_a_number_reused_with_the_other_interest(loop: Any) -> None:
+    """SPEC section 5: an fd closed behind the loop's back and reused gets a stale registration."""
+    left, right = socket.socketpair()
+    fd = left.fileno()
+    loop.add_reader(fd, nothing)
+    left.close()
+    right.close()
+    assert loop.remove_reader(fd) is True
+    new, peer = pair_at(fd)
+    with new, peer:
+        calls: List[str] = []
+        loop.add_writer(new, calls.append, "writable")
+        one_turn(loop)
+        assert calls == ["writable"]
+        assert loop.remove_reader(new) is False
+        assert loop.remove_writer(new) is True
+
+
+def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
+    """SPEC section 5: double close of an fd."""
+    left, right = pair
+    loop.add_reader(left, nothing)
+    loop.add_writer(right, nothing)
+    loop.close()
+    left.send(b"alive")
+    assert right.recv(10) == b"alive"
+
+
+def test_watching_many_descriptors(loop: Any) -> None:
+    pairs = [socket.socketpair() for _ in range(200)]
+    got: List[int] = []
+
+    def read(which: int) -> None:
+        pairs[which][0].recv(10)
+        got.append(which)
+
+    try:
+        for which, (left, right) in enumerate(pairs):
+            loop.add_reader(left, read, which)
+            if which % 2:
+                right.send(b"x")
+        one_turn(loop)
+        one_turn(loop)
+        assert sorted(got) == list(range(1, 200, 2))
+    finally:
+        for left, right in pairs:
+            loop.remove_reader(left)
+            left.close()
+            right.close()
+
+
+@pytest.mark.parametrize("method", ["add_reader", "add_writer", "remove_reader", "remove_writer"])
+def test_the_descriptor_of_a_transport_is_refused(loop: Any, method: str) -> None:
+    """asyncio: `File descriptor ... is used by transport ...`."""
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        transport, protocol = await loop.create_connection(Recorder, sock=left)
+        fd = left.fileno()
+        arguments = (nothing,) if method.startswith("add") else ()
+        for watched in (fd, transport.get_extra_info("socket"), left):
+            with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport"):
+                getattr(loop, method)(watched, *arguments)
+        transport.close()
+        await protocol.lost()
+        right.close()
+
+    loop.run_until_complete(main())
+
+
+def test_the_descriptor_of_a_closed_transport_is_free_again(loop: Any) -> None:
+    async def main() -> None:
+        left, right = tcp_pair()
+        fd = left.fileno()
+        transport, protocol = await loop.create_connection(Recorder, sock=left)
+        transport.close()
+        await protocol.lost()
+        new, peer = pair_at(fd)
+        called = asyncio.Event()
+        loop.add_writer(new, called.set)
+        await called.wait()
+        assert loop.remove_writer(new) is True
+        for sock in (new, peer, right):
+            sock.close()
+        await turns(1)
+
+    loop.run_until_complete(main())
+
+
+def test_a_reader_that_never_reads_does_not_starve_the_rest(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    right.send(b"x")
+    loop.add_reader(left, nothing)
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    loop.remove_reader(left)
