@@ -1,10 +1,12 @@
 """Where a test process exchanges asyncio's loop for oxloop's.
 
-The tests make their loops by four names, and nothing else of asyncio is touched: ``asyncio.SelectorEventLoop``,
-``asyncio.EventLoop`` (3.13), ``asyncio.DefaultEventLoopPolicy`` (``asyncio.events`` looks it up in the package when a
-policy is first needed, so ``asyncio.new_event_loop``, ``asyncio.run`` and ``asyncio.Runner`` follow) and the loop
-with a virtual clock of ``test.test_asyncio.utils``. It happens in the forked child, so that the
-process which loaded the tests can run each of them on any backend.
+The tests make their loops by a few names, and nothing else of asyncio is touched:
+``asyncio.SelectorEventLoop``, ``asyncio.EventLoop`` (3.13), ``asyncio.BaseEventLoop`` (some tests
+make one and put mocks where asyncio keeps its selector), ``asyncio.DefaultEventLoopPolicy``
+(``asyncio.events`` looks it up in the package when a policy is first needed, so
+``asyncio.new_event_loop``, ``asyncio.run`` and ``asyncio.Runner`` follow) and the loop with a
+virtual clock of ``test.test_asyncio.utils``. It happens in the forked child, so that the process
+which loaded the tests can run each of them on any backend.
 """
 
 from __future__ import annotations
@@ -30,6 +32,8 @@ def install(backend: str) -> None:
     loop_class = _loop_class(backend)
     policy_class = _policy_class(loop_class)
     _replace(asyncio, "SelectorEventLoop", loop_class)
+    _replace(asyncio, "BaseEventLoop", loop_class)
+    _replace(asyncio.base_events, "BaseEventLoop", loop_class)
     _replace(asyncio, "DefaultEventLoopPolicy", policy_class)
     if sys.version_info >= (3, 13):
         _replace(asyncio, "EventLoop", loop_class)

@@ -13,10 +13,12 @@ import sys
 import traceback
 import unittest
 import warnings
-from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from . import backends
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Ending(enum.Enum):
@@ -34,7 +36,10 @@ EXIT_CODES = {Ending.PASSED: 90, Ending.FAILED: 91, Ending.SKIPPED: 92}
 
 
 def start(test: unittest.TestCase, backend: str, output: Path) -> int:
-    """Fork a child that runs `test` on `backend` and writes all its output to `output`; returns its pid."""
+    """Fork a child that runs `test` on `backend`, with all its output in `output`.
+
+    Returns its pid.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
@@ -70,7 +75,9 @@ def _leave_the_parent(output: Path) -> None:
         os.dup2(source, target)
     os.close(written)
     os.close(empty)
-    faulthandler.enable()  # SIGABRT, which a test past its limit gets, shows where it stands
+    sys.stdout = open(1, "w", buffering=1, closefd=False)
+    sys.stderr = open(2, "w", buffering=1, closefd=False)
+    faulthandler.enable(2)  # SIGABRT, which a test past its limit gets, shows where it stands
 
 
 def _run(test: unittest.TestCase, backend: str) -> Ending:
@@ -91,6 +98,6 @@ def _run(test: unittest.TestCase, backend: str) -> Ending:
 
 
 def _left_threads_behind() -> bool:
-    """What CPython's own runner calls "environment altered": threads or children that outlive the test."""
+    """What CPython's own runner calls "environment altered": threads or children that live on."""
     support = importlib.import_module("test.support")
     return bool(getattr(support, "environment_altered", False))

@@ -1,9 +1,10 @@
 """The lists of tests that do not pass, each line with its reason.
 
-A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over names such as
-``test_events.PollEventLoopTests.test_close`` (its module is always spelled out), optionally the Python
-versions it is for (``[<3.12]``, ``[>=3.11,<3.13]``, ``[==3.9]``), and why. ``#`` begins a comment line. The file says what kind of
-reason it is. ``not_run.txt`` names whole modules instead.
+A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over
+names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
+optionally the Python versions it is for (``[<3.12]``, ``[>=3.11,<3.13]``, ``[==3.9]``), and why.
+``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names modules
+and classes that are left out altogether.
 """
 
 from __future__ import annotations
@@ -12,9 +13,12 @@ import fnmatch
 import operator
 import re
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 FOLDER = Path(__file__).parent / "expectations"
 
@@ -25,8 +29,6 @@ KINDS = {
     "differs": "a difference on purpose, described in docs/compatibility.md",
 }
 
-#: Tests that fail on stdlib asyncio itself; oxloop is held to nothing there.
-ORACLE_FAILS = "oracle_fails"
 NOT_RUN = "not_run"
 
 _LINE = re.compile(r"(?P<pattern>\S+)(?:\s+\[(?P<versions>[^]]+)\])?\s+(?P<reason>.+)")
@@ -93,16 +95,17 @@ class Expectations:
 
     def __init__(self, backend: str) -> None:
         kinds = () if backend == "asyncio" else tuple(KINDS)
-        self._lines = [line for kind in (*kinds, ORACLE_FAILS) for line in read(kind)]
+        self._lines = [line for kind in kinds for line in read(kind)]
 
     def check(self, names: Iterable[str], modules: Iterable[str]) -> list[str]:
         """What is wrong with the lists, given all the test names of `modules`."""
         names = list(names)
         loaded = set(modules)
-        faults = []
-        for line in self._lines:
-            if line.module in loaded and not any(map(line.covers, names)):
-                faults.append(f"{line.where}: {line.pattern} names no test of this Python version")
+        faults = [
+            f"{line.where}: {line.pattern} names no test of this Python version"
+            for line in self._lines
+            if line.module in loaded and not any(map(line.covers, names))
+        ]
         for name in names:
             covering = [line.where for line in self._lines if line.covers(name)]
             if len(covering) > 1:

@@ -9,13 +9,16 @@ import signal
 import socket
 import tempfile
 import time
-import unittest
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import child
 from .child import Ending
+
+if TYPE_CHECKING:
+    import unittest
+    from collections.abc import Iterable, Iterator
 
 #: Seconds between asking a test past its limit for its stack and killing it.
 GRACE = 2.0

@@ -6,8 +6,11 @@ import importlib
 import importlib.util
 import sys
 import unittest
-from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 PACKAGE = "test.test_asyncio"
 
@@ -42,9 +45,10 @@ class MissingTestPackage(Exception):
     def __str__(self) -> str:
         version = "{}.{}".format(*sys.version_info)
         return (
-            f"{sys.executable} (Python {version}) came without CPython's own tests ({PACKAGE}), which the "
-            f"conformance run needs. Debian and Ubuntu have them in libpython{version}-testsuite, Fedora in "
-            "python3-test; pyenv, uv and python.org builds bring them along."
+            f"{sys.executable} (Python {version}) came without CPython's own tests ({PACKAGE}), "
+            "which the conformance run needs. Debian and Ubuntu have them in "
+            f"libpython{version}-testsuite, Fedora in python3-test; a Python built by pyenv or "
+            "from python.org's source brings them along."
         )
 
 
@@ -60,16 +64,21 @@ def available_modules() -> list[str]:
     return sorted(path.stem for path in folder.glob("test_*.py"))
 
 
-def load(modules: Iterable[str]) -> dict[str, unittest.TestCase]:
-    """The test cases of `modules` by name (``test_locks.LockTests.test_repr``), in their order there."""
+def load(modules: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, unittest.TestCase]:
+    """The test cases of `modules` by name (``test_locks.LockTests.test_repr``), in order.
+
+    Those of the classes `left_out` (``test_locks.LockTests``) are not among them.
+    """
     loader = unittest.TestLoader()
     tests: dict[str, unittest.TestCase] = {}
     for module in modules:
         suite = loader.loadTestsFromModule(importlib.import_module(f"{PACKAGE}.{module}"))
         for test in _flatten(suite):
-            tests[test.id()[len(PACKAGE) + 1 :]] = test
+            name = test.id()[len(PACKAGE) + 1 :]
+            if name.rpartition(".")[0] not in left_out:
+                tests[name] = test
     if loader.errors:
-        raise ImportError("\n".join(loader.errors))
+        raise ImportError("\n".join(map(str, loader.errors)))
     return tests
 
 

@@ -1,20 +1,23 @@
 """oxloop's loop with the clock that CPython's tests of tasks and futures drive.
 
-``test.test_asyncio.utils.TestLoop`` is a subclass of asyncio's private ``BaseEventLoop`` with its own turn. This one has
-the same contract on public ground: ``loop.time`` is overridden, and a selector of the user's own stands where the loop
-would wait. The generator given by a test is sent the time of each new timer, after the turn that made it, and answers how
-far the clock moves; when the loop is closed it must have ended.
+``test.test_asyncio.utils.TestLoop`` is a subclass of asyncio's private ``BaseEventLoop`` with its
+own turn. This one has the same contract on public ground: ``loop.time`` is overridden, and a
+selector of the user's own stands where the loop would wait. The generator given by a test is sent
+the time of each new timer, after the turn that made it, and answers how far the clock moves; when
+the loop is closed it must have ended.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import selectors
 from collections.abc import Callable, Generator, Mapping
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 import oxloop
+
+if TYPE_CHECKING:
+    import asyncio
+    import contextvars
 
 Clock = Generator[Optional[float], float, None]
 
@@ -26,9 +29,7 @@ class _NothingReady(selectors.BaseSelector):
         self.turn: Callable[[], None] = lambda: None
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
-    def register(
-        self, fileobj: Any, events: int, data: Any = None
-    ) -> selectors.SelectorKey:
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
         fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
         self._keys[fileobj] = key = selectors.SelectorKey(fileobj, fd, events, data)
         return key
@@ -36,9 +37,7 @@ class _NothingReady(selectors.BaseSelector):
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
         return self._keys.pop(fileobj)
 
-    def select(
-        self, timeout: float | None = None
-    ) -> list[tuple[selectors.SelectorKey, int]]:
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         self.turn()
         return []
 
