@@ -32,8 +32,9 @@ def install(backend: str) -> None:
     loop_class = _loop_class(backend)
     policy_class = _policy_class(loop_class)
     _replace(asyncio, "SelectorEventLoop", loop_class)
-    _replace(asyncio, "BaseEventLoop", loop_class)
-    _replace(asyncio.base_events, "BaseEventLoop", loop_class)
+    base_class = _base_class(loop_class)
+    _replace(asyncio, "BaseEventLoop", base_class)
+    _replace(asyncio.base_events, "BaseEventLoop", base_class)
     _replace(asyncio, "DefaultEventLoopPolicy", policy_class)
     if sys.version_info >= (3, 13):
         _replace(asyncio, "EventLoop", loop_class)
@@ -60,6 +61,17 @@ def _loop_class(backend: str) -> type[asyncio.AbstractEventLoop]:
             super().__init__(selector_class() if selector is None else selector)
 
     return SelectorEventLoop
+
+
+def _base_class(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:
+    """The loop in the place of ``BaseEventLoop``, with the one private method that tests drive."""
+
+    class BaseEventLoop(loop_class):  # type: ignore[valid-type, misc]
+        def _run_once(self) -> None:
+            self.call_soon(self.stop)
+            self.run_forever()
+
+    return BaseEventLoop
 
 
 def _policy_class(loop_class: type[asyncio.AbstractEventLoop]) -> type[Any]:

@@ -2,8 +2,8 @@
 
 A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over
 names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
-optionally the Python versions it is for (``[<3.12]``, ``[>=3.11,<3.13]``, ``[==3.9]``), and why.
-``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names modules
+optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``), and
+why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names modules
 and classes that are left out altogether.
 """
 
@@ -32,7 +32,7 @@ KINDS = {
 NOT_RUN = "not_run"
 
 _LINE = re.compile(r"(?P<pattern>\S+)(?:\s+\[(?P<versions>[^]]+)\])?\s+(?P<reason>.+)")
-_CONDITION = re.compile(r"(<|<=|>|>=|==)(\d+)\.(\d+)")
+_CONDITION = re.compile(r"(<|<=|>|>=|==)(\d+(?:\.\d+){1,2})")
 _COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
@@ -63,7 +63,7 @@ class BadExpectation(Exception):
     """A line that cannot be read, or that names no test of this Python version."""
 
 
-def read(kind: str, version: tuple[int, int] = sys.version_info[:2]) -> list[Expectation]:
+def read(kind: str, version: tuple[int, ...] = sys.version_info[:3]) -> list[Expectation]:
     """The lines of ``expectations/<kind>.txt`` that are for `version`."""
     path = FOLDER / f"{kind}.txt"
     found = []
@@ -80,12 +80,13 @@ def read(kind: str, version: tuple[int, int] = sys.version_info[:2]) -> list[Exp
     return found
 
 
-def _is_for(versions: str | None, version: tuple[int, int], where: str) -> bool:
+def _is_for(versions: str | None, version: tuple[int, ...], where: str) -> bool:
     for condition in versions.split(",") if versions else ():
         match = _CONDITION.fullmatch(condition.strip())
         if match is None:
             raise BadExpectation(f"{where}: not a version range: [{versions}]")
-        if not _COMPARE[match[1]](version, (int(match[2]), int(match[3]))):
+        bound = tuple(map(int, match[2].split(".")))
+        if not _COMPARE[match[1]](version[: len(bound)], bound):
             return False
     return True
 
