@@ -66,7 +66,7 @@ class TestLoop(oxloop.SelectorEventLoop):
         if advance:
             self._now += advance
 
-    def call_later(
+    def call_later(  # type: ignore[override] # typeshed's has a TypeVarTuple
         self,
         delay: float,
         callback: Callable[..., object],
@@ -75,7 +75,7 @@ class TestLoop(oxloop.SelectorEventLoop):
     ) -> asyncio.TimerHandle:
         return self.call_at(self.time() + delay, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self,
         when: float,
         callback: Callable[..., object],
