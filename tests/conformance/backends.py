@@ -18,6 +18,7 @@ import sys
 from typing import Any
 
 from .suite import PACKAGE
+from .virtual_time import VirtualTime
 
 #: ``asyncio`` is the untouched standard library: the oracle.
 BACKENDS = ("asyncio", "epoll", "poll", "select")
@@ -40,8 +41,8 @@ def install(backend: str) -> None:
         _replace(asyncio, "EventLoop", loop_class)
     if sys.version_info >= (3, 14):
         _replace(asyncio, "_DefaultEventLoopPolicy", policy_class)
-    virtual_time = importlib.import_module(".virtual_time", __package__)
-    _replace(importlib.import_module(f"{PACKAGE}.utils"), "TestLoop", virtual_time.TestLoop)
+    test_loop_class = type("TestLoop", (VirtualTime, base_class), {})
+    _replace(importlib.import_module(f"{PACKAGE}.utils"), "TestLoop", test_loop_class)
 
 
 def _replace(module: Any, name: str, value: object) -> None:

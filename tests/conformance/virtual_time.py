@@ -12,12 +12,14 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Optional
-
-import oxloop
-
 if TYPE_CHECKING:
     import asyncio
     import contextvars
+
+    # What it is mixed into; the backend decides which class that is.
+    _Loop = asyncio.SelectorEventLoop
+else:
+    _Loop = object
 
 Clock = Generator[Optional[float], float, None]
 
@@ -45,8 +47,8 @@ class _NothingReady(selectors.BaseSelector):
         return self._keys
 
 
-class TestLoop(oxloop.SelectorEventLoop):
-    """A loop whose time stands still until the test's generator moves it."""
+class VirtualTime(_Loop):
+    """Mixed into a loop class: time stands still until the test's generator moves it."""
 
     def __init__(self, gen: Callable[[], Clock] | None = None) -> None:
         self._now = 0.0
