@@ -30,6 +30,7 @@ def install(backend: str) -> None:
     """Make asyncio's own functions and classes give the loop of `backend` in this process."""
     if backend == "asyncio":
         return
+    _make_a_task()
     loop_class = _loop_class(backend)
     policy_class = _policy_class(loop_class)
     _replace(asyncio, "SelectorEventLoop", loop_class)
@@ -43,6 +44,15 @@ def install(backend: str) -> None:
         _replace(asyncio, "_DefaultEventLoopPolicy", policy_class)
     test_loop_class = type("TestLoop", (VirtualTime, base_class), {})
     _replace(importlib.import_module(f"{PACKAGE}.utils"), "TestLoop", test_loop_class)
+
+
+def _make_a_task() -> None:
+    """Let oxloop look at asyncio's own ``BaseEventLoop`` while it is there: the first task does."""
+    import oxloop
+
+    loop = oxloop.SelectorEventLoop()
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 def _replace(module: Any, name: str, value: object) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import unittest
 from typing import TYPE_CHECKING
 
+import oxloop
 import pytest
 
 from . import expectations
@@ -51,9 +53,23 @@ class Sample(unittest.TestCase):
     def exits(self) -> None:
         os._exit(0)
 
+    def has_loops_of_oxloop(self) -> None:
+        for make in (asyncio.new_event_loop, asyncio.SelectorEventLoop, asyncio.BaseEventLoop):
+            loop = make()
+            assert isinstance(loop, oxloop.SelectorEventLoop)
+            loop.close()
+        assert isinstance(asyncio.run(running_loop()), oxloop.SelectorEventLoop)
 
-def run_sample(method: str, limit: float = 60.0) -> Outcome:
-    (outcome,) = Pool({method: Sample(method)}, workers=1, limit=limit).run([method], "asyncio")
+    def has_loops_of_asyncio(self) -> None:
+        assert type(asyncio.run(running_loop())).__module__ == "asyncio.unix_events"
+
+
+async def running_loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+def run_sample(method: str, limit: float = 60.0, backend: str = "asyncio") -> Outcome:
+    (outcome,) = Pool({method: Sample(method)}, workers=1, limit=limit).run([method], backend)
     return outcome
 
 
@@ -91,6 +107,16 @@ def test_all_tests_run_whatever_the_number_of_workers() -> None:
     methods = ["passes", "fails", "is_skipped", "exits"]
     outcomes = Pool({name: Sample(name) for name in methods}, 3, 60.0).run(methods, "asyncio")
     assert sorted(outcome.name for outcome in outcomes) == sorted(methods)
+
+
+@pytest.mark.parametrize("backend", ["epoll", "poll", "select"])
+def test_loops_are_those_of_the_backend(backend: str) -> None:
+    outcome = run_sample("has_loops_of_oxloop", backend=backend)
+    assert outcome.ending is Ending.PASSED, outcome.output
+
+
+def test_oracle_is_left_alone() -> None:
+    assert run_sample("has_loops_of_asyncio").ending is Ending.PASSED
 
 
 def outcome(ending: Ending, output: str = "", backend: str = "epoll") -> Outcome:

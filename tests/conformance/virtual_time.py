@@ -4,7 +4,8 @@
 own turn. This one has the same contract on public ground: ``loop.time`` is overridden, and a
 selector of the user's own stands where the loop would wait. The generator given by a test is sent
 the time of each new timer, after the turn that made it, and answers how far the clock moves; when
-the loop is closed it must have ended.
+the loop is closed it must have ended. Some tests also ask ``_ready`` whether a callback waits for
+its turn.
 """
 
 from __future__ import annotations
@@ -52,13 +53,14 @@ class VirtualTime(_Loop):
 
     def __init__(self, gen: Callable[[], Clock] | None = None) -> None:
         self._now = 0.0
+        self._ready: list[asyncio.Handle] = []
         self._new_timers: list[float] = []
         self._clock = gen() if gen is not None else _stopped_clock()
         self._must_end = gen is not None
         next(self._clock)
         selector = _NothingReady()
         super().__init__(selector)
-        selector.turn = self._move_clock
+        selector.turn = self._turn
 
     def time(self) -> float:
         return self._now
@@ -68,7 +70,17 @@ class VirtualTime(_Loop):
         if advance:
             self._now += advance
 
-    def call_later(  # type: ignore[override] # typeshed's has a TypeVarTuple
+    def call_soon(  # type: ignore[override] # typeshed's has a TypeVarTuple
+        self,
+        callback: Callable[..., object],
+        *args: Any,
+        context: contextvars.Context | None = None,
+    ) -> asyncio.Handle:
+        handle = super().call_soon(callback, *args, context=context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(  # type: ignore[override]
         self,
         delay: float,
         callback: Callable[..., object],
@@ -102,6 +114,10 @@ class VirtualTime(_Loop):
             except StopIteration:
                 return
             raise AssertionError("the test made fewer timers than its clock expects")
+
+    def _turn(self) -> None:
+        self._ready.clear()  # all of them are called in this turn
+        self._move_clock()
 
     def _move_clock(self) -> None:
         timers, self._new_timers = self._new_timers, []
