@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import fnmatch
 import gc
 import os
 import sys
@@ -53,7 +52,11 @@ def _run(options: argparse.Namespace) -> int:
     faults = _check_modules(present, left_out)
     modules = _modules_for(options.patterns, [name for name in suite.MODULES if name in present])
     tests = suite.load(modules, left_out)
-    chosen = [name for name in tests if _is_chosen(name, options.patterns)]
+    chosen = [
+        name
+        for name in tests
+        if not options.patterns or any(suite.is_within(name, it) for it in options.patterns)
+    ]
     if options.list:
         print("\n".join(chosen))
         return 0
@@ -83,12 +86,6 @@ def _modules_for(patterns: list[str], modules: list[str]) -> list[str]:
     return [name for name in modules if name in wanted]
 
 
-def _is_chosen(name: str, patterns: list[str]) -> bool:
-    return not patterns or any(
-        fnmatch.fnmatchcase(name, pattern) or name.startswith(pattern + ".") for pattern in patterns
-    )
-
-
 def _run_tests(
     tests: dict[str, unittest.TestCase],
     chosen: list[str],
@@ -102,7 +99,8 @@ def _run_tests(
     categories: collections.Counter[str] = collections.Counter()
 
     def oracle(name: str) -> Outcome:
-        return next(iter(list(pool.run([name], "asyncio"))))
+        (reference,) = pool.run([name], "asyncio")
+        return reference
 
     for outcome in outcomes:
         verdict = judge(outcome, expectations.find(outcome.name), oracle)

@@ -4,7 +4,7 @@ A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as 
 names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
 optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``), and
 why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
-modules and classes that are left out altogether.
+what is left out altogether: modules, classes and tests.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib
 import importlib.util
 import sys
@@ -67,7 +68,7 @@ def available_modules() -> list[str]:
 def load(modules: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, unittest.TestCase]:
     """The test cases of `modules` by name (``test_locks.LockTests.test_repr``), in order.
 
-    Those of the classes `left_out` (``test_locks.LockTests``) are not among them.
+    Those that `left_out` names, by class or by a pattern as of `fnmatch`, are not among them.
     """
     loader = unittest.TestLoader()
     tests: dict[str, unittest.TestCase] = {}
@@ -75,11 +76,16 @@ def load(modules: Iterable[str], left_out: Iterable[str] = ()) -> dict[str, unit
         suite = loader.loadTestsFromModule(importlib.import_module(f"{PACKAGE}.{module}"))
         for test in _flatten(suite):
             name = test.id()[len(PACKAGE) + 1 :]
-            if name.rpartition(".")[0] not in left_out:
+            if not any(is_within(name, pattern) for pattern in left_out):
                 tests[name] = test
     if loader.errors:
         raise ImportError("\n".join(map(str, loader.errors)))
     return tests
+
+
+def is_within(name: str, pattern: str) -> bool:
+    """Whether `pattern` (of `fnmatch`, or a module or class) names the test `name`."""
+    return name.startswith(f"{pattern}.") or fnmatch.fnmatchcase(name, pattern)
 
 
 def _flatten(suite: unittest.TestSuite) -> Iterator[unittest.TestCase]:

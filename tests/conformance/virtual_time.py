@@ -13,6 +13,7 @@ from __future__ import annotations
 import selectors
 from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Optional
+
 if TYPE_CHECKING:
     import asyncio
     import contextvars
