@@ -29,10 +29,10 @@ def _present() -> list[str]:
 
 
 RUNS = [
-    (backend, module)
-    for backend in ("epoll", "poll", "select")
+    (selector, module)
+    for selector in ("epoll", "poll", "select")
     for module in _present()
-    if backend == "epoll" or module not in EVERY_SELECTOR
+    if selector == "epoll" or module not in EVERY_SELECTOR
 ]
 
 
@@ -43,9 +43,9 @@ def test_interpreter_has_its_own_tests() -> None:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.mark.parametrize(("backend", "module"), RUNS)
-def test_module(backend: str, module: str) -> None:
-    command = [sys.executable, "-m", "tests.conformance", "--backend", backend, module]
+@pytest.mark.parametrize(("selector", "module"), RUNS)
+def test_module(selector: str, module: str) -> None:
+    command = [sys.executable, "-m", "tests.conformance", "--backend", selector, module]
     run = subprocess.run(
         command,
         cwd=ROOT,

@@ -109,9 +109,9 @@ def test_all_tests_run_whatever_the_number_of_workers() -> None:
     assert sorted(outcome.name for outcome in outcomes) == sorted(methods)
 
 
-@pytest.mark.parametrize("backend", ["epoll", "poll", "select"])
-def test_loops_are_those_of_the_backend(backend: str) -> None:
-    outcome = run_sample("has_loops_of_oxloop", backend=backend)
+@pytest.mark.parametrize("selector", ["epoll", "poll", "select"])
+def test_loops_are_those_of_the_backend(selector: str) -> None:
+    outcome = run_sample("has_loops_of_oxloop", backend=selector)
     assert outcome.ending is Ending.PASSED, outcome.output
 
 
