@@ -19,12 +19,12 @@ import table
 # Pixels.
 WIDTH = 860
 LABEL = 250  # where bars begin
-BAR = 440  # the longest bar
-THICK = 9
+BAR = 480  # the longest bar
+THICK = 11
 GAP = 2  # between the bars of a workload
 SPACE = 10  # between workloads
 HEADING = 34
-TOP = 78
+TOP = 84
 
 COLOURS = {"asyncio": "#b8bfc8", "uvloop": "#6c93c4", "oxloop": "#d9622b"}
 OTHERS = ("#7ba05b", "#8f6fb0", "#c9a227", "#4f9d9d")
@@ -66,8 +66,8 @@ class Drawing:
         """Say which colour is which loop."""
         x = float(LABEL)
         for loop in self.loops:
-            self.bar(x, 52, 18, loop)
-            self.text(x + 24, 61, loop)
+            self.bar(x, 60, 18, loop)
+            self.text(x + 24, 70, loop)
             x += 46 + 8 * len(loop)
 
     def heading(self, group: str) -> None:
@@ -90,9 +90,9 @@ class Drawing:
                 value, label = values[loop]
                 width = BAR * value / largest
                 self.bar(LABEL, self.y, width, loop)
-                self.text(LABEL + width + 6, self.y + THICK, label, "value")
+                self.text(LABEL + width + 6, self.y + THICK - 2, label, "value")
             else:
-                self.text(LABEL + 2, self.y + THICK, f"{loop}: not supported", "value")
+                self.text(LABEL + 2, self.y + THICK - 2, f"{loop}: not supported", "value")
             self.y += THICK + GAP
         self.y += SPACE
 

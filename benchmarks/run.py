@@ -125,7 +125,7 @@ def _machine() -> dict[str, str]:
     return {
         "cpu": model,
         "cores": str(os.cpu_count()),
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {'.'.join(platform.release().split('.')[:2])}",
         "python": platform.python_version(),
         "date": time.strftime("%Y-%m-%d"),
     }
