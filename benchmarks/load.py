@@ -14,8 +14,10 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Iterator
-from typing import Union
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 Address = Union[tuple[str, int], str]
 
@@ -43,11 +45,11 @@ class Connection:
 
     def send(self) -> bool:
         """Send what is left of the message; return whether it is all out."""
-        while self.unsent < len(self.message):
-            try:
+        try:
+            while self.unsent < len(self.message):
                 self.unsent += self.socket.send(self.message[self.unsent :])
-            except BlockingIOError:
-                return False
+        except BlockingIOError:
+            return False
         return True
 
     def receive(self, scratch: bytearray) -> bool:

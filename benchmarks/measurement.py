@@ -10,14 +10,18 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from workloads.model import IdleMemory, Server, Workload
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 HERE = pathlib.Path(__file__).resolve().parent
-MIB = 2**20
+
+# Seconds after which a process that should have ended counts as hung.
+PATIENCE = 60
 
 # Connections that are made, used and kept before memory is first read.
 FIRST_CONNECTIONS = 500
@@ -27,7 +31,7 @@ class MeasurementError(Exception):
     """A worker or the load generator failed; the text says which and how."""
 
 
-class Unsupported(Exception):
+class UnsupportedError(Exception):
     """The loop lacks what the workload needs."""
 
 
@@ -57,17 +61,23 @@ def native_generator() -> pathlib.Path | None:
 
 
 def take(loop: str, workload: Workload, plan: Plan) -> dict[str, float]:
-    """Measure once; raises MeasurementError, or Unsupported."""
+    """Measure once; raises MeasurementError, or UnsupportedError."""
     if isinstance(workload, Server):
         with _server(loop, workload, plan) as (process, address):
             return _drive(process.pid, address, workload, plan)
     if isinstance(workload, IdleMemory):
         with _server(loop, workload, plan) as (process, address):
             return _memory(process.pid, address, workload)
-    finished = subprocess.run(
-        _command(loop, workload, plan), capture_output=True, text=True, timeout=600
-    )
+    finished = _finished(_command(loop, workload, plan), plan.seconds)
     return _line(finished.stdout, finished.stderr, finished.returncode)
+
+
+def _finished(command: list[str], seconds: float) -> subprocess.CompletedProcess[str]:
+    """Run a command that measures for that long."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, timeout=seconds + PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise MeasurementError(f"{pathlib.Path(command[1]).name} did not end") from None
 
 
 def _command(loop: str, workload: Workload, plan: Plan) -> list[str]:
@@ -85,7 +95,7 @@ def _line(stdout: str, stderr: str, code: int | None) -> dict[str, Any]:
         last = stderr.strip().splitlines()[-1:] or ["no output"]
         raise MeasurementError(f"worker ended with {code}: {last[0]}") from None
     if "unsupported" in line:
-        raise Unsupported(line["unsupported"])
+        raise UnsupportedError(line["unsupported"])
     return line
 
 
@@ -142,7 +152,7 @@ def _generate(address: Any, workload: Server, plan: Plan, seconds: float) -> dic
     command += ["--connections", str(load.connections), "--seconds", str(seconds)]
     if plan.load_cpu is not None:
         command += ["--pin", str(plan.load_cpu)]
-    finished = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 60)
+    finished = _finished(command, seconds)
     if finished.returncode:
         raise MeasurementError(f"load generator: {finished.stderr.strip()[-300:]}")
     result: dict[str, float] = json.loads(finished.stdout)

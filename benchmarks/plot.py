@@ -101,8 +101,10 @@ class Drawing:
         height = self.y + 12
         return "\n".join(
             (
-                f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
-                f'viewBox="0 0 {WIDTH} {height}" role="img">',
+                (
+                    f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" '
+                    f'viewBox="0 0 {WIDTH} {height}" role="img">'
+                ),
                 f"<style>{STYLE}</style>",
                 f'<rect width="{WIDTH}" height="{height}" rx="6" fill="#ffffff"/>',
                 *self.parts,

@@ -14,13 +14,15 @@ import platform
 import resource
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import loops
 import measurement
 import table
 import workloads
-from workloads.model import Workload
+
+if TYPE_CHECKING:
+    from workloads.model import Workload
 
 
 class Progress:
@@ -89,7 +91,7 @@ class Run:
             return
         try:
             taken = measurement.take(name, workload, self.plan)
-        except measurement.Unsupported as error:
+        except measurement.UnsupportedError as error:
             self.failures[key] = f"unsupported: {error}"
         except (measurement.MeasurementError, OSError, ValueError) as error:
             self.failures[key] = f"{type(error).__name__}: {error}"

@@ -22,8 +22,8 @@ import loops
 import workloads
 from workloads.model import AroundLoop, IdleMemory, InLoop, Lateness, Listening, Server
 
-# A server whose parent died must not live on.
-SERVER_LIFETIME = 600
+# Seconds; a server whose parent died must not live on.
+SERVER_LIFETIME = 300
 
 
 def _age_allocator() -> None:

@@ -9,10 +9,13 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 EXAMPLES = pathlib.Path(__file__).resolve().parent.parent / "examples"
 LIMIT = 20  # seconds

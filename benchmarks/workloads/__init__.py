@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from workloads import connections, idle, scheduling, sockets, tasks, tcp, threads, timers, watching
-from workloads.model import Workload
+
+if TYPE_CHECKING:
+    from workloads.model import Workload
 
 WORKLOADS: tuple[Workload, ...] = (
     *scheduling.WORKLOADS,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Callable, Union
+from typing import TYPE_CHECKING, Callable, Union
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
 
 # What a started server is: the worker keeps it alive and asks it where it listens.
 Listening = Union[asyncio.base_events.Server, socket.socket]

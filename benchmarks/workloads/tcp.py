@@ -21,7 +21,7 @@ class Echo(asyncio.Protocol):
     """Sends back what it gets."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(data)
@@ -31,7 +31,7 @@ class BufferedEcho(asyncio.BufferedProtocol):
     """Sends back what it gets in its own buffer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
+        self.transport = cast("asyncio.Transport", transport)
         self.view = memoryview(bytearray(BUFFER))
 
     def get_buffer(self, sizehint: int) -> memoryview:
