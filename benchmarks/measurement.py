@@ -136,10 +136,15 @@ def _drive(pid: int, address: Any, workload: Server, plan: Plan) -> dict[str, fl
         raise MeasurementError(f"{result['errors']:.0f} errors in the load generator")
     if not result["messages"]:
         raise MeasurementError("no message came back")
-    measured = {"cpu_us": cpu / result["messages"] * 1e6, "rate": result["rate"]}
-    if workload.load.mode != "upload":
-        measured.update(p50_us=result["p50_us"], p99_us=result["p99_us"])
-    return measured
+    if workload.load.mode == "upload":
+        mebibytes = result["messages"] * workload.load.size / 2**20
+        return {"cpu_us": cpu / mebibytes * 1e6, "rate": mebibytes / result["seconds"]}
+    return {
+        "cpu_us": cpu / result["messages"] * 1e6,
+        "rate": result["rate"],
+        "p50_us": result["p50_us"],
+        "p99_us": result["p99_us"],
+    }
 
 
 def _generate(address: Any, workload: Server, plan: Plan, seconds: float) -> dict[str, float]:
@@ -150,6 +155,7 @@ def _generate(address: Any, workload: Server, plan: Plan, seconds: float) -> dic
         where = ["--connect", f"{address[0]}:{address[1]}"]
     command = [*plan.generator, *where, "--mode", load.mode, "--size", str(load.size)]
     command += ["--connections", str(load.connections), "--seconds", str(seconds)]
+    command += ["--warmup", "0"]
     if plan.load_cpu is not None:
         command += ["--pin", str(plan.load_cpu)]
     finished = _finished(command, seconds)

@@ -14,6 +14,11 @@ from workloads.model import Listening, Load, Server, Workload
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 KIB = 1024
+# The load generator counts bytes up to 250 and again from 0, so that the eleventh is a line feed: a
+# message of this size is one line of 11 bytes and four of 251.
+LINES_SIZE = 1015
+LINES = 5
+
 BUFFER = 256 * KIB  # what a BufferedProtocol offers the loop to receive into
 
 
@@ -56,10 +61,11 @@ async def echo_read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 async def echo_lines(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Echo line by line until the peer goes."""
+    """Echo five lines at once until the peer goes."""
     with contextlib.suppress(ConnectionError):
         while line := await reader.readline():
-            writer.write(line)
+            lines = [line, *[await reader.readline() for _ in range(LINES - 1)]]
+            writer.writelines(lines)
             await writer.drain()
     writer.close()
 
@@ -105,7 +111,7 @@ async def _serve_unix() -> Listening:
 
 
 def _echo(name: str, serve: Callable[[], Awaitable[Listening]], size: int, load: int) -> Server:
-    label = f"{size // KIB}k" if size >= KIB else f"{size}b"
+    label = f"{round(size / KIB)}k" if size > KIB // 2 else f"{size}b"
     return Server(f"{name}_{label}_c{load}", "echo", serve=serve, load=Load("echo", size, load))
 
 
@@ -118,7 +124,7 @@ WORKLOADS: tuple[Workload, ...] = (
     _echo("tcp_buffered", serve_protocol(BufferedEcho), KIB, 100),
     _echo("tcp_streams_read", serve_streams(echo_read), KIB, 10),
     _echo("tcp_streams_readexactly", serve_streams(echo_exactly(KIB)), KIB, 10),
-    _echo("tcp_streams_readline", serve_streams(echo_lines), KIB, 10),
+    _echo("tcp_streams_readline", serve_streams(echo_lines), LINES_SIZE, 10),
     _echo("tcp_streams_readexactly", serve_streams(echo_exactly(64 * KIB)), 64 * KIB, 10),
     _echo("unix_protocol", _serve_unix, KIB, 10),
 )
