@@ -29,6 +29,8 @@ use crate::signals::Signals;
 pub(crate) enum Entry {
     /// A callback of the user's.
     Handle(Ref<Handle>),
+    /// A step of an asyncio task, for which nobody can see a handle: so there is none.
+    TaskStep { callback: Ref, argument: Option<Ref>, context: Ref },
     /// Something native: `run(object)`. Its errors have been dealt with, but for those that leave the loop.
     Native { object: Ref, run: Run },
 }
@@ -41,6 +43,11 @@ impl Entry {
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
+            Self::TaskStep { callback, argument, context } => Self::TaskStep {
+                callback: callback.clone_ref(py),
+                argument: argument.as_ref().map(|argument| argument.clone_ref(py)),
+                context: context.clone_ref(py),
+            },
             Self::Native { object, run } => Self::Native { object: object.clone_ref(py), run: *run },
         }
     }
@@ -48,6 +55,11 @@ impl Entry {
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Handle(handle) => visit.call(&**handle),
+            Self::TaskStep { callback, argument, context } => {
+                visit.call(&**callback)?;
+                visit.call(&**context)?;
+                argument.as_ref().map_or(Ok(()), |argument| visit.call(&**argument))
+            }
             Self::Native { object, .. } => visit.call(&**object),
         }
     }
@@ -149,6 +161,8 @@ pub(crate) struct Core {
     pub(crate) thread: AtomicU64,
     /// Whether `time` was overridden by a subclass or replaced on the instance: then the loop asks it.
     pub(crate) own_clock: AtomicBool,
+    /// Whether `call_soon` was overridden by a subclass or replaced on the instance, whose code sees handles.
+    pub(crate) own_call_soon: AtomicBool,
     /// Seconds after which debug mode reports a callback as slow.
     pub(crate) slow_callback_duration: LoopCell<f64>,
 }
@@ -182,6 +196,7 @@ impl Core {
             stopping: AtomicBool::new(false),
             thread: AtomicU64::new(0),
             own_clock: AtomicBool::new(false),
+            own_call_soon: AtomicBool::new(false),
             slow_callback_duration: LoopCell::new(0.1),
         })
     }
@@ -474,7 +489,7 @@ impl Core {
     pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let imports = imports(py);
-        ffi::call_keyword(imports.future.bind(py), imports.loop_keyword.bind(py), slf.as_any())
+        ffi::call_keyword(imports.future.bind(py), None, imports.loop_keyword.bind(py), slf.as_any())
     }
 
     /// Runs `use_buffer` on the loop's read buffer.

@@ -10,7 +10,7 @@ pub(crate) mod watch;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use oxloop_engine::{Interest, Timestamp};
+use oxloop_engine::Interest;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -60,7 +60,7 @@ impl EventLoop {
         let before = core.poller.replace(poller);
         drop(before);
         core.debug.store(debug_by_default(py)?, Relaxed);
-        Self::find_clock(slf)?;
+        Self::find_overrides(slf)?;
         if let Some(fd) = core.waker_fd() {
             let entry = Entry::Native { object: this.as_any().into(), run: woken };
             core.watch(py, fd, Interest::READABLE, entry)?;
@@ -120,25 +120,7 @@ impl EventLoop {
         executor::shutdown(slf.as_super(), timeout)
     }
 
-    // Scheduling (call_soon and its kin are fast methods: schedule.rs)
-
-    /// The time in seconds on the loop's monotonic clock.
-    #[allow(clippy::unused_self)]
-    fn time(&self) -> f64 {
-        Timestamp::now().as_seconds()
-    }
-
-    // Tasks
-
-    /// Schedule a coroutine; return its task. The keywords are those of the running version's asyncio.Task.
-    #[pyo3(signature = (coro, **keywords))]
-    fn create_task<'py>(
-        slf: &Bound<'py, Self>,
-        coro: &Bound<'py, PyAny>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        task::create(slf.as_super(), coro, keywords)
-    }
+    // Scheduling, tasks (call_soon, create_task and their kin are fast methods: schedule.rs)
 
     /// Set what create_task() calls, as factory(loop, coro, **keywords); None for asyncio.Task.
     fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -499,11 +481,6 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 
     // Debug mode
 
-    /// Whether the loop is in debug mode.
-    fn get_debug(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().debug()
-    }
-
     /// Switch debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
         let core = slf.as_super().get();
@@ -632,25 +609,33 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 }
 
 impl EventLoop {
-    /// Notices a clock that the user put in the place of `time`.
+    /// Notices what the user put in the place of a method that is otherwise called natively.
     fn attribute_changed(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        if name.eq(intern!(slf.py(), "time"))? { Self::find_clock(slf) } else { Ok(()) }
+        let py = slf.py();
+        if name.eq(intern!(py, "time"))? || name.eq(intern!(py, "call_soon"))? {
+            return Self::find_overrides(slf);
+        }
+        Ok(())
     }
 
-    /// Finds out whether `loop.time` is ours.
-    fn find_clock(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let name = intern!(py, "time");
-        let native = py.get_type::<Self>().getattr(name)?;
-        let replaced = match slf.getattr_opt(intern!(py, "__dict__"))? {
-            Some(attributes) => attributes.cast::<PyDict>().is_ok_and(|dict| {
-                dict.contains(name).unwrap_or(false)
-            }),
-            None => false,
-        };
-        let overridden = !slf.get_type().getattr(name)?.is(&native);
-        slf.as_super().get().own_clock.store(replaced || overridden, Relaxed);
+    /// Finds out whether `time` and `call_soon` are ours.
+    fn find_overrides(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        core.own_clock.store(Self::is_overridden(slf, "time")?, Relaxed);
+        core.own_call_soon.store(Self::is_overridden(slf, "call_soon")?, Relaxed);
         Ok(())
+    }
+
+    fn is_overridden(slf: &Bound<'_, Self>, name: &str) -> PyResult<bool> {
+        let py = slf.py();
+        let native = py.get_type::<Self>().getattr(name)?;
+        if !slf.get_type().getattr(name)?.is(&native) {
+            return Ok(true);
+        }
+        match slf.getattr_opt(intern!(py, "__dict__"))? {
+            Some(attributes) => attributes.contains(name),
+            None => Ok(false),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::core::Core;
 use crate::coroutine::Coroutine;
-use crate::ffi::Ref;
+use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
 
@@ -52,6 +52,15 @@ pub(super) fn create<'py>(
         check_keywords(keywords, rule)?;
     }
     let factory = core.task_factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
+    if let (None, None) = (&factory, keywords) {
+        let imports = imports(py);
+        return ffi::call_keyword(
+            imports.task.bind(py),
+            Some(coroutine),
+            imports.loop_keyword.bind(py),
+            event_loop.as_any(),
+        );
+    }
     let given = match keywords {
         Some(keywords) => keywords.copy()?,
         None => PyDict::new(py),
@@ -96,7 +105,7 @@ fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyRes
 
 /// `loop.set_task_factory(factory)`.
 pub(super) fn set_factory(event_loop: &Bound<'_, Core>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
-    if !factory.is_none() && !crate::ffi::is_callable(factory) {
+    if !factory.is_none() && !ffi::is_callable(factory) {
         return Err(PyTypeError::new_err("task factory must be a callable or None"));
     }
     let value = if factory.is_none() { None } else { Some(Ref::from(factory)) };

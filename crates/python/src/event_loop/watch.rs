@@ -83,6 +83,6 @@ pub(super) fn remove(
 fn cancel(py: Python<'_>, entry: &Entry) -> PyResult<()> {
     match entry {
         Entry::Handle(handle) => handle.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-        Entry::Native { .. } => Ok(()),
+        Entry::TaskStep { .. } | Entry::Native { .. } => Ok(()),
     }
 }
