@@ -1,8 +1,8 @@
-//! Safe wrappers round the few interpreter calls that PyO3 has no (fast enough) form for.
+//! Safe wrappers round the few interpreter calls that `PyO3` has no (fast enough) form for.
 //!
 //! Two things here cost a loop most of its time when they are done the general way, and are therefore
 //! done by hand: dropping a reference (`Py<T>` asks a thread-local on each drop whether it may, see
-//! [`Ref`]) and receiving a call (PyO3 builds a tuple for every `*args`, see [`FastMethod`]).
+//! [`Ref`]) and receiving a call (`PyO3` builds a tuple for every `*args`, see [`FastMethod`]).
 
 #![allow(unsafe_code)] // the interpreter's C API
 
@@ -45,7 +45,7 @@ impl<T> Ref<T> {
         self.0.as_ptr()
     }
 
-    /// Hands the reference over to PyO3.
+    /// Hands the reference over to `PyO3`.
     #[inline]
     pub(crate) fn into_py(self) -> Py<T> {
         let mut this = ManuallyDrop::new(self);
@@ -144,8 +144,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         // SAFETY: a tuple of strings, borrowed for the call.
         unsafe {
             ffi::PyTuple_GET_SIZE(self.keywords) == 1
-                && ffi::PyTuple_GET_ITEM(self.keywords, 0)
-                    == intern!(self.py, "context").as_ptr()
+                && ffi::PyTuple_GET_ITEM(self.keywords, 0) == intern!(self.py, "context").as_ptr()
         }
     }
 
@@ -272,7 +271,7 @@ fn missing_arguments(function: &str, names: &[&str]) -> PyErr {
 pub(crate) type FastFunction =
     for<'py> fn(&Bound<'py, PyAny>, &Arguments<'_, 'py>) -> PyResult<Ref>;
 
-/// A method that is called with `METH_FASTCALL | METH_KEYWORDS`, past PyO3's argument parsing.
+/// A method that is called with `METH_FASTCALL | METH_KEYWORDS`, past `PyO3`'s argument parsing.
 pub(crate) struct FastMethod {
     pub(crate) name: &'static CStr,
     pub(crate) doc: &'static CStr,
@@ -482,8 +481,9 @@ fn is_step_class(class: *mut ffi::PyTypeObject, known: &AtomicPtr<ffi::PyTypeObj
         (CStr::from_ptr((*class).tp_name), (*class).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE != 0)
     };
     match (name.to_bytes(), is_heap) {
-        (b"TaskStepMethWrapper", false)
-        | (b"_asyncio.TaskStepMethWrapper", true) => known.store(class, Relaxed),
+        (b"TaskStepMethWrapper", false) | (b"_asyncio.TaskStepMethWrapper", true) => {
+            known.store(class, Relaxed);
+        }
         (b"TaskWakeupMethWrapper", false) => {}
         _ => return false,
     }

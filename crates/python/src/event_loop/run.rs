@@ -71,11 +71,8 @@ impl<'py> Running<'py> {
         let wakeup = signals::wake_on_signals(event_loop)?;
         track_origins(event_loop, core.debug())?;
         let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
-        let running = Self {
-            event_loop: event_loop.clone(),
-            asyncgen_hooks: hooks,
-            _wakeup: wakeup,
-        };
+        let running =
+            Self { event_loop: event_loop.clone(), asyncgen_hooks: hooks, _wakeup: wakeup };
         core.thread.store(ffi::thread_ident(py), Relaxed);
         sys.call_method1(
             intern!(py, "set_asyncgen_hooks"),

@@ -30,7 +30,8 @@ pub(super) fn methods() -> [FastMethod; 8] {
 
 fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon", ["callback"])?;
+    let Parsed { required: [callback], rest, context } =
+        arguments.parse("call_soon", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;
@@ -59,7 +60,8 @@ fn call_soon_threadsafe<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Ref> {
     let py = slf.py();
-    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon_threadsafe", ["callback"])?;
+    let Parsed { required: [callback], rest, context } =
+        arguments.parse("call_soon_threadsafe", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;

@@ -104,7 +104,10 @@ fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyRes
 }
 
 /// `loop.set_task_factory(factory)`.
-pub(super) fn set_factory(event_loop: &Bound<'_, Core>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn set_factory(
+    event_loop: &Bound<'_, Core>,
+    factory: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     if !factory.is_none() && !ffi::is_callable(factory) {
         return Err(PyTypeError::new_err("task factory must be a callable or None"));
     }
@@ -169,7 +172,8 @@ pub(super) fn shutdown_asyncgens<'py>(
             let event_loop = this.bind(py);
             event_loop.get().asyncgens_shutdown.store(true, Relaxed);
             let set = asyncgens(event_loop)?;
-            let closing = py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
+            let closing =
+                py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
             if closing.is_empty() {
                 return Ok(None);
             }
@@ -218,4 +222,3 @@ fn report_failed(
     }
     Ok(())
 }
-
