@@ -7,6 +7,7 @@
 #![allow(clippy::too_many_arguments)] // asyncio's methods have as many keywords as they have
 
 mod buffer;
+mod callback;
 mod cell;
 mod connection;
 mod core;

@@ -17,9 +17,9 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::sync::PyOnceLock;
 
+use crate::callback::is_coroutine;
 use crate::core::{Core, Entry};
 use crate::error::os_error;
-use crate::event_loop::schedule::is_coroutine;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;

@@ -9,6 +9,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::callback;
 use crate::core::Core;
 use crate::coroutine::Coroutine;
 use crate::error;
@@ -26,7 +27,7 @@ pub(crate) fn run<'py>(
     let core = event_loop.get();
     core.check_closed()?;
     if core.debug() {
-        super::schedule::check_callback(function, "run_in_executor")?;
+        callback::check(function, "run_in_executor")?;
     }
     let executor = match executor {
         Some(executor) => executor.clone(),

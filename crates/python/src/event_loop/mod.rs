@@ -1,12 +1,12 @@
 //! `EventLoop`: the table of a loop's methods. What they do stands in the files beside this one.
 
 mod exceptions;
-pub(crate) mod executor;
+mod executor;
 mod run;
-pub(crate) mod schedule;
+mod schedule;
 mod sock;
 mod task;
-pub(crate) mod watch;
+mod watch;
 
 use std::sync::atomic::Ordering::Relaxed;
 

@@ -9,10 +9,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDictMethods, PyFloat};
 
 use super::task;
+use crate::callback;
 use crate::core::{Core, Entry};
 use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
 use crate::handle::{Handle, TimerHandle};
-use crate::imports::imports;
 
 /// The methods of this file, for the event loop class.
 pub(super) fn methods() -> [FastMethod; 8] {
@@ -37,7 +37,7 @@ fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> Py
     core.check_closed()?;
     if core.debug() {
         check_thread(event_loop)?;
-        check_callback(callback, "call_soon")?;
+        callback::check(callback, "call_soon")?;
     } else if let (Some(context), [] | [_]) = (context, rest)
         && !core.own_call_soon.load(Relaxed)
         && !context.is_none()
@@ -66,7 +66,7 @@ fn call_soon_threadsafe<'py>(
     let core = event_loop.get();
     core.check_closed()?;
     if core.debug() {
-        check_callback(callback, "call_soon_threadsafe")?;
+        callback::check(callback, "call_soon_threadsafe")?;
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
     match core.push_threadsafe(Entry::Handle((&handle).into())) {
@@ -126,7 +126,7 @@ fn schedule(
     core.check_closed()?;
     if core.debug() {
         check_thread(event_loop)?;
-        check_callback(callback, "call_at")?;
+        callback::check(callback, "call_at")?;
     }
     let base = Handle::new(event_loop, callback, arguments, context)?;
     let timer = TimerHandle::new(when, given);
@@ -178,33 +178,4 @@ pub(super) fn check_thread(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     Err(PyRuntimeError::new_err(
         "Non-thread-safe operation invoked on an event loop other than the current one",
     ))
-}
-
-/// Whether `callback` is a coroutine, or a function that would only make one.
-pub(crate) fn is_coroutine(callback: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let py = callback.py();
-    let coroutines = imports(py).coroutines.bind(py);
-    if coroutines.call_method1(intern!(py, "iscoroutine"), (callback,))?.is_truthy()? {
-        return Ok(true);
-    }
-    // The public function is deprecated from 3.14 on, and then there is a private one.
-    let function = match coroutines.getattr_opt(intern!(py, "_iscoroutinefunction"))? {
-        Some(function) => function,
-        None => coroutines.getattr(intern!(py, "iscoroutinefunction"))?,
-    };
-    function.call1((callback,))?.is_truthy()
-}
-
-/// Debug mode: `TypeError` for a coroutine, a coroutine function, and what cannot be called.
-pub(super) fn check_callback(callback: &Bound<'_, PyAny>, method: &str) -> PyResult<()> {
-    if is_coroutine(callback)? {
-        return Err(PyTypeError::new_err(format!("coroutines cannot be used with {method}()")));
-    }
-    if !ffi::is_callable(callback) {
-        return Err(PyTypeError::new_err(format!(
-            "a callable object was expected by {method}(), got {}",
-            callback.repr()?
-        )));
-    }
-    Ok(())
 }
