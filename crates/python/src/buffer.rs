@@ -40,8 +40,9 @@ impl View {
         let mut view = Box::new(MaybeUninit::<ffi::Py_buffer>::uninit());
         // SAFETY: fills in the view, or returns -1 with an exception.
         if unsafe { ffi::PyObject_GetBuffer(object.as_ptr(), view.as_mut_ptr(), flags) } < 0 {
-            return Err(PyErr::take(object.py())
-                .unwrap_or_else(|| PyBufferError::new_err("no buffer")));
+            return Err(
+                PyErr::take(object.py()).unwrap_or_else(|| PyBufferError::new_err("no buffer"))
+            );
         }
         // SAFETY: it was filled in.
         Ok(Self { view: unsafe { Box::from_raw(Box::into_raw(view).cast()) } })

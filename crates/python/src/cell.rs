@@ -23,7 +23,7 @@ unsafe impl<T> Send for LoopCell<T> {}
 
 /// The mark of an object whose fields have been written.
 ///
-/// CPython 3.11 and 3.12 allocate the `__dict__` of a new object after they have shown it to the garbage
+/// `CPython` 3.11 and 3.12 allocate the `__dict__` of a new object after they have shown it to the garbage
 /// collector, and that allocation can start a collection: `__traverse__` then meets an object that is still
 /// all zeroes, and must not look at its fields. Every class that has both a `__dict__` (its own or a Python
 /// subclass's) and a `__traverse__` carries this mark, which reads as unset then.

@@ -29,6 +29,8 @@ use crate::signals::Signals;
 pub(crate) enum Entry {
     /// A callback of the user's.
     Handle(Ref<Handle>),
+    /// A step of an asyncio task, for which nobody can see a handle: so there is none.
+    TaskStep { callback: Ref, argument: Option<Ref>, context: Ref },
     /// Something native: `run(object)`. Its errors have been dealt with, but for those that leave the loop.
     Native { object: Ref, run: Run },
 }
@@ -41,13 +43,25 @@ impl Entry {
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
-            Self::Native { object, run } => Self::Native { object: object.clone_ref(py), run: *run },
+            Self::TaskStep { callback, argument, context } => Self::TaskStep {
+                callback: callback.clone_ref(py),
+                argument: argument.as_ref().map(|argument| argument.clone_ref(py)),
+                context: context.clone_ref(py),
+            },
+            Self::Native { object, run } => {
+                Self::Native { object: object.clone_ref(py), run: *run }
+            }
         }
     }
 
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Handle(handle) => visit.call(&**handle),
+            Self::TaskStep { callback, argument, context } => {
+                visit.call(&**callback)?;
+                visit.call(&**context)?;
+                argument.as_ref().map_or(Ok(()), |argument| visit.call(&**argument))
+            }
             Self::Native { object, .. } => visit.call(&**object),
         }
     }
@@ -149,6 +163,8 @@ pub(crate) struct Core {
     pub(crate) thread: AtomicU64,
     /// Whether `time` was overridden by a subclass or replaced on the instance: then the loop asks it.
     pub(crate) own_clock: AtomicBool,
+    /// Whether `call_soon` was overridden by a subclass or replaced on the instance, whose code sees handles.
+    pub(crate) own_call_soon: AtomicBool,
     /// Seconds after which debug mode reports a callback as slow.
     pub(crate) slow_callback_duration: LoopCell<f64>,
 }
@@ -182,6 +198,7 @@ impl Core {
             stopping: AtomicBool::new(false),
             thread: AtomicU64::new(0),
             own_clock: AtomicBool::new(false),
+            own_call_soon: AtomicBool::new(false),
             slow_callback_duration: LoopCell::new(0.1),
         })
     }
@@ -307,16 +324,14 @@ impl Core {
     ) -> PyResult<Option<Entry>> {
         let (token, change, is_new) = {
             let mut watches = self.watches.borrow_mut();
-            match watches.token(fd) {
-                Some(token) => {
-                    let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
-                    (token, Change::Modify(interest.with(direction)), false)
-                }
-                None => {
-                    let token = watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                    watches.set_token(fd, Some(token));
-                    (token, Change::Register(direction), true)
-                }
+            if let Some(token) = watches.token(fd) {
+                let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
+                (token, Change::Modify(interest.with(direction)), false)
+            } else {
+                let token =
+                    watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
+                watches.set_token(fd, Some(token));
+                (token, Change::Register(direction), true)
             }
         };
         if let Err(error) = self.apply(py, fd, token, change) {
@@ -373,8 +388,10 @@ impl Core {
     pub(crate) fn watched_as(&self, file: &Bound<'_, PyAny>) -> Option<RawFd> {
         let watches = self.watches.borrow();
         let mut all = watches.slots.iter();
-        all.find(|(_, watch)| watch.file.as_ref().is_some_and(|name| name.as_ptr() == file.as_ptr()))
-            .map(|(_, watch)| watch.fd)
+        all.find(|(_, watch)| {
+            watch.file.as_ref().is_some_and(|name| name.as_ptr() == file.as_ptr())
+        })
+        .map(|(_, watch)| watch.fd)
     }
 
     /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
@@ -427,7 +444,7 @@ impl Core {
             self.receive();
             let watches = self.watches.borrow();
             let mut engine = self.engine.borrow_mut();
-            for event in native.events.iter() {
+            for event in &native.events {
                 if let Some(watch) = watches.get(event.token) {
                     queue_ready(py, &mut engine, watch, event.readiness);
                 }
@@ -474,15 +491,18 @@ impl Core {
     pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let imports = imports(py);
-        ffi::call_keyword(imports.future.bind(py), imports.loop_keyword.bind(py), slf.as_any())
+        ffi::call_keyword(
+            imports.future.bind(py),
+            None,
+            imports.loop_keyword.bind(py),
+            slf.as_any(),
+        )
     }
 
     /// Runs `use_buffer` on the loop's read buffer.
     pub(crate) fn with_read_buffer<R>(&self, use_buffer: impl FnOnce(&mut [u8]) -> R) -> R {
-        let mut buffer = self
-            .read_buffer
-            .take()
-            .unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
+        let mut buffer =
+            self.read_buffer.take().unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
         let result = use_buffer(&mut buffer);
         self.read_buffer.set(Some(buffer));
         result

@@ -15,7 +15,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 
 use oxloop_engine::{Interest, Timestamp, Token};
-use pyo3::exceptions::{PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
@@ -70,12 +72,8 @@ impl Flow {
             let entry = Entry::Native { object: future.clone_ref(py), run: resolve };
             let replaced = core.get().watch(py, fd, direction, entry)?;
             drop(replaced);
-            let watching = Watching {
-                core: core.clone_ref(py),
-                fd,
-                direction,
-                future: future.clone_ref(py),
-            };
+            let watching =
+                Watching { core: core.clone_ref(py), fd, direction, future: future.clone_ref(py) };
             Ok::<_, PyErr>((watching, future))
         })?;
         let waited = self.wait(&future).await;
@@ -242,11 +240,8 @@ impl Coroutine {
     {
         let flow = Flow::default();
         let body: Body = Box::pin(start(flow.clone()));
-        let coroutine = Self {
-            name,
-            state: LoopCell::new(State::Created(body)),
-            flow: LoopCell::new(flow),
-        };
+        let coroutine =
+            Self { name, state: LoopCell::new(State::Created(body)), flow: LoopCell::new(flow) };
         Ok(Bound::new(py, coroutine)?.into_any())
     }
 
@@ -258,7 +253,9 @@ impl Coroutine {
                 self.state.set(State::Finished);
                 return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
             }
-            (State::Running, _) => return Err(PyValueError::new_err("coroutine already executing")),
+            (State::Running, _) => {
+                return Err(PyValueError::new_err("coroutine already executing"));
+            }
             (State::Created(body), Some(error)) => {
                 self.state.set(State::Finished);
                 drop(body);
@@ -311,7 +308,11 @@ impl Coroutine {
     }
 
     /// Resume with a value, of which only None has a meaning.
-    fn send<'py>(&self, py: Python<'py>, _value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        _value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
         self.step(py, None)
     }
 
@@ -390,7 +391,9 @@ impl Drop for Coroutine {
         }
         Python::attach(|py| {
             let message = format!("coroutine '{}' was never awaited\0", self.name);
-            let Ok(message) = std::ffi::CStr::from_bytes_with_nul(message.as_bytes()) else { return };
+            let Ok(message) = std::ffi::CStr::from_bytes_with_nul(message.as_bytes()) else {
+                return;
+            };
             let category = py.get_type::<PyRuntimeWarning>();
             if let Err(error) = PyErr::warn(py, &category, message, 1) {
                 error.write_unraisable(py, None);

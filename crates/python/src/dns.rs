@@ -100,7 +100,8 @@ pub(crate) fn getaddrinfo_debug<'py>(
     let start = Core::now(event_loop)?;
     let result = imports(py).socket.bind(py).getattr("getaddrinfo")?.call1(arguments)?;
     let took = Core::now(event_loop)?.saturating_duration_since(start).as_secs_f64();
-    let message = format!("Getting address info {what} took {:.3}ms: {}", took * 1e3, result.repr()?);
+    let message =
+        format!("Getting address info {what} took {:.3}ms: {}", took * 1e3, result.repr()?);
     let is_slow = took >= event_loop.get().slow_callback_duration.get();
     logger.call_method1(if is_slow { "info" } else { "debug" }, (message,))?;
     Ok(result)

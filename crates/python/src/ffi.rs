@@ -1,22 +1,24 @@
-//! Safe wrappers round the few interpreter calls that PyO3 has no (fast enough) form for.
+//! Safe wrappers round the few interpreter calls that `PyO3` has no (fast enough) form for.
 //!
 //! Two things here cost a loop most of its time when they are done the general way, and are therefore
 //! done by hand: dropping a reference (`Py<T>` asks a thread-local on each drop whether it may, see
-//! [`Ref`]) and receiving a call (PyO3 builds a tuple for every `*args`, see [`FastMethod`]).
+//! [`Ref`]) and receiving a call (`PyO3` builds a tuple for every `*args`, see [`FastMethod`]).
 
 #![allow(unsafe_code)] // the interpreter's C API
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::ffi;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 /// A strong reference that is dropped with a plain decrement.
 ///
@@ -43,7 +45,7 @@ impl<T> Ref<T> {
         self.0.as_ptr()
     }
 
-    /// Hands the reference over to PyO3.
+    /// Hands the reference over to `PyO3`.
     #[inline]
     pub(crate) fn into_py(self) -> Py<T> {
         let mut this = ManuallyDrop::new(self);
@@ -142,8 +144,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
         // SAFETY: a tuple of strings, borrowed for the call.
         unsafe {
             ffi::PyTuple_GET_SIZE(self.keywords) == 1
-                && ffi::PyTuple_GET_ITEM(self.keywords, 0)
-                    == intern!(self.py, "context").as_ptr()
+                && ffi::PyTuple_GET_ITEM(self.keywords, 0) == intern!(self.py, "context").as_ptr()
         }
     }
 
@@ -185,6 +186,42 @@ impl<'a, 'py> Arguments<'a, 'py> {
         let rest = if self.positional > N { self.rest(N) } else { none };
         let required = required.map(|value| value.expect("nothing is missing"));
         Ok(Parsed { required, rest, context })
+    }
+
+    /// `TypeError` if there is any argument.
+    #[inline]
+    pub(crate) fn none(&self, function: &str) -> PyResult<()> {
+        if self.values.is_empty() {
+            return Ok(());
+        }
+        Err(PyTypeError::new_err(format!(
+            "{function}() takes 1 positional argument but {} were given",
+            self.values.len() + 1
+        )))
+    }
+
+    /// The keywords as a dict, for functions that are not called often.
+    pub(crate) fn keywords(&self) -> PyResult<Option<Bound<'py, PyDict>>> {
+        if self.keywords.is_null() {
+            return Ok(None);
+        }
+        let keywords = PyDict::new(self.py);
+        for (index, name) in self.keyword_names()?.into_iter().enumerate() {
+            keywords.set_item(name, self.value(self.positional + index))?;
+        }
+        Ok(Some(keywords))
+    }
+
+    /// The only positional argument; `TypeError` unless it was given, and nothing else by position.
+    pub(crate) fn only(&self, function: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
+        match self.positional {
+            1 => Ok(self.value(0)),
+            0 => Err(missing_arguments(function, &[name])),
+            given => Err(PyTypeError::new_err(format!(
+                "{function}() takes 2 positional arguments but {} were given",
+                given + 1
+            ))),
+        }
     }
 
     fn keyword_names(&self) -> PyResult<Vec<String>> {
@@ -234,7 +271,7 @@ fn missing_arguments(function: &str, names: &[&str]) -> PyErr {
 pub(crate) type FastFunction =
     for<'py> fn(&Bound<'py, PyAny>, &Arguments<'_, 'py>) -> PyResult<Ref>;
 
-/// A method that is called with `METH_FASTCALL | METH_KEYWORDS`, past PyO3's argument parsing.
+/// A method that is called with `METH_FASTCALL | METH_KEYWORDS`, past `PyO3`'s argument parsing.
 pub(crate) struct FastMethod {
     pub(crate) name: &'static CStr,
     pub(crate) doc: &'static CStr,
@@ -378,24 +415,79 @@ pub(crate) fn call_method<'py>(
     }
 }
 
-/// Calls `callable` with one argument passed by keyword.
+/// Calls `callable` with at most one positional argument and one that is passed by keyword.
 #[inline]
 pub(crate) fn call_keyword<'py>(
     callable: &Bound<'py, PyAny>,
+    positional: Option<&Bound<'py, PyAny>>,
     names: &Bound<'py, PyTuple>,
     value: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let stack = [ptr::null_mut(), value.as_ptr()];
+    let mut stack = [ptr::null_mut(); 3];
+    let given = usize::from(positional.is_some());
+    if let Some(positional) = positional {
+        stack[1] = positional.as_ptr();
+    }
+    stack[1 + given] = value.as_ptr();
     // SAFETY: as in `call`; `names` is a tuple of one string.
     unsafe {
         let result = ffi::PyObject_Vectorcall(
             callable.as_ptr(),
             stack.as_ptr().add(1),
-            ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+            given | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
             names.as_ptr(),
         );
         Bound::from_owned_ptr_or_err(callable.py(), result)
     }
+}
+
+/// Whether `callback` is one of the two by which asyncio's own tasks (in C) go on: a task's next step, or its
+/// wake-up by a future. The code that schedules those drops the handle at once.
+///
+/// They are known by the names that the interpreter gives them: a static class `TaskStepMethWrapper` (of the
+/// module `_asyncio` from 3.12 on, where it is a heap class made from a specification), and a built-in method
+/// `task_wakeup` (a class `TaskWakeupMethWrapper` in 3.9). A class of the user's can have neither: Python
+/// classes are heap classes, and their `tp_name` has no module.
+#[inline]
+pub(crate) fn is_task_callback(callback: &Bound<'_, PyAny>) -> bool {
+    static STEP: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+    static WAKEUP: AtomicPtr<c_char> = AtomicPtr::new(ptr::null_mut());
+    let class = callback.get_type_ptr();
+    if class == STEP.load(Relaxed) {
+        return true;
+    }
+    // SAFETY: a built-in function has a method definition, with a name.
+    unsafe {
+        if class == &raw mut ffi::PyCFunction_Type {
+            let function = callback.as_ptr().cast::<ffi::PyCFunctionObject>();
+            let name = (*(*function).m_ml).ml_name;
+            if name == WAKEUP.load(Relaxed) {
+                return true;
+            }
+            let found = CStr::from_ptr(name) == c"task_wakeup";
+            if found {
+                WAKEUP.store(name.cast_mut(), Relaxed);
+            }
+            return found;
+        }
+    }
+    is_step_class(class, &STEP)
+}
+
+#[cold]
+fn is_step_class(class: *mut ffi::PyTypeObject, known: &AtomicPtr<ffi::PyTypeObject>) -> bool {
+    // SAFETY: a class has a name and flags.
+    let (name, is_heap) = unsafe {
+        (CStr::from_ptr((*class).tp_name), (*class).tp_flags & ffi::Py_TPFLAGS_HEAPTYPE != 0)
+    };
+    match (name.to_bytes(), is_heap) {
+        (b"TaskStepMethWrapper", false) | (b"_asyncio.TaskStepMethWrapper", true) => {
+            known.store(class, Relaxed);
+        }
+        (b"TaskWakeupMethWrapper", false) => {}
+        _ => return false,
+    }
+    true
 }
 
 /// A copy of the current context: what `contextvars.copy_context()` returns.

@@ -34,10 +34,12 @@ impl CallArguments {
         Ok(match values {
             [] => Self::Inline { values: [None, None, None] },
             [first] => Self::Inline { values: [Some(first.into()), None, None] },
-            [first, second] => Self::Inline { values: [Some(first.into()), Some(second.into()), None] },
-            [first, second, third] => {
-                Self::Inline { values: [Some(first.into()), Some(second.into()), Some(third.into())] }
+            [first, second] => {
+                Self::Inline { values: [Some(first.into()), Some(second.into()), None] }
             }
+            [first, second, third] => Self::Inline {
+                values: [Some(first.into()), Some(second.into()), Some(third.into())],
+            },
             [first, ..] => Self::Tuple(PyTuple::new(first.py(), values)?.into()),
         })
     }
@@ -45,7 +47,9 @@ impl CallArguments {
     fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Inline { values } => Self::Inline {
-                values: values.each_ref().map(|value| value.as_ref().map(|value| value.clone_ref(py))),
+                values: values
+                    .each_ref()
+                    .map(|value| value.as_ref().map(|value| value.clone_ref(py))),
             },
             Self::Tuple(tuple) => Self::Tuple(tuple.clone_ref(py)),
         }
@@ -53,9 +57,10 @@ impl CallArguments {
 
     fn to_tuple<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         match self {
-            Self::Inline { values } => {
-                PyTuple::new(py, values.iter().flatten().map(|value| value.bind(py).clone()).collect::<Vec<_>>())
-            }
+            Self::Inline { values } => PyTuple::new(
+                py,
+                values.iter().flatten().map(|value| value.bind(py).clone()).collect::<Vec<_>>(),
+            ),
             Self::Tuple(tuple) => Ok(tuple.bind(py).clone()),
         }
     }
@@ -203,7 +208,12 @@ impl Handle {
     }
 
     /// The parts of the text between the angle brackets, as asyncio has them.
-    fn repr_parts(&self, py: Python<'_>, name: &str, when: Option<String>) -> PyResult<Vec<String>> {
+    fn repr_parts(
+        &self,
+        py: Python<'_>,
+        name: &str,
+        when: Option<String>,
+    ) -> PyResult<Vec<String>> {
         let mut parts = vec![name.to_owned()];
         if self.is_cancelled() {
             parts.push("cancelled".to_owned());
@@ -212,13 +222,21 @@ impl Handle {
         let call = self.call.borrow().as_ref().map(|call| call.clone_ref(py));
         if let Some(call) = call {
             let event_loop = self.core.bind(py).as_any();
-            parts.push(format_callback(event_loop, call.callback.bind(py), &call.arguments.to_tuple(py)?)?);
+            parts.push(format_callback(
+                event_loop,
+                call.callback.bind(py),
+                &call.arguments.to_tuple(py)?,
+            )?);
         }
         if let Some(traceback) = self.source_traceback(py)
             && traceback.is_truthy()?
         {
             let frame = traceback.get_item(-1)?;
-            parts.push(format!("created at {}:{}", frame.get_item(0)?.str()?, frame.get_item(1)?.str()?));
+            parts.push(format!(
+                "created at {}:{}",
+                frame.get_item(0)?.str()?,
+                frame.get_item(1)?.str()?
+            ));
         }
         Ok(parts)
     }

@@ -3,6 +3,9 @@
 //! Everything that knows both the interpreter and the engine is here; the engine knows no interpreter, and
 //! the Python package that contains this module only names what is here and adapts it to asyncio's versions.
 
+#![allow(clippy::unused_self)] // Python methods and getters have one
+#![allow(clippy::too_many_arguments)] // asyncio's methods have as many keywords as they have
+
 mod buffer;
 mod cell;
 mod connection;

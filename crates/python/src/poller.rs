@@ -113,11 +113,7 @@ impl NativePoller {
 }
 
 /// Tells a Python selector about a change.
-pub(crate) fn apply_python(
-    selector: &Bound<'_, PyAny>,
-    fd: RawFd,
-    change: Change,
-) -> PyResult<()> {
+pub(crate) fn apply_python(selector: &Bound<'_, PyAny>, fd: RawFd, change: Change) -> PyResult<()> {
     let py = selector.py();
     match change {
         Change::Register(interest) => {

@@ -205,12 +205,12 @@ impl Server {
         Self::do_close(slf)
     }
 
-    /// Close the connections: transport.close() for each.
+    /// Close the connections: `transport.close()` for each.
     fn close_clients(&self, py: Python<'_>) -> PyResult<()> {
         self.clients(py).iter().try_for_each(|client| client.call_method0("close").map(drop))
     }
 
-    /// Abort the connections: transport.abort() for each.
+    /// Abort the connections: `transport.abort()` for each.
     fn abort_clients(&self, py: Python<'_>) -> PyResult<()> {
         self.clients(py).iter().try_for_each(|client| client.call_method0("abort").map(drop))
     }
@@ -303,7 +303,6 @@ impl Server {
     }
 
     #[getter(__class__)]
-    #[allow(clippy::unused_self)]
     fn class<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         imports(py).base_events.bind(py).getattr(intern!(py, "Server"))
     }
@@ -466,18 +465,20 @@ impl Listener {
             };
             StreamTransport::open(core, opening)
         });
-        match made {
-            Ok(_) => Ok(()),
-            Err(error) if error::leaves_the_loop(py, &error) => Err(error),
-            Err(error) if core.get().debug() => report::call_exception_handler(
-                core.as_any(),
-                "Error on transport creation for incoming connection",
-                Some(&error::exception(py, &error)),
-                &[],
-            ),
-            // asyncio tells nobody outside debug mode; the peer sees its connection closed.
-            Err(_) => Ok(()),
+        let Err(error) = made else { return Ok(()) };
+        if error::leaves_the_loop(py, &error) {
+            return Err(error);
         }
+        // asyncio tells nobody outside debug mode; the peer sees its connection closed.
+        if !core.get().debug() {
+            return Ok(());
+        }
+        report::call_exception_handler(
+            core.as_any(),
+            "Error on transport creation for incoming connection",
+            Some(&error::exception(py, &error)),
+            &[],
+        )
     }
 
     #[cold]
@@ -527,5 +528,9 @@ fn acceptable(listener: &Bound<'_, PyAny>) -> PyResult<()> {
 fn retry(listener: &Bound<'_, PyAny>) -> PyResult<()> {
     let listener = ffi::cast_known::<Listener>(listener);
     listener.get().retry.set(None);
-    if listener.get().server.get().serving.load(Relaxed) { Listener::watch(listener) } else { Ok(()) }
+    if listener.get().server.get().serving.load(Relaxed) {
+        Listener::watch(listener)
+    } else {
+        Ok(())
+    }
 }

@@ -125,7 +125,8 @@ fn on_signals(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
         };
         for number in &numbers[..read] {
             let number = i32::from(*number);
-            let handle = core.signals.borrow().handlers.get(&number).map(|handle| handle.clone_ref(py));
+            let handle =
+                core.signals.borrow().handlers.get(&number).map(|handle| handle.clone_ref(py));
             match handle {
                 Some(handle) if handle.get().is_cancelled() => {
                     remove_handler(event_loop, number)?;
@@ -157,11 +158,13 @@ pub(crate) fn add_handler(
     let module = imports(py).signal.bind(py);
     let fd = pipe(event_loop)?;
     if let Err(error) = set_wakeup_fd(py, fd) {
-        return Err(if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py) {
-            PyRuntimeError::new_err(error.value(py).str()?.to_string())
-        } else {
-            error
-        });
+        return Err(
+            if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py) {
+                PyRuntimeError::new_err(error.value(py).str()?.to_string())
+            } else {
+                error
+            },
+        );
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, arguments, None)?)?;
     let replaced = core.signals.borrow_mut().handlers.insert(number, handle.into());
@@ -198,7 +201,9 @@ fn remove_handler(event_loop: &Bound<'_, Core>, number: i32) -> PyResult<bool> {
     let module = imports(py).signal.bind(py);
     let sigint: i32 = module.getattr(intern!(py, "SIGINT"))?.extract()?;
     let default = if number == sigint { "default_int_handler" } else { "SIG_DFL" };
-    if let Err(error) = module.call_method1(intern!(py, "signal"), (number, module.getattr(default)?)) {
+    if let Err(error) =
+        module.call_method1(intern!(py, "signal"), (number, module.getattr(default)?))
+    {
         return Err(cannot_be_caught(py, number, error)?);
     }
     release_wakeup(core, py)?;

@@ -1,6 +1,5 @@
 //! `create_connection`: resolve, try the addresses (one after the other, or by happy eyeballs), open.
 
-
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -96,7 +95,9 @@ impl Client {
         }
         let (address, hints) = Python::attach(|py| {
             let object = |value: &Optional| {
-                value.as_ref().map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
+                value
+                    .as_ref()
+                    .map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
             };
             let address = PyTuple::new(py, [object(&self.host), object(&self.port)])?;
             Ok::<_, PyErr>((Ref::from(address.into_any()), self.hints(py)?))
@@ -150,7 +151,10 @@ impl Client {
             let race = Python::attach(|py| race(core, attempts, delay.bind(py)))?;
             let outcome = flow.wait(&race).await?;
             let winner = Python::attach(|py| {
-                outcome.bind(py).get_item(0).map(|winner| (!winner.is_none()).then(|| winner.into()))
+                outcome
+                    .bind(py)
+                    .get_item(0)
+                    .map(|winner| (!winner.is_none()).then(|| winner.into()))
             })?;
             return match winner {
                 Some(winner) => Ok(winner),
@@ -233,9 +237,7 @@ struct Attempt {
 impl Attempt {
     /// A connected socket; an error is noted, and the socket closed.
     async fn connect(&self, flow: &Flow) -> PyResult<Ref> {
-        let socket = Python::attach(|py| {
-            self.create(py).map_err(|error| self.note(py, error))
-        })?;
+        let socket = Python::attach(|py| self.create(py).map_err(|error| self.note(py, error)))?;
         let connected = match Python::attach(|py| self.prepare(py, &socket)) {
             Ok(connecting) => flow.wait(&connecting).await.map(drop),
             Err(error) => Err(error),
@@ -320,7 +322,11 @@ pub(super) fn bind_error(
     error: &PyErr,
 ) -> PyResult<PyErr> {
     let value = error.value(py);
-    let text = if py.version_info() >= (3, 13) { value.str()?.into_any() } else { value.getattr("strerror")? };
+    let text = if py.version_info() >= (3, 13) {
+        value.str()?.into_any()
+    } else {
+        value.getattr("strerror")?
+    };
     let message = format!(
         "error while attempting to bind on address {}: {}",
         address.repr()?,
@@ -401,8 +407,7 @@ pub(crate) fn accepted<'py>(
         Python::attach(|py| {
             check_stream(socket.bind(py))?;
             let [handshake, shutdown] = &timeouts;
-            let named =
-                [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
+            let named = [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
             check_tls(py, &ssl, named)?;
             check_not_tls(py, &socket)
         })?;

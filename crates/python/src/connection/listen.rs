@@ -134,7 +134,10 @@ impl Listening {
     }
 
     fn question(&self, py: Python<'_>, host: &Ref) -> PyResult<(Ref, Ref<PyDict>)> {
-        let port = self.port.as_ref().map_or_else(|| py.None().into_bound(py), |port| port.bind(py).clone());
+        let port = self
+            .port
+            .as_ref()
+            .map_or_else(|| py.None().into_bound(py), |port| port.bind(py).clone());
         let hints = PyDict::new(py);
         hints.set_item("family", self.family.bind(py))?;
         hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?)?;
@@ -159,7 +162,9 @@ impl Listening {
                 .map(|info| Ok(info.bind(py).get_item(4)?.repr()?.to_string()))
                 .collect::<PyResult<_>>()?;
             let list = addresses.join(", ");
-            return Err(PyOSError::new_err(format!("could not bind on any address out of [{list}]")));
+            return Err(PyOSError::new_err(format!(
+                "could not bind on any address out of [{list}]"
+            )));
         }
         Ok(())
     }

@@ -11,7 +11,10 @@ use crate::ffi::{self, Ref};
 use crate::report;
 
 /// `loop.set_exception_handler(handler)`.
-pub(super) fn set_handler(event_loop: &Bound<'_, Core>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn set_handler(
+    event_loop: &Bound<'_, Core>,
+    handler: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     if !handler.is_none() && !ffi::is_callable(handler) {
         return Err(PyTypeError::new_err(format!(
             "A callable object or None is expected, got {}",
@@ -25,7 +28,10 @@ pub(super) fn set_handler(event_loop: &Bound<'_, Core>, handler: &Bound<'_, PyAn
 }
 
 /// `loop.call_exception_handler(context)`.
-pub(super) fn call_handler(event_loop: &Bound<'_, Core>, context: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn call_handler(
+    event_loop: &Bound<'_, Core>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = event_loop.py();
     let handler =
         event_loop.get().exception_handler.borrow().as_ref().map(|handler| handler.clone_ref(py));

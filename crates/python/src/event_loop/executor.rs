@@ -34,8 +34,7 @@ pub(crate) fn run<'py>(
     };
     let mut call = vec![function.clone()];
     call.extend(arguments.iter());
-    let submitted =
-        executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
+    let submitted = executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "loop"), event_loop)?;
     imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
@@ -107,7 +106,9 @@ pub(super) fn shutdown<'py>(
                 None => None,
             };
             flow.wait_until(&this, &future, deadline).await?;
-            Python::attach(|py| finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout))?;
+            Python::attach(|py| {
+                finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
+            })?;
         }
         Ok(Python::attach(|py| py.None().into()))
     })
@@ -156,10 +157,8 @@ impl ShutdownThread {
         if event_loop.call_method0("is_closed")?.is_truthy()? {
             return Ok(());
         }
-        event_loop.call_method1(
-            intern!(py, "call_soon_threadsafe"),
-            (slf.getattr("_finish")?, error),
-        )?;
+        event_loop
+            .call_method1(intern!(py, "call_soon_threadsafe"), (slf.getattr("_finish")?, error))?;
         Ok(())
     }
 
@@ -200,4 +199,3 @@ fn finish_shutdown(
     executor.bind(py).call_method("shutdown", (), Some(&keywords))?;
     Ok(())
 }
-

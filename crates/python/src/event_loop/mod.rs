@@ -10,7 +10,7 @@ pub(crate) mod watch;
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use oxloop_engine::{Interest, Timestamp};
+use oxloop_engine::Interest;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -28,7 +28,7 @@ use crate::signals;
 #[pyclass(frozen, subclass, extends = Core, module = "oxloop._native")]
 pub(crate) struct EventLoop;
 
-/// Adds the methods that are called past PyO3.
+/// Adds the methods that are called past `PyO3`.
 pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
     ffi::add_fast_methods(&py.get_type::<EventLoop>(), schedule::methods())
 }
@@ -45,7 +45,7 @@ impl EventLoop {
     }
 
     /// Make the loop wait in `selector`: None for the platform's best, a selector of the `selectors` module
-    /// for the native one of its kind, or any other BaseSelector, which is used through its own methods.
+    /// for the native one of its kind, or any other `BaseSelector`, which is used through its own methods.
     #[pyo3(signature = (selector=None))]
     fn __init__(slf: &Bound<'_, Self>, selector: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = slf.py();
@@ -60,7 +60,7 @@ impl EventLoop {
         let before = core.poller.replace(poller);
         drop(before);
         core.debug.store(debug_by_default(py)?, Relaxed);
-        Self::find_clock(slf)?;
+        Self::find_overrides(slf)?;
         if let Some(fd) = core.waker_fd() {
             let entry = Entry::Native { object: this.as_any().into(), run: woken };
             core.watch(py, fd, Interest::READABLE, entry)?;
@@ -71,7 +71,7 @@ impl EventLoop {
 
     // Running
 
-    /// Run until stop() is called.
+    /// Run until `stop()` is called.
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         run::run_forever(slf.as_super())
     }
@@ -85,7 +85,7 @@ impl EventLoop {
         run::run_until_complete(slf.as_super(), future)
     }
 
-    /// Stop after the current turn; before run_forever() is called, after the first one.
+    /// Stop after the current turn; before `run_forever()` is called, after the first one.
     fn stop(slf: &Bound<'_, Self>) {
         slf.as_super().get().stopping.store(true, Relaxed);
     }
@@ -101,7 +101,7 @@ impl EventLoop {
     }
 
     /// Close the loop: queues are emptied, the default executor is shut down without waiting. Idempotent.
-    /// Raises RuntimeError while the loop runs.
+    /// Raises `RuntimeError` while the loop runs.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         run::close(slf.as_super())
     }
@@ -120,32 +120,14 @@ impl EventLoop {
         executor::shutdown(slf.as_super(), timeout)
     }
 
-    // Scheduling (call_soon and its kin are fast methods: schedule.rs)
+    // Scheduling, tasks (call_soon, create_task and their kin are fast methods: schedule.rs)
 
-    /// The time in seconds on the loop's monotonic clock.
-    #[allow(clippy::unused_self)]
-    fn time(&self) -> f64 {
-        Timestamp::now().as_seconds()
-    }
-
-    // Tasks
-
-    /// Schedule a coroutine; return its task. The keywords are those of the running version's asyncio.Task.
-    #[pyo3(signature = (coro, **keywords))]
-    fn create_task<'py>(
-        slf: &Bound<'py, Self>,
-        coro: &Bound<'py, PyAny>,
-        keywords: Option<&Bound<'py, PyDict>>,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        task::create(slf.as_super(), coro, keywords)
-    }
-
-    /// Set what create_task() calls, as factory(loop, coro, **keywords); None for asyncio.Task.
+    /// Set what `create_task()` calls, as factory(loop, coro, **keywords); None for asyncio.Task.
     fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
         task::set_factory(slf.as_super(), factory)
     }
 
-    /// What set_task_factory() set, or None.
+    /// What `set_task_factory()` set, or None.
     fn get_task_factory<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
         let factory = slf.as_super().get().task_factory.borrow();
         factory.as_ref().map(|factory| factory.bind(slf.py()).clone())
@@ -172,7 +154,7 @@ impl EventLoop {
         executor::run(slf.as_super(), executor, func, args)
     }
 
-    /// Set the executor that run_in_executor(None, ...) uses: a ThreadPoolExecutor.
+    /// Set the executor that `run_in_executor(None`, ...) uses: a `ThreadPoolExecutor`.
     fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
         executor::set_default(slf.as_super(), executor)
     }
@@ -221,8 +203,8 @@ impl EventLoop {
 
     /// Connect to a TCP server; return (transport, protocol). A coroutine.
     ///
-    /// host and port, or sock. Raises OSError if no address could be connected to (an ExceptionGroup with
-    /// all_errors), ValueError for arguments that contradict each other.
+    /// host and port, or sock. Raises `OSError` if no address could be connected to (an `ExceptionGroup` with
+    /// `all_errors`), `ValueError` for arguments that contradict each other.
     #[pyo3(
         signature = (
             protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
@@ -284,7 +266,8 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout].map(|value| value.map(Ref::from));
+        let timeouts =
+            [ssl_handshake_timeout, ssl_shutdown_timeout].map(|value| value.map(Ref::from));
         let ssl = ssl.map(Ref::from);
         connection::accepted(slf.as_super(), protocol_factory.into(), sock.into(), ssl, timeouts)
     }
@@ -340,7 +323,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 
     // Watching descriptors
 
-    /// Call callback(*args) whenever fd (a number, or an object with fileno()) can be read from.
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
     #[pyo3(signature = (fd, callback, *args))]
     fn add_reader<'py>(
         slf: &Bound<'py, Self>,
@@ -357,7 +340,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         watch::remove(slf.as_super(), fd, Interest::READABLE)
     }
 
-    /// Call callback(*args) whenever fd (a number, or an object with fileno()) can be written to.
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be written to.
     #[pyo3(signature = (fd, callback, *args))]
     fn add_writer<'py>(
         slf: &Bound<'py, Self>,
@@ -480,14 +463,13 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         exceptions::set_handler(slf.as_super(), handler)
     }
 
-    /// What set_exception_handler() set, or None.
+    /// What `set_exception_handler()` set, or None.
     fn get_exception_handler<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
         let handler = slf.as_super().get().exception_handler.borrow();
         handler.as_ref().map(|handler| handler.bind(slf.py()).clone())
     }
 
     /// Log the error of context to the logger "asyncio".
-    #[allow(clippy::unused_self)]
     fn default_exception_handler(&self, context: &Bound<'_, PyAny>) -> PyResult<()> {
         exceptions::default_handler(context)
     }
@@ -498,11 +480,6 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     }
 
     // Debug mode
-
-    /// Whether the loop is in debug mode.
-    fn get_debug(slf: &Bound<'_, Self>) -> bool {
-        slf.as_super().get().debug()
-    }
 
     /// Switch debug mode on or off.
     fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -572,14 +549,14 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         core.selector.borrow().as_ref().map(|selector| selector.bind(py).clone())
     }
 
-    #[setter]
-    fn set__selector(slf: &Bound<'_, Self>, selector: &Bound<'_, PyAny>) {
+    #[setter(_selector)]
+    fn set_selector(slf: &Bound<'_, Self>, selector: &Bound<'_, PyAny>) {
         let before = slf.as_super().get().selector.replace(Some(selector.into()));
         drop(before);
     }
 
-    #[setter]
-    fn set__default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
+    #[setter(_default_executor)]
+    fn replace_default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
         let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
         drop(before);
     }
@@ -632,29 +609,38 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 }
 
 impl EventLoop {
-    /// Notices a clock that the user put in the place of `time`.
+    /// Notices what the user put in the place of a method that is otherwise called natively.
     fn attribute_changed(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        if name.eq(intern!(slf.py(), "time"))? { Self::find_clock(slf) } else { Ok(()) }
+        let py = slf.py();
+        if name.eq(intern!(py, "time"))? || name.eq(intern!(py, "call_soon"))? {
+            return Self::find_overrides(slf);
+        }
+        Ok(())
     }
 
-    /// Finds out whether `loop.time` is ours.
-    fn find_clock(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
-        let name = intern!(py, "time");
-        let native = py.get_type::<Self>().getattr(name)?;
-        let replaced = match slf.getattr_opt(intern!(py, "__dict__"))? {
-            Some(attributes) => attributes.cast::<PyDict>().is_ok_and(|dict| {
-                dict.contains(name).unwrap_or(false)
-            }),
-            None => false,
-        };
-        let overridden = !slf.get_type().getattr(name)?.is(&native);
-        slf.as_super().get().own_clock.store(replaced || overridden, Relaxed);
+    /// Finds out whether `time` and `call_soon` are ours.
+    fn find_overrides(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        core.own_clock.store(Self::is_overridden(slf, "time")?, Relaxed);
+        core.own_call_soon.store(Self::is_overridden(slf, "call_soon")?, Relaxed);
         Ok(())
+    }
+
+    fn is_overridden(slf: &Bound<'_, Self>, name: &str) -> PyResult<bool> {
+        let py = slf.py();
+        let native = py.get_type::<Self>().getattr(name)?;
+        if !slf.get_type().getattr(name)?.is(&native) {
+            return Ok(true);
+        }
+        match slf.getattr_opt(intern!(py, "__dict__"))? {
+            Some(attributes) => attributes.contains(name),
+            None => Ok(false),
+        }
     }
 }
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.
+#[allow(clippy::unnecessary_wraps)] // a native entry may fail
 fn woken(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     ffi::cast_known::<Core>(event_loop).get().drain_waker();
     Ok(())
@@ -662,9 +648,5 @@ fn woken(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// `PYTHONASYNCIODEBUG`, `-X dev`.
 fn debug_by_default(py: Python<'_>) -> PyResult<bool> {
-    imports(py)
-        .coroutines
-        .bind(py)
-        .call_method0(intern!(py, "_is_debug_mode"))?
-        .is_truthy()
+    imports(py).coroutines.bind(py).call_method0(intern!(py, "_is_debug_mode"))?.is_truthy()
 }

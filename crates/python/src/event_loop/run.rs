@@ -71,11 +71,8 @@ impl<'py> Running<'py> {
         let wakeup = signals::wake_on_signals(event_loop)?;
         track_origins(event_loop, core.debug())?;
         let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
-        let running = Self {
-            event_loop: event_loop.clone(),
-            asyncgen_hooks: hooks,
-            _wakeup: wakeup,
-        };
+        let running =
+            Self { event_loop: event_loop.clone(), asyncgen_hooks: hooks, _wakeup: wakeup };
         core.thread.store(ffi::thread_ident(py), Relaxed);
         sys.call_method1(
             intern!(py, "set_asyncgen_hooks"),
@@ -158,7 +155,7 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
         if core.debug() {
             run_measured(event_loop, &entry)?;
         } else {
-            run_entry(py, &entry)?;
+            run_entry(event_loop, &entry)?;
         }
     }
     Ok(())
@@ -166,18 +163,42 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 
 /// Calls what is in `entry`. The error is one that leaves the loop.
 #[inline]
-fn run_entry(py: Python<'_>, entry: &Entry) -> PyResult<()> {
+fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
+    let py = event_loop.py();
     match entry {
         Entry::Handle(handle) => Handle::run(handle.bind(py)),
+        Entry::TaskStep { callback, argument, context } => {
+            let callback = callback.bind(py);
+            let stepped = ffi::run_in_context(context.bind(py), || match argument {
+                None => ffi::call(callback, &[]),
+                Some(argument) => ffi::call(callback, &[argument.bind(py)]),
+            });
+            match stepped {
+                Ok(_) => Ok(()),
+                Err(error) => report_step(event_loop, callback, error),
+            }
+        }
         Entry::Native { object, run } => run(object.bind(py)),
     }
+}
+
+/// A task keeps the exceptions of its coroutine: what comes out of a step leaves the loop, or is an error of
+/// asyncio's own.
+#[cold]
+fn report_step(
+    event_loop: &Bound<'_, Core>,
+    callback: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<()> {
+    let message = format!("Exception in callback {}", callback.repr()?);
+    report::callback_error(event_loop.as_any(), error, &message, &[])
 }
 
 /// Debug mode: calls what is in `entry`, and logs if it took long.
 fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
     let py = event_loop.py();
     let start = Timestamp::now();
-    run_entry(py, entry)?;
+    run_entry(event_loop, entry)?;
     let took = Timestamp::now().saturating_duration_since(start).as_secs_f64();
     if took < event_loop.get().slow_callback_duration.get() {
         return Ok(());
@@ -187,7 +208,9 @@ fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
             .base_events
             .bind(py)
             .call_method1(intern!(py, "_format_handle"), (handle.bind(py),))?,
-        Entry::Native { object, .. } => object.bind(py).repr()?.into_any(),
+        Entry::TaskStep { callback: object, .. } | Entry::Native { object, .. } => {
+            object.bind(py).repr()?.into_any()
+        }
     };
     let logger = report::logger(py)?;
     logger.call_method1("warning", ("Executing %s took %.3f seconds", what, took))?;

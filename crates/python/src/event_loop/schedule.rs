@@ -6,16 +6,20 @@ use oxloop_engine::Timestamp;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyFloat;
+use pyo3::types::{PyBool, PyDictMethods, PyFloat};
 
+use super::task;
 use crate::core::{Core, Entry};
 use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
 use crate::handle::{Handle, TimerHandle};
 use crate::imports::imports;
 
 /// The methods of this file, for the event loop class.
-pub(super) fn methods() -> [FastMethod; 5] {
+pub(super) fn methods() -> [FastMethod; 8] {
     [
+        fast_method!(c"create_task", create_task, c"create_task($self, coro, **kwargs)\n--\n\nSchedule a coroutine; return its task. The keywords are those of the running version's asyncio.Task."),
+        fast_method!(c"get_debug", get_debug, c"get_debug($self)\n--\n\nWhether the loop is in debug mode."),
+        fast_method!(c"time", time, c"time($self)\n--\n\nThe time in seconds on the loop's monotonic clock."),
         fast_method!(c"call_soon", call_soon, c"call_soon($self, callback, *args, context=None)\n--\n\nRun callback(*args) in the next turn of the loop; return a Handle.\n\nCallbacks run in the order in which they were registered, each once. Raises RuntimeError on a closed loop."),
         fast_method!(c"call_soon_threadsafe", call_soon_threadsafe, c"call_soon_threadsafe($self, callback, *args, context=None)\n--\n\nLike call_soon, but may be called from any thread, and wakes the loop."),
         fast_method!(c"call_later", call_later, c"call_later($self, delay, callback, *args, context=None)\n--\n\nRun callback(*args) after delay seconds; return a TimerHandle.\n\nNever early; callbacks due at the same time run in the order of their registration."),
@@ -26,13 +30,25 @@ pub(super) fn methods() -> [FastMethod; 5] {
 
 fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon", ["callback"])?;
+    let Parsed { required: [callback], rest, context } =
+        arguments.parse("call_soon", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;
     if core.debug() {
         check_thread(event_loop)?;
         check_callback(callback, "call_soon")?;
+    } else if let (Some(context), [] | [_]) = (context, rest)
+        && !core.own_call_soon.load(Relaxed)
+        && !context.is_none()
+        && ffi::is_task_callback(callback)
+    {
+        core.push(Entry::TaskStep {
+            callback: callback.into(),
+            argument: rest.first().map(Ref::from),
+            context: context.into(),
+        });
+        return Ok(py.None().into());
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
     core.push(Entry::Handle((&handle).into()));
@@ -44,7 +60,8 @@ fn call_soon_threadsafe<'py>(
     arguments: &Arguments<'_, 'py>,
 ) -> PyResult<Ref> {
     let py = slf.py();
-    let Parsed { required: [callback], rest, context } = arguments.parse("call_soon_threadsafe", ["callback"])?;
+    let Parsed { required: [callback], rest, context } =
+        arguments.parse("call_soon_threadsafe", ["callback"])?;
     let event_loop = ffi::cast_known::<Core>(slf);
     let core = event_loop.get();
     core.check_closed()?;
@@ -120,13 +137,35 @@ fn schedule(
     Ok(Ref::from(handle.into_any()))
 }
 
-fn create_future<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
-    if arguments.len() != 0 {
-        return Err(PyTypeError::new_err(format!(
-            "create_future() takes 1 positional argument but {} were given",
-            arguments.len() + 1
-        )));
+fn create_task<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    let event_loop = ffi::cast_known::<Core>(slf);
+    let keywords = arguments.keywords()?;
+    match &keywords {
+        None => task::create(event_loop, arguments.only("create_task", "coro")?, None),
+        Some(keywords) => match keywords.get_item("coro")? {
+            Some(coroutine) if arguments.len() == 0 => {
+                keywords.del_item("coro")?;
+                task::create(event_loop, &coroutine, Some(keywords))
+            }
+            _ => task::create(event_loop, arguments.only("create_task", "coro")?, Some(keywords)),
+        },
     }
+    .map(Ref::from)
+}
+
+fn get_debug<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    arguments.none("get_debug")?;
+    let debug = ffi::cast_known::<Core>(slf).get().debug();
+    Ok(PyBool::new(slf.py(), debug).to_owned().into_any().into())
+}
+
+fn time<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    arguments.none("time")?;
+    Ok(PyFloat::new(slf.py(), Timestamp::now().as_seconds()).into_any().into())
+}
+
+fn create_future<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    arguments.none("create_future")?;
     Core::future(ffi::cast_known::<Core>(slf)).map(Ref::from)
 }
 

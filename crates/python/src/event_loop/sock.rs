@@ -32,7 +32,10 @@ impl Operation {
         let socket = self.socket.bind(py);
         let imports = imports(py);
         if !socket.get_type().is(imports.socket_class.bind(py)) {
-            imports.base_events.bind(py).call_method1(intern!(py, "_check_ssl_socket"), (socket,))?;
+            imports
+                .base_events
+                .bind(py)
+                .call_method1(intern!(py, "_check_ssl_socket"), (socket,))?;
         }
         if self.core.get().debug() {
             let timeout = socket.call_method0(intern!(py, "gettimeout"))?;

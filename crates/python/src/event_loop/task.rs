@@ -10,7 +10,7 @@ use pyo3::types::{PyDict, PyList};
 
 use crate::core::Core;
 use crate::coroutine::Coroutine;
-use crate::ffi::Ref;
+use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
 
@@ -52,6 +52,15 @@ pub(super) fn create<'py>(
         check_keywords(keywords, rule)?;
     }
     let factory = core.task_factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
+    if let (None, None) = (&factory, keywords) {
+        let imports = imports(py);
+        return ffi::call_keyword(
+            imports.task.bind(py),
+            Some(coroutine),
+            imports.loop_keyword.bind(py),
+            event_loop.as_any(),
+        );
+    }
     let given = match keywords {
         Some(keywords) => keywords.copy()?,
         None => PyDict::new(py),
@@ -95,8 +104,11 @@ fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyRes
 }
 
 /// `loop.set_task_factory(factory)`.
-pub(super) fn set_factory(event_loop: &Bound<'_, Core>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
-    if !factory.is_none() && !crate::ffi::is_callable(factory) {
+pub(super) fn set_factory(
+    event_loop: &Bound<'_, Core>,
+    factory: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    if !factory.is_none() && !ffi::is_callable(factory) {
         return Err(PyTypeError::new_err("task factory must be a callable or None"));
     }
     let value = if factory.is_none() { None } else { Some(Ref::from(factory)) };
@@ -160,7 +172,8 @@ pub(super) fn shutdown_asyncgens<'py>(
             let event_loop = this.bind(py);
             event_loop.get().asyncgens_shutdown.store(true, Relaxed);
             let set = asyncgens(event_loop)?;
-            let closing = py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
+            let closing =
+                py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
             if closing.is_empty() {
                 return Ok(None);
             }
@@ -209,4 +222,3 @@ fn report_failed(
     }
     Ok(())
 }
-

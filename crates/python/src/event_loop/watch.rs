@@ -17,8 +17,7 @@ pub(crate) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     let number = if file.is_instance_of::<pyo3::types::PyInt>() {
         file.extract::<RawFd>()
     } else {
-        file.call_method0(intern!(py, "fileno"))
-            .and_then(|number| number.extract::<RawFd>())
+        file.call_method0(intern!(py, "fileno")).and_then(|number| number.extract::<RawFd>())
     };
     match number {
         Ok(fd) if fd >= 0 => Ok(fd),
@@ -83,6 +82,6 @@ pub(super) fn remove(
 fn cancel(py: Python<'_>, entry: &Entry) -> PyResult<()> {
     match entry {
         Entry::Handle(handle) => handle.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-        Entry::Native { .. } => Ok(()),
+        Entry::TaskStep { .. } | Entry::Native { .. } => Ok(()),
     }
 }

@@ -17,7 +17,7 @@ use crate::imports::imports;
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     pub(crate) family: i32,
-    pub(crate) kind: i32,
+    pub(crate) type_: i32,
     pub(crate) protocol: i32,
 }
 
@@ -27,7 +27,7 @@ impl Kind {
         let py = socket.py();
         Ok(Self {
             family: socket.getattr(intern!(py, "family"))?.extract()?,
-            kind: socket.getattr(intern!(py, "type"))?.extract()?,
+            type_: socket.getattr(intern!(py, "type"))?.extract()?,
             protocol: socket.getattr(intern!(py, "proto"))?.extract()?,
         })
     }
@@ -35,7 +35,7 @@ impl Kind {
     pub(crate) fn is_tcp(self) -> bool {
         // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
         (self.family == libc::AF_INET || self.family == libc::AF_INET6)
-            && self.kind == libc::SOCK_STREAM
+            && self.type_ == libc::SOCK_STREAM
             && (self.protocol == 0 || self.protocol == libc::IPPROTO_TCP)
     }
 }
@@ -78,7 +78,7 @@ impl Socket {
         let keywords = PyDict::new(py);
         keywords.set_item("fileno", fd.as_raw_fd())?;
         let class = imports(py).socket_class.bind(py);
-        let object = class.call((kind.family, kind.kind, kind.protocol), Some(&keywords))?;
+        let object = class.call((kind.family, kind.type_, kind.protocol), Some(&keywords))?;
         let fd = fd.into_raw_fd();
         object.call_method1(intern!(py, "setblocking"), (false,))?;
         Ok(Self::Object { object: object.into(), fd })
@@ -123,6 +123,6 @@ pub(crate) fn address_object<'py>(
             PyBytes::new(py, &bytes).into_any()
         }
         Address::UnixUnnamed => PyString::new(py, "").into_any(),
-        _ => py.None().into_bound(py),
+        Address::Other => py.None().into_bound(py),
     })
 }

@@ -60,7 +60,12 @@ pub(super) fn fatal(
         let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
         let details = [("transport", transport.as_any()), ("protocol", &protocol)];
         let event_loop = this.core.bind(py).as_any();
-        report::call_exception_handler(event_loop, message, Some(&error::exception(py, &error)), &details)?;
+        report::call_exception_handler(
+            event_loop,
+            message,
+            Some(&error::exception(py, &error)),
+            &details,
+        )?;
     }
     force(transport, Some(error))
 }

@@ -203,7 +203,8 @@ fn report_connection_made(
     let event_loop = transport.get().core.bind(py).as_any();
     let callback = protocol.getattr(intern!(py, "connection_made"))?;
     let arguments = pyo3::types::PyTuple::new(py, [transport.as_any()])?;
-    let message = format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
+    let message =
+        format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
     let details = [("transport", transport.as_any()), ("protocol", protocol)];
     report::callback_error(event_loop, error, &message, &details)
 }
@@ -284,7 +285,7 @@ impl StreamTransport {
         self.state.borrow().closing
     }
 
-    /// Close: what was written is sent, then connection_lost(None) is called. Nothing is read any more.
+    /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
         closing::close(slf)
     }
@@ -316,7 +317,7 @@ impl StreamTransport {
         self.is_open_for_reading()
     }
 
-    /// Receive nothing until resume_reading(). Idempotent.
+    /// Receive nothing until `resume_reading()`. Idempotent.
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         reading::pause(slf)
     }
@@ -327,7 +328,7 @@ impl StreamTransport {
     }
 
     /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
-    /// to resume. Raises ValueError unless high >= low >= 0.
+    /// to resume. Raises `ValueError` unless high >= low >= 0.
     #[pyo3(signature = (high=None, low=None))]
     fn set_write_buffer_limits(
         slf: &Bound<'_, Self>,
@@ -347,7 +348,7 @@ impl StreamTransport {
         self.state.borrow().queue.len_bytes()
     }
 
-    /// Write the concatenation of the items of list_of_data, without joining them.
+    /// Write the concatenation of the items of `list_of_data`, without joining them.
     fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
         writing::writelines(slf, list_of_data)
     }
@@ -358,13 +359,11 @@ impl StreamTransport {
     }
 
     /// True: a stream socket can be half-closed.
-    #[allow(clippy::unused_self)]
     fn can_write_eof(&self) -> bool {
         true
     }
 
     #[getter(__class__)]
-    #[allow(clippy::unused_self)]
     fn class<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         imports(py).transport.bind(py).clone()
     }
@@ -440,23 +439,15 @@ impl StreamTransport {
 
     fn text(&self) -> String {
         let state = self.state.borrow();
-        let mut text = String::from("<StreamTransport");
+        let fd = self.fd;
         if state.socket.is_closed() {
-            text.push_str(&format!(" closed fd={}>", self.fd));
-            return text;
+            return format!("<StreamTransport closed fd={fd}>");
         }
-        if state.closing {
-            text.push_str(" closing");
-        }
+        let closing = if state.closing { " closing" } else { "" };
         let polling = |watching| if watching { "polling" } else { "idle" };
-        text.push_str(&format!(
-            " fd={} read={} write=<{}, bufsize={}>>",
-            self.fd,
-            polling(state.watching_reads),
-            polling(state.watching_writes),
-            state.queue.len_bytes()
-        ));
-        text
+        let (reads, writes) = (polling(state.watching_reads), polling(state.watching_writes));
+        let size = state.queue.len_bytes();
+        format!("<StreamTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>")
     }
 }
 

@@ -24,7 +24,7 @@ const LOST_WRITES_LOGGED: u32 = 5;
 
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
-/// The methods that are called past PyO3.
+/// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
     [fast_method!(
         c"write",
@@ -354,4 +354,3 @@ pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> 
         _ => Ok(()),
     }
 }
-
