@@ -44,6 +44,7 @@ def selectors_available() -> list[str]: ...
 
 class EventLoop:
     def __init__(self, selector: BaseSelector | None = None) -> None: ...
+    def __del__(self) -> None: ...
 
     # Running
     def run_forever(self) -> None: ...
@@ -220,7 +221,7 @@ class TimerHandle(asyncio.TimerHandle):
 
 @final
 class StreamTransport(Transport):
-    def write(self, data: Buffer, /) -> None: ...  # type: ignore[override, unused-ignore]
+    def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
 
 @final
 class Coroutine(_Coroutine[Any, Any, Any]):
