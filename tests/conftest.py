@@ -23,7 +23,7 @@ import pytest
 
 pytest.register_assert_rewrite("support.contracts")
 
-from support.backends import BACKENDS, Backend  # noqa: E402
+from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
 
@@ -44,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         action="append",
         choices=list(BACKENDS),
-        help="run on this kind of loop only; may be repeated (default: all)",
+        help="run on this kind of loop only; may be repeated (default: all but `user`)",
     )
 
 
@@ -60,8 +60,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def chosen_backends(config: pytest.Config) -> List[Backend]:
-    """The backends that ``--backend`` names, or all."""
-    return [BACKENDS[name] for name in config.getoption("--backend") or BACKENDS]
+    """The backends that ``--backend`` names, or the default ones."""
+    return [BACKENDS[name] for name in config.getoption("--backend") or DEFAULT_BACKENDS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
