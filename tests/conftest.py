@@ -12,6 +12,7 @@ import faulthandler
 import gc
 import logging
 import os
+import pathlib
 import signal
 import sys
 import warnings
@@ -22,7 +23,7 @@ import pytest
 
 pytest.register_assert_rewrite("support.contracts")
 
-from support.backends import BACKENDS, Backend  # noqa: E402
+from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
 
@@ -43,7 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         action="append",
         choices=list(BACKENDS),
-        help="run on this kind of loop only; may be repeated (default: all)",
+        help="run on this kind of loop only; may be repeated (default: all but `user`)",
     )
 
 
@@ -59,14 +60,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def chosen_backends(config: pytest.Config) -> List[Backend]:
-    """The backends that ``--backend`` names, or all."""
-    return [BACKENDS[name] for name in config.getoption("--backend") or BACKENDS]
+    """The backends that ``--backend`` names, or the default ones."""
+    return [BACKENDS[name] for name in config.getoption("--backend") or DEFAULT_BACKENDS]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise what makes a loop over the backends, and what reads a package over the packages."""
     chosen = chosen_backends(metafunc.config)
-    if "backend" in metafunc.fixturenames:
+    marks = metafunc.definition.iter_markers("parametrize")
+    own = [name for mark in marks for name in str(mark.args[0]).split(",")]
+    if "backend" in metafunc.fixturenames and "backend" not in own:
         metafunc.parametrize("backend", chosen, ids=lambda backend: backend.name, scope="session")
     if "package" in metafunc.fixturenames:
         names = list(dict.fromkeys(backend.package for backend in chosen))
@@ -88,11 +91,19 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def is_limited(item: pytest.Item) -> bool:
+    """Whether the time limits hold for `item`: for the tests beside this file, not for those below,
+    which run other programs and limit these.
+    """
+    return item.path.parent == pathlib.Path(__file__).parent
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, None, None]:
     """Dump all stacks and exit if a test with its fixtures passes the hard limit."""
-    stderr = item.config.stash[STDERR]
-    faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=stderr)
+    if is_limited(item):
+        stderr = item.config.stash[STDERR]
+        faulthandler.dump_traceback_later(HARD_LIMIT, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -105,7 +116,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None
         raise TimeLimitExceeded
 
     before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, SOFT_LIMIT)
+    signal.setitimer(signal.ITIMER_REAL, SOFT_LIMIT if is_limited(pyfuncitem) else 0)
     outcome = yield
     signal.setitimer(signal.ITIMER_REAL, 0)
     signal.signal(signal.SIGALRM, before)

@@ -499,13 +499,15 @@ def test_repr_tells_the_state(loop: Any) -> None:
 
 
 def test_a_loop_is_collected_when_it_is_dropped(backend: Backend) -> None:
-    loop = backend.new_loop()
-    loop.call_soon(lambda: loop.call_later(3600, lambda: loop))
-    loop.call_soon(loop.stop)
-    loop.run_forever()
-    loop.close()
-    gone = weakref.ref(loop)
-    del loop
+    def use() -> Any:
+        loop = backend.new_loop()
+        loop.call_soon(lambda: loop.call_later(3600, lambda: loop))
+        loop.call_soon(loop.stop)
+        loop.run_forever()
+        loop.close()
+        return weakref.ref(loop)
+
+    gone = use()
     gc.collect()
     assert gone() is None
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import pathlib
 import selectors
 import sys
 from dataclasses import dataclass
 from typing import Any, Optional
+
+from support.user_selectors import UserSelector
 
 PY310 = sys.version_info >= (3, 10)
 PY311 = sys.version_info >= (3, 11)
@@ -36,22 +39,41 @@ class Backend:
     def new_loop(self) -> Any:
         """A fresh loop of this kind."""
         make = self.module().SelectorEventLoop
-        return make() if self.selector is None else make(getattr(selectors, self.selector)())
+        return make() if self.selector is None else make(self._new_selector())
+
+    def _new_selector(self) -> selectors.BaseSelector:
+        found: selectors.BaseSelector = SELECTORS[str(self.selector)]()
+        return found
 
     def oracle_loop(self) -> Any:
         """A fresh loop of stdlib asyncio on the same kind of selector."""
-        selector = None if self.selector is None else getattr(selectors, self.selector)()
+        selector = None if self.selector is None else self._new_selector()
         return asyncio.SelectorEventLoop(selector)
 
     @property
     def source(self) -> str:
         """Python source that defines ``new_loop``, for a child process."""
-        selector = "" if self.selector is None else f"selectors.{self.selector}()"
+        selector = ""
+        if self.selector is not None:
+            make = SELECTORS[self.selector]
+            selector = f"{make.__module__}.{make.__name__}()"
+        folder = str(pathlib.Path(__file__).parents[1])
         return (
-            f"import selectors, {self.package}\n"
+            f"import sys; sys.path.append({folder!r})\n"
+            f"import selectors, support.user_selectors, {self.package}\n"
             f"def new_loop():\n    return {self.package}.SelectorEventLoop({selector})\n"
         )
 
+
+SELECTORS = {
+    make.__name__: make
+    for make in (
+        selectors.EpollSelector,
+        selectors.PollSelector,
+        selectors.SelectSelector,
+        UserSelector,
+    )
+}
 
 BACKENDS = {
     backend.name: backend
@@ -60,5 +82,9 @@ BACKENDS = {
         Backend("epoll", "oxloop", "EpollSelector"),
         Backend("poll", "oxloop", "PollSelector"),
         Backend("select", "oxloop", "SelectSelector"),
+        Backend("user", "oxloop", "UserSelector"),
     )
 }
+
+# "user" is for --backend alone: its waits are those of Python's select(), its turns asyncio's pace.
+DEFAULT_BACKENDS = ("asyncio", "epoll", "poll", "select")

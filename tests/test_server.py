@@ -1,0 +1,915 @@
+"""create_server and the Server it makes: addresses, options, serving, closing, failing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import os
+import resource
+import socket
+import ssl
+from typing import Any, AsyncIterator, Callable, Iterator, List
+
+import pytest
+from support.backends import PY312, PY313, Backend
+from support.recorders import BufferedRecorder, Recorder
+from support.reports import Reports
+from support.running import Run, finish, turns
+from support.sockets import LOCALHOST, reset
+
+# What 3.13 added; oxloop has it on each version.
+new_in_313 = "new in Python 3.13"
+
+
+class Accepted:
+    """A protocol factory that keeps the protocols it made."""
+
+    def __init__(self, make: Callable[[], Any] = Recorder) -> None:
+        self.make = make
+        self.protocols: List[Any] = []
+        self.waiting: List[asyncio.Future[None]] = []
+
+    def __call__(self) -> Any:
+        """Make one more."""
+        self.protocols.append(self.make())
+        for waiter in self.waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        return self.protocols[-1]
+
+    async def count(self, number: int) -> List[Any]:
+        """Wait until `number` protocols have their transports."""
+        while len(self.protocols) < number:
+            self.waiting.append(asyncio.get_running_loop().create_future())
+            await self.waiting[-1]
+        for protocol in self.protocols:
+            await protocol.until_event("made")
+        return self.protocols
+
+
+async def client(server: Any) -> socket.socket:
+    """A plain socket connected to the first address of `server`."""
+    listening = server.sockets[0]
+    sock = socket.socket(listening.family)
+    sock.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_connect(sock, listening.getsockname()[:2])
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    factory: Any = Recorder, host: Any = LOCALHOST, **options: Any
+) -> AsyncIterator[Any]:
+    """A server on a free port that is closed after the block."""
+    loop: Any = asyncio.get_running_loop()
+    server = await loop.create_server(factory, host, 0, **options)
+    try:
+        yield server
+    finally:
+        server.close()
+        await turns(2)
+
+
+def test_it_accepts_connections(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            sock = await client(server)
+            (protocol,) = await accepted.count(1)
+            assert protocol.transport.get_extra_info("peername") == sock.getsockname()
+            assert protocol.transport.get_extra_info("sockname") == sock.getpeername()
+            await loop.sock_sendall(sock, b"data")
+            assert await protocol.received(4) == b"data"
+            protocol.transport.write(b"answer")
+            assert await loop.sock_recv(sock, 10) == b"answer"
+            sock.close()
+            assert await protocol.lost() is None
+
+    run(main)
+
+
+def test_it_is_asyncios_server_to_isinstance(run: Run) -> None:
+    """SPEC section 1: types that pass asyncio's `isinstance` checks."""
+
+    async def main() -> None:
+        async with serving() as server:
+            assert isinstance(server, asyncio.AbstractServer)
+            assert server.get_loop() is asyncio.get_running_loop()
+
+    run(main)
+
+
+def test_its_sockets_are_transport_sockets(run: Run) -> None:
+    """SPEC section 5: `server.sockets` are `TransportSocket`s."""
+
+    async def main() -> None:
+        async with serving() as server:
+            assert type(server.sockets) is tuple
+            (sock,) = server.sockets
+            assert type(sock) is asyncio.trsock.TransportSocket
+            assert sock.getsockname()[0] == LOCALHOST
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
+        assert server.sockets == ()
+
+    run(main)
+
+
+def test_its_repr_shows_its_sockets(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            assert repr(server) == f"<Server sockets={server.sockets!r}>"
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "families"),
+    [
+        (LOCALHOST, [socket.AF_INET]),
+        ("::1", [socket.AF_INET6]),
+        ([LOCALHOST, "::1"], [socket.AF_INET, socket.AF_INET6]),
+        ((LOCALHOST, LOCALHOST), [socket.AF_INET]),
+        (None, [socket.AF_INET, socket.AF_INET6]),
+        ("", [socket.AF_INET, socket.AF_INET6]),
+        ("0.0.0.0", [socket.AF_INET]),
+        ("::", [socket.AF_INET6]),
+        ("localhost", [socket.AF_INET]),
+    ],
+    ids=repr,
+)
+def test_the_hosts_it_listens_on(run: Run, host: Any, families: List[Any]) -> None:
+    async def main() -> None:
+        async with serving(host=host) as server:
+            found = sorted(sock.family for sock in server.sockets)
+            assert found == families
+            for sock in server.sockets:
+                if sock.family == socket.AF_INET6:
+                    assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
+
+    run(main)
+
+
+def test_both_families_on_one_port(run: Run) -> None:
+    """Dual stack: the IPv6 socket is IPv6 only, so that both can have the same port."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket() as probe:
+            probe.bind((LOCALHOST, 0))
+            port = probe.getsockname()[1]
+        server = await loop.create_server(Recorder, None, port)
+        assert {sock.getsockname()[1] for sock in server.sockets} == {port}
+        for family, host in ((socket.AF_INET, LOCALHOST), (socket.AF_INET6, "::1")):
+            with socket.socket(family) as sock:
+                sock.setblocking(False)
+                await loop.sock_connect(sock, (host, port))
+        server.close()
+        await server.wait_closed()
+
+    run(main)
+
+
+def test_the_family_restricts_it(run: Run) -> None:
+    async def main() -> None:
+        async with serving(host=None, family=socket.AF_INET6) as server:
+            assert [sock.family for sock in server.sockets] == [socket.AF_INET6]
+
+    run(main)
+
+
+def test_a_socket_of_the_callers(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        sock = socket.socket()
+        sock.bind((LOCALHOST, 0))
+        accepted = Accepted()
+        server = await loop.create_server(accepted, sock=sock)
+        assert sock.gettimeout() == 0
+        assert server.sockets[0].fileno() == sock.fileno()
+        with await client(server):
+            await accepted.count(1)
+        server.close()
+        assert sock.fileno() == -1, "the server owns the socket"
+        await turns(2)
+
+    run(main)
+
+
+def test_the_backlog(run: Run) -> None:
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted, backlog=1) as server:
+            clients = [await client(server) for _ in range(20)]
+            await accepted.count(20)
+            for sock in clients:
+                sock.close()
+
+    run(main)
+
+
+def test_so_reuseaddr_is_set_unless_refused(run: Run) -> None:
+    async def main() -> None:
+        for option, expected in ((None, 1), (True, 1), (False, 0)):
+            async with serving(reuse_address=option) as server:
+                got = server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)
+                assert got == expected
+
+    run(main)
+
+
+def test_reuse_port_lets_two_servers_share_a_port(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with serving(reuse_port=True) as server:
+            port = server.sockets[0].getsockname()[1]
+            assert server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT) == 1
+            other = await loop.create_server(Recorder, LOCALHOST, port, reuse_port=True)
+            other.close()
+            await other.wait_closed()
+
+    run(main)
+
+
+@pytest.mark.parametrize("option", [None, True, False])
+def test_keep_alive(run: Run, backend: Backend, option: Any) -> None:
+    if backend.is_oracle and not PY313:
+        pytest.skip(new_in_313)
+
+    async def main() -> None:
+        async with serving(keep_alive=option) as server:
+            got = server.sockets[0].getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert got == bool(option)
+
+    run(main)
+
+
+def test_a_port_that_is_taken(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with serving() as server:
+            address = server.sockets[0].getsockname()
+            with pytest.raises(OSError, match="error while attempting to bind on address") as caught:
+                await loop.create_server(Recorder, *address)
+            assert caught.value.errno == errno.EADDRINUSE
+            assert f"on address {address!r}: " in str(caught.value)
+            assert str(caught.value).endswith("address already in use")
+
+    run(main)
+
+
+def test_an_address_that_is_not_ours(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with pytest.raises(OSError, match=r"could not bind on any address|assign requested"):
+            await loop.create_server(Recorder, "192.0.2.1", 0)
+
+    run(main)
+
+
+def test_after_a_failed_bind_no_socket_is_left(run: Run) -> None:
+    """The first of two hosts is bound before the second fails."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with serving() as server:
+            port = server.sockets[0].getsockname()[1]
+            with pytest.raises(OSError, match="error while attempting to bind"):
+                await loop.create_server(Recorder, ["::1", LOCALHOST], port)
+
+    run(main)
+
+
+WRONG = {
+    "nothing": ({}, ValueError, "Neither host/port nor sock were specified"),
+    "both": (
+        {"host": LOCALHOST, "port": 0, "sock": socket.SOCK_STREAM},
+        ValueError,
+        "host/port and sock can not be specified at the same time",
+    ),
+    "ssl": (
+        {"host": LOCALHOST, "port": 0, "ssl": True},
+        TypeError,
+        "ssl argument must be an SSLContext or None",
+    ),
+    "ssl_handshake_timeout": (
+        {"host": LOCALHOST, "port": 0, "ssl_handshake_timeout": 1},
+        ValueError,
+        "ssl_handshake_timeout is only meaningful with ssl",
+    ),
+    "datagrams": ({"sock": socket.SOCK_DGRAM}, ValueError, "A Stream Socket was expected, got "),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_arguments(run: Run, name: str) -> None:
+    """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+    options, error, text = WRONG[name]
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        given = dict(options)
+        with socket.socket(type=given.get("sock", socket.SOCK_STREAM)) as sock:
+            if "sock" in given:
+                given["sock"] = sock
+            with pytest.raises(error) as caught:
+                await loop.create_server(Recorder, **given)
+        assert str(caught.value).startswith(text)
+
+    run(main)
+
+
+def test_a_tls_socket_is_refused(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        with context.wrap_socket(socket.socket()) as sock:
+            with pytest.raises(TypeError, match="Socket cannot be of type SSLSocket"):
+                await loop.create_server(Recorder, sock=sock)
+
+    run(main)
+
+
+def test_the_host_must_be_text_or_a_sequence(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with pytest.raises(TypeError):
+            await loop.create_server(Recorder, 3.5, 0)
+        with pytest.raises(TypeError):
+            await loop.create_server(Recorder, LOCALHOST, 0, colour="red")
+
+    run(main)
+
+
+# Serving
+
+
+def test_it_serves_at_once_by_default(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            assert server.is_serving()
+        assert not server.is_serving()
+
+    run(main)
+
+
+def test_start_serving_later(run: Run) -> None:
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted, start_serving=False) as server:
+            assert not server.is_serving()
+            sock = server.sockets[0]
+            assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 0
+            with pytest.raises(ConnectionRefusedError):
+                await client(server)
+            assert await server.start_serving() is None
+            assert server.is_serving()
+            await server.start_serving()
+            with await client(server):
+                await accepted.count(1)
+
+    run(main)
+
+
+def test_serve_forever_serves_until_it_is_cancelled(run: Run) -> None:
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted, start_serving=False) as server:
+            task = asyncio.ensure_future(server.serve_forever())
+            await turns(2)
+            assert server.is_serving()
+            sock = await client(server)
+            await accepted.count(1)
+            sock.close()
+            await accepted.protocols[0].lost()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert not server.is_serving()
+            assert server.sockets == ()
+
+    run(main)
+
+
+def test_close_ends_serve_forever(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            task = asyncio.ensure_future(server.serve_forever())
+            await turns(2)
+            server.close()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+    run(main)
+
+
+def test_serve_forever_twice_is_refused(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            task = asyncio.ensure_future(server.serve_forever())
+            await turns(2)
+            with pytest.raises(RuntimeError, match=r"is already being awaited on serve_forever\(\)"):
+                await server.serve_forever()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with pytest.raises(RuntimeError, match=r"server <.*> is closed"):
+                await server.serve_forever()
+
+    run(main)
+
+
+def test_a_server_as_a_context_manager(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        accepted = Accepted()
+        server = await loop.create_server(accepted, LOCALHOST, 0)
+        async with server as entered:
+            assert entered is server
+            sock = await client(server)
+            await accepted.count(1)
+            sock.close()
+        assert server.sockets == ()
+
+    run(main)
+
+
+# Closing
+
+
+def test_close_refuses_new_connections_at_once(run: Run) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        async with serving() as server:
+            address = server.sockets[0].getsockname()
+            server.close()
+            with socket.socket() as sock:
+                sock.setblocking(False)
+                with pytest.raises(ConnectionRefusedError):
+                    await loop.sock_connect(sock, address)
+
+    run(main)
+
+
+def test_close_can_be_repeated(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            for _ in range(3):
+                server.close()
+            await server.wait_closed()
+            server.close()
+            await server.wait_closed()
+
+    run(main)
+
+
+def test_close_leaves_its_clients_alone(run: Run) -> None:
+    """SPEC section 5: `Server.close()` kills its clients."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            with await client(server) as sock:
+                (protocol,) = await accepted.count(1)
+                server.close()
+                await turns(5)
+                assert not protocol.transport.is_closing()
+                await loop.sock_sendall(sock, b"alive")
+                assert await protocol.received(5) == b"alive"
+                protocol.transport.write(b"too")
+                assert await loop.sock_recv(sock, 10) == b"too"
+            await protocol.lost()
+
+    run(main)
+
+
+def test_wait_closed_waits_for_the_connections(run: Run, backend: Backend) -> None:
+    """SPEC section 5: `wait_closed()` returns early."""
+    if not PY312:
+        pytest.skip("asyncio's wait_closed() returns at once after close() before Python 3.12")
+
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            sock = await client(server)
+            (protocol,) = await accepted.count(1)
+            waiting = [asyncio.ensure_future(server.wait_closed()) for _ in range(2)]
+            await turns(5)
+            assert not any(task.done() for task in waiting)
+            server.close()
+            await turns(5)
+            assert not any(task.done() for task in waiting)
+            sock.close()
+            await protocol.lost()
+            await asyncio.gather(*waiting)
+            await server.wait_closed()
+
+    run(main)
+
+
+def test_wait_closed_before_close_waits(run: Run, backend: Backend) -> None:
+    """SPEC section 5: `wait_closed()` returns early."""
+
+    async def main() -> None:
+        async with serving() as server:
+            task = asyncio.ensure_future(server.wait_closed())
+            await turns(5)
+            assert not task.done()
+            server.close()
+            await task
+
+    run(main)
+
+
+def test_wait_closed_after_all_clients_have_left(run: Run) -> None:
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            sock = await client(server)
+            (protocol,) = await accepted.count(1)
+            sock.close()
+            await protocol.lost()
+            server.close()
+            await server.wait_closed()
+
+    run(main)
+
+
+def test_cancelling_wait_closed(run: Run) -> None:
+    async def main() -> None:
+        async with serving() as server:
+            task = asyncio.ensure_future(server.wait_closed())
+            await turns(2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            server.close()
+            await server.wait_closed()
+
+    run(main)
+
+
+@pytest.mark.parametrize("method", ["close_clients", "abort_clients"])
+def test_the_clients_can_be_closed(run: Run, backend: Backend, method: str) -> None:
+    if backend.is_oracle and not PY313:
+        pytest.skip(new_in_313)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            clients = [await client(server) for _ in range(3)]
+            protocols = await accepted.count(3)
+            server.close()
+            assert getattr(server, method)() is None
+            assert all(protocol.transport.is_closing() for protocol in protocols)
+            assert all("lost" not in protocol.events for protocol in protocols)
+            await server.wait_closed()
+            for protocol in protocols:
+                assert await protocol.lost() is None
+            for sock in clients:
+                with sock:
+                    assert await loop.sock_recv(sock, 10) == b""
+            getattr(server, method)()
+
+    run(main)
+
+
+def test_close_clients_flushes_and_abort_clients_drops(run: Run, backend: Backend) -> None:
+    if backend.is_oracle and not PY313:
+        pytest.skip(new_in_313)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for method in ("close_clients", "abort_clients"):
+            accepted = Accepted()
+            async with serving(accepted) as server:
+                with await client(server) as sock:
+                    (protocol,) = await accepted.count(1)
+                    written = 0
+                    while protocol.transport.get_write_buffer_size() <= 65536:
+                        protocol.transport.write(b"x" * 1_000_000)
+                        written += 1_000_000
+                        await turns(1)
+                    getattr(server, method)()
+                    got = 0
+                    with contextlib.suppress(ConnectionResetError):
+                        while True:
+                            chunk = await loop.sock_recv(sock, 1 << 20)
+                            if not chunk:
+                                break
+                            got += len(chunk)
+                    assert (got == written) is (method == "close_clients")
+                await protocol.lost()
+
+    run(main)
+
+
+def test_a_dropped_server_leaves_its_socket_to_the_loop(run: Run) -> None:
+    """A server nobody refers to goes on serving, as its socket is watched by the loop."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        accepted = Accepted()
+        server = await loop.create_server(accepted, LOCALHOST, 0)
+        address, sockets = server.sockets[0].getsockname(), server.sockets
+        del server
+        gc.collect()
+        with socket.socket() as sock:
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            await accepted.count(1)
+        await accepted.protocols[0].lost()
+        loop.remove_reader(sockets[0].fileno())
+
+    with pytest.warns(ResourceWarning, match="unclosed"):
+        run(main)
+        gc.collect()
+
+
+# What fails
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_a_factory_that_raises_does_not_stop_the_server(
+    run: Run, reports: Reports, backend: Backend
+) -> None:
+    """SPEC section 5: a protocol factory that raises kills the process, or is dropped."""
+    made: List[Any] = []
+
+    def factory() -> Any:
+        made.append(Recorder())
+        if len(made) == 1:
+            raise ArithmeticError("in the factory")
+        return made[-1]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_debug(True)  # asyncio tells of it in debug mode only
+        async with serving(factory) as server:
+            with await client(server) as failed, await client(server) as served:
+                while len(made) < 2:
+                    await turns(1)
+                await made[1].until_event("made")
+                await loop.sock_sendall(served, b"data")
+                assert await made[1].received(4) == b"data"
+                context = reports.take_one()
+                assert context["message"] == (
+                    "Error on transport creation for incoming connection"
+                )
+                assert isinstance(context["exception"], ArithmeticError)
+                if not backend.is_oracle:  # asyncio leaves the socket to the collector
+                    with contextlib.suppress(ConnectionResetError):
+                        assert await loop.sock_recv(failed, 10) == b""
+            await made[1].lost()
+
+    run(main)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_a_factory_that_exits_leaves_the_loop(loop: Any, reports: Reports, error: Any) -> None:
+    """SPEC section 5: `sys.exit()` in a coroutine hangs."""
+
+    def factory() -> Any:
+        raise error("in the factory")
+
+    async def main() -> None:
+        async with serving(factory) as server:
+            with await client(server):
+                await loop.create_future()
+
+    with pytest.raises(error, match="in the factory"):
+        loop.run_until_complete(main())
+    finish(loop)
+    gc.collect()
+    reports.take()  # the accepting task's exception is never retrieved
+
+
+def test_the_context_of_a_servers_callbacks(run: Run) -> None:
+    """asyncio watches the listener, and so accepts, in a copy of the context that starts serving."""
+    import contextvars
+
+    variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
+    seen: List[str] = []
+
+    def factory() -> Any:
+        seen.append(variable.get())
+        return Recorder()
+
+    async def main() -> None:
+        variable.set("of who starts it")
+        async with serving(factory) as server:
+            variable.set("set later")
+            with await client(server):
+                while not seen:
+                    await turns(1)
+            await turns(5)
+
+    run(main)
+    assert seen == ["of who starts it"]
+
+
+@contextlib.contextmanager
+def no_more_descriptors() -> Iterator[Callable[[], None]]:
+    """Let the process open no further descriptor until the block or the given callable ends it."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    def allow() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
+    try:
+        yield allow
+    finally:
+        allow()
+
+
+def test_emfile_is_reported_and_the_listener_recovers(
+    loop: Any, reports: Reports, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SPEC section 5: EMFILE on accept stalls the listener. Issue 2: back-off on EMFILE."""
+    now = loop.time()
+    loop.time = lambda: now  # a clock of our own, so that nobody waits for the retry
+
+    async def main() -> None:
+        nonlocal now
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            sock = socket.socket()
+            sock.setblocking(False)
+            reported = loop.create_future()
+
+            def handler(loop: Any, context: Any) -> None:
+                if not reported.done():
+                    reported.set_result(context)
+
+            loop.set_exception_handler(handler)
+            with no_more_descriptors() as allow:
+                await loop.sock_connect(sock, server.sockets[0].getsockname())
+                context = await reported
+                await turns(20)
+                allow()
+            assert context["message"] == "socket.accept() out of system resource"
+            assert context["exception"].errno == errno.EMFILE
+            assert type(context["socket"]) is asyncio.trsock.TransportSocket
+            await turns(20)
+            assert accepted.protocols == [], "it backs off"
+            now += 1.5
+            await accepted.count(1)
+            sock.close()
+            await accepted.protocols[0].lost()
+
+    loop.run_until_complete(main())
+    del loop.time
+
+
+def test_emfile_does_not_spin(loop: Any) -> None:
+    """SPEC section 5: EMFILE on accept: one report per retry, not one per turn."""
+    now = loop.time()
+    loop.time = lambda: now
+    contexts: List[Any] = []
+
+    async def main() -> None:
+        async with serving() as server:
+            sock = socket.socket()
+            sock.setblocking(False)
+            loop.set_exception_handler(lambda loop, context: contexts.append(context))
+            with no_more_descriptors():
+                await loop.sock_connect(sock, server.sockets[0].getsockname())
+                await turns(50)
+            sock.close()
+
+    loop.run_until_complete(main())
+    del loop.time
+    # asyncio 3.9 to 3.13 goes round its accepting loop `backlog` times before it leaves it.
+    assert 1 <= len(contexts) <= 100
+
+
+def test_closing_a_server_that_backs_off(loop: Any, backend: Backend) -> None:
+    """The retry finds the server closed; nothing happens then."""
+    if backend.is_oracle:
+        pytest.skip("asyncio's retry fails with a closed socket")
+    now = loop.time()
+    loop.time = lambda: now
+
+    async def main() -> None:
+        nonlocal now
+        async with serving() as server:
+            sock = socket.socket()
+            sock.setblocking(False)
+            reported = loop.create_future()
+
+            def handler(loop: Any, context: Any) -> None:
+                if not reported.done():
+                    reported.set_result(context)
+
+            loop.set_exception_handler(handler)
+            with no_more_descriptors():
+                await loop.sock_connect(sock, server.sockets[0].getsockname())
+                await reported
+            failures: List[Any] = []
+            loop.set_exception_handler(lambda loop, context: failures.append(context))
+            server.close()
+            now += 5
+            await turns(5)
+            assert failures == []
+            sock.close()
+
+    loop.run_until_complete(main())
+    del loop.time
+
+
+def test_a_client_that_is_gone_before_it_is_accepted(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted()
+        async with serving(accepted, start_serving=True) as server:
+            sock = socket.create_connection(server.sockets[0].getsockname())
+            reset(sock)
+            with await client(server) as good:
+                await loop.sock_sendall(good, b"data")
+                while not any(protocol.data for protocol in accepted.protocols):
+                    await turns(1)
+            for protocol in accepted.protocols:
+                await protocol.until_event("lost")
+
+    run(main)
+
+
+def test_a_buffered_protocol_is_served(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted(BufferedRecorder)
+        async with serving(accepted) as server:
+            with await client(server) as sock:
+                (protocol,) = await accepted.count(1)
+                await loop.sock_sendall(sock, b"data")
+                assert await protocol.received(4) == b"data"
+            await protocol.lost()
+
+    run(main)
+
+
+def test_many_clients_at_the_same_time(run: Run) -> None:
+    class Echo(Recorder):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted(Echo)
+
+        async def talk(server: Any, number: int) -> None:
+            with await client(server) as sock:
+                for count in range(5):
+                    message = b"%04d-%d" % (number, count)
+                    await loop.sock_sendall(sock, message)
+                    assert await loop.sock_recv(sock, 100) == message
+
+        async with serving(accepted) as server:
+            await asyncio.gather(*(talk(server, number) for number in range(150)))
+            for protocol in accepted.protocols:
+                await protocol.lost()
+        assert len(accepted.protocols) == 150
+
+    run(main)
+
+
+def test_an_accepted_socket_is_not_inheritable(run: Run) -> None:
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            with await client(server):
+                (protocol,) = await accepted.count(1)
+                assert not protocol.transport.get_extra_info("socket").get_inheritable()
+                assert not server.sockets[0].get_inheritable()
+            await protocol.lost()
+
+    run(main)
+
+
+def test_the_sockets_of_a_server_cannot_be_watched(run: Run) -> None:
+    """asyncio lets add_reader() replace the accepting; the descriptor of a transport it refuses."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            with await client(server):
+                (protocol,) = await accepted.count(1)
+                with pytest.raises(RuntimeError, match="is used by transport"):
+                    loop.add_reader(protocol.transport.get_extra_info("socket"), print)
+            await protocol.lost()
+
+    run(main)
