@@ -8,8 +8,9 @@ import signal
 import unittest
 from typing import TYPE_CHECKING
 
-import oxloop
 import pytest
+
+import oxloop
 
 from . import expectations
 from .child import Ending
