@@ -244,7 +244,8 @@ def test_a_loop_starts_no_thread_by_itself(backend: Backend) -> None:
     try:
         loop.run_until_complete(asyncio.sleep(0.001))
         assert threading.enumerate() == before
-        assert count_kernel_threads() == tasks_before
+        # Threads of tests before this one may still be ending.
+        assert count_kernel_threads() <= tasks_before
     finally:
         loop.close()
 
