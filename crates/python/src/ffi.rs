@@ -212,6 +212,25 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Ok(Some(keywords))
     }
 
+    /// The only argument, by position or by its name; `TypeError` unless it is given, and nothing else.
+    #[inline]
+    pub(crate) fn single(&self, function: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
+        if self.keywords.is_null() {
+            return self.only(function, name);
+        }
+        for (index, keyword) in self.keyword_names()?.into_iter().enumerate() {
+            if keyword != name {
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got an unexpected keyword argument '{keyword}'"
+                )));
+            }
+            if self.positional == 0 {
+                return Ok(self.value(index));
+            }
+        }
+        Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")))
+    }
+
     /// The only positional argument; `TypeError` unless it was given, and nothing else by position.
     pub(crate) fn only(&self, function: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
         match self.positional {
@@ -555,6 +574,24 @@ pub(crate) fn returned(py: Python<'_>, error: PyErr) -> PyResult<Sent<'_>> {
     Err(error)
 }
 
+/// A number that changes whenever an attribute of the object's class, or of one of its bases, is set; 0 while the
+/// interpreter has given none.
+#[inline]
+pub(crate) fn class_version(object: &Bound<'_, PyAny>) -> u32 {
+    // SAFETY: every object has a class.
+    unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
+}
+
+/// A copy of `context`: `context.copy()`.
+#[inline]
+pub(crate) fn copy_of_context(context: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    // SAFETY: a new reference or NULL with an exception; the argument's class is checked.
+    unsafe {
+        Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr()))
+            .map(Ref::from)
+    }
+}
+
 /// Whether `object` may be called.
 #[inline]
 pub(crate) fn is_callable(object: &Bound<'_, PyAny>) -> bool {
@@ -569,6 +606,17 @@ pub(crate) fn is_callable(object: &Bound<'_, PyAny>) -> bool {
 pub(crate) fn borrow_fd<'a>(fd: i32) -> Option<std::os::fd::BorrowedFd<'a>> {
     // SAFETY: it is not -1; the callers use it for system calls at once.
     (fd >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
+}
+
+/// Runs `body` with no exception set, and sets the one that was again: for destructors, which the interpreter
+/// calls in the middle of anything.
+pub(crate) fn keep_exception<R>(py: Python<'_>, body: impl FnOnce() -> R) -> R {
+    let pending = PyErr::take(py);
+    let result = body();
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
+    result
 }
 
 /// `threading.get_ident()`.

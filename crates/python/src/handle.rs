@@ -185,7 +185,7 @@ impl Handle {
         report::callback_error(event_loop, error, &message, &details)
     }
 
-    fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    pub(crate) fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let debug = self.debug.borrow();
         debug.as_ref()?.source_traceback.as_ref().map(|traceback| traceback.bind(py).clone())
     }

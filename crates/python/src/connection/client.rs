@@ -8,7 +8,7 @@ use pyo3::types::{PyDict, PyList, PyTuple};
 use super::{Optional, check_not_tls, check_stream, check_tls, open_transport, pair};
 use crate::cell::LoopCell;
 use crate::core::Core;
-use crate::coroutine::{Coroutine, Flow};
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
 use crate::error;
 use crate::ffi::Ref;
@@ -78,7 +78,7 @@ impl Client {
     }
 
     /// A connected socket.
-    async fn socket(&self, flow: &Flow, core: &Ref<Core>) -> PyResult<Ref> {
+    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Ref> {
         if self.host.is_none() && self.port.is_none() {
             return Python::attach(|py| {
                 let Some(socket) = &self.sock else {
@@ -131,7 +131,7 @@ impl Client {
     async fn try_addresses(
         &self,
         flow: &Flow,
-        core: &Ref<Core>,
+        core: &Kept<Core>,
         infos: Vec<Ref>,
         local: Option<Ref>,
     ) -> PyResult<Ref> {
@@ -140,7 +140,7 @@ impl Client {
             infos
                 .into_iter()
                 .map(|info| Attempt {
-                    core: core.clone_ref(py),
+                    core: core.clone(),
                     info,
                     local: local.as_ref().map(|local| local.clone_ref(py)),
                     errors: errors.clone_ref(py),
@@ -225,7 +225,7 @@ fn interleave<'py>(
 
 /// One address to connect to.
 struct Attempt {
-    core: Ref<Core>,
+    core: Kept<Core>,
     /// What `getaddrinfo` said of it.
     info: Ref,
     /// What `getaddrinfo` said of the local address, if one is asked for.
@@ -336,7 +336,7 @@ pub(super) fn bind_error(
 }
 
 /// A race of the attempts, each started `delay` seconds after the one before or when that has failed.
-fn race(core: &Ref<Core>, attempts: Vec<Attempt>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
+fn race(core: &Kept<Core>, attempts: Vec<Attempt>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
     let py = delay.py();
     let starters = PyList::empty(py);
     for attempt in attempts {
@@ -373,24 +373,28 @@ pub(crate) fn connect<'py>(
     event_loop: &Bound<'py, Core>,
     client: Client,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let core: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "create_connection", |flow| async move {
-        Python::attach(|py| client.check(py))?;
-        let socket = client.socket(&flow, &core).await?;
-        let (transport, protocol) =
-            open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
-        Python::attach(|py| {
-            if !core.get().debug() {
-                return Ok(());
-            }
-            let text = |value: &Optional| {
-                value.as_ref().map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
-            };
-            let (host, port) = (text(&client.host), text(&client.port));
-            let transport = transport.bind(py).repr()?;
-            report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
-        })?;
-        pair(&transport, &protocol)
+    Coroutine::spawn(event_loop.py(), "create_connection", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            Python::attach(|py| client.check(py))?;
+            let socket = client.socket(&flow, &core).await?;
+            let (transport, protocol) =
+                open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
+            Python::attach(|py| {
+                if !core.get().debug() {
+                    return Ok(());
+                }
+                let text = |value: &Optional| {
+                    value
+                        .as_ref()
+                        .map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
+                };
+                let (host, port) = (text(&client.host), text(&client.port));
+                let transport = transport.bind(py).repr()?;
+                report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
+            })?;
+            pair(&transport, &protocol)
+        }
     })
 }
 
@@ -402,17 +406,20 @@ pub(crate) fn accepted<'py>(
     ssl: Optional,
     timeouts: [Optional; 2],
 ) -> PyResult<Bound<'py, PyAny>> {
-    let core: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| async move {
-        Python::attach(|py| {
-            check_stream(socket.bind(py))?;
-            let [handshake, shutdown] = &timeouts;
-            let named = [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
-            check_tls(py, &ssl, named)?;
-            check_not_tls(py, &socket)
-        })?;
-        let (transport, protocol) =
-            open_transport(&flow, &core, &protocol_factory, &socket).await?;
-        pair(&transport, &protocol)
+    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            Python::attach(|py| {
+                check_stream(socket.bind(py))?;
+                let [handshake, shutdown] = &timeouts;
+                let named =
+                    [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
+                check_tls(py, &ssl, named)?;
+                check_not_tls(py, &socket)
+            })?;
+            let (transport, protocol) =
+                open_transport(&flow, &core, &protocol_factory, &socket).await?;
+            pair(&transport, &protocol)
+        }
     })
 }

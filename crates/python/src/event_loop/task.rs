@@ -166,35 +166,42 @@ pub(super) fn shutdown_asyncgens<'py>(
     event_loop: &Bound<'py, Core>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let this: Ref<Core> = event_loop.into();
-    Coroutine::spawn(py, "shutdown_asyncgens", |flow| async move {
-        let (closing, gathered) = Python::attach(|py| {
-            let event_loop = this.bind(py);
-            event_loop.get().asyncgens_shutdown.store(true, Relaxed);
-            let set = asyncgens(event_loop)?;
-            let closing =
-                py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
-            if closing.is_empty() {
-                return Ok(None);
+    Coroutine::spawn(py, "shutdown_asyncgens", |flow| {
+        let this = flow.keep(event_loop);
+        async move {
+            let (closing, gathered) = Python::attach(|py| {
+                let event_loop = this.bind(py);
+                event_loop.get().asyncgens_shutdown.store(true, Relaxed);
+                let set = asyncgens(event_loop)?;
+                let closing = py
+                    .import("builtins")?
+                    .getattr("list")?
+                    .call1((&set,))?
+                    .cast_into::<PyList>()?;
+                if closing.is_empty() {
+                    return Ok(None);
+                }
+                set.call_method0("clear")?;
+                let mut closers = Vec::new();
+                for generator in &closing {
+                    closers.push(generator.call_method0(intern!(py, "aclose"))?);
+                }
+                let keywords = PyDict::new(py);
+                keywords.set_item("return_exceptions", true)?;
+                let arguments = pyo3::types::PyTuple::new(py, closers)?;
+                let gather = py.import("asyncio")?.getattr("gather")?;
+                let gathered = gather.call(arguments, Some(&keywords))?;
+                Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
+            })?
+            .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
+            if let (Some(closing), Some(gathered)) = (closing, gathered) {
+                let results = flow.wait(&gathered).await?;
+                Python::attach(|py| {
+                    report_failed(this.bind(py), closing.bind(py), results.bind(py))
+                })?;
             }
-            set.call_method0("clear")?;
-            let mut closers = Vec::new();
-            for generator in &closing {
-                closers.push(generator.call_method0(intern!(py, "aclose"))?);
-            }
-            let keywords = PyDict::new(py);
-            keywords.set_item("return_exceptions", true)?;
-            let arguments = pyo3::types::PyTuple::new(py, closers)?;
-            let gather = py.import("asyncio")?.getattr("gather")?;
-            let gathered = gather.call(arguments, Some(&keywords))?;
-            Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
-        })?
-        .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
-        if let (Some(closing), Some(gathered)) = (closing, gathered) {
-            let results = flow.wait(&gathered).await?;
-            Python::attach(|py| report_failed(this.bind(py), closing.bind(py), results.bind(py)))?;
+            Ok(ffi::none())
         }
-        Ok(Python::attach(|py| py.None().into()))
     })
 }
 

@@ -52,6 +52,7 @@ pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 }
 
 pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    transport.get().core.get().check_selector()?;
     {
         let mut state = transport.get().state.borrow_mut();
         if state.closing || state.paused {
@@ -64,13 +65,17 @@ pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 }
 
 pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    {
+    transport.get().core.get().check_selector()?;
+    let context = ffi::copy_context(transport.py())?;
+    let before = {
         let mut state = transport.get().state.borrow_mut();
         if state.closing || !state.paused {
             return Ok(());
         }
         state.paused = false;
-    }
+        std::mem::replace(&mut state.contexts.reading, context)
+    };
+    drop(before);
     watch(transport)?;
     StreamTransport::log_debug(transport, "resumes reading")
 }
@@ -87,17 +92,19 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (buffered, protocol) = {
+    let (buffered, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
         if !state.watching_reads || state.lost > 0 {
             return Ok(());
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
-        (state.buffered, protocol.bind(py).clone())
+        let context = state.contexts.reading.clone_ref(py);
+        (state.buffered, protocol.bind(py).clone(), context)
     };
+    let context = context.bind(py);
     if buffered {
-        return this.in_context(py, || receive_into(transport, &protocol));
+        return ffi::run_in_context(context, || receive_into(transport, &protocol));
     }
     let received = match receive(transport) {
         Ok(received) => received,
@@ -107,9 +114,9 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     };
     match received {
         Received::Nothing => Ok(()),
-        Received::End => this.in_context(py, || end(transport, &protocol)),
+        Received::End => ffi::run_in_context(context, || end(transport, &protocol)),
         Received::Data(data) => {
-            let delivered = this.in_context(py, || {
+            let delivered = ffi::run_in_context(context, || {
                 ffi::call_method(&protocol, intern!(py, "data_received"), &[&data])
             });
             drop(data);
@@ -129,17 +136,12 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Received<'py>> {
     let py = transport.py();
     let this = transport.get();
-    this.core.get().with_read_buffer(|buffer| {
-        let received = match this.state.borrow().socket.fd() {
-            Some(fd) => sys::socket::recv(fd, buffer),
-            None => return Ok(Received::Nothing),
-        };
-        match received {
-            Ok(0) => Ok(Received::End),
-            Ok(count) => Ok(Received::Data(ffi::bytes(py, &buffer[..count])?)),
-            Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
-            Err(error) => Err(os_error(&error)),
-        }
+    let Some(fd) = this.open_fd(py)? else { return Ok(Received::Nothing) };
+    this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
+        Ok(0) => Ok(Received::End),
+        Ok(count) => Ok(Received::Data(ffi::bytes(py, &buffer[..count])?)),
+        Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
+        Err(error) => Err(os_error(&error)),
     })
 }
 
@@ -164,13 +166,14 @@ fn receive_into(
             return closing::fatal(transport, error, message);
         }
     };
-    let received = writable(&buffer).map(|mut view| {
+    let received = writable(&buffer).and_then(|mut view| {
         // `get_buffer` may have closed the transport.
-        let state = this.state.borrow();
-        match state.socket.fd() {
-            Some(fd) if state.lost == 0 => Some(sys::socket::recv(fd, view.as_mut_slice())),
+        Ok(match this.open_fd(py)? {
+            Some(fd) if this.state.borrow().lost == 0 => {
+                Some(sys::socket::recv(fd, view.as_mut_slice()))
+            }
             _ => None,
-        }
+        })
     });
     let count = match received {
         Ok(None) => return Ok(()),
