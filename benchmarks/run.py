@@ -240,6 +240,9 @@ def main() -> int:
             file=sys.stderr,
         )
     _raise_file_limit()
+    if arguments.json:
+        # Now, rather than fail after many minutes.
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     run = Run(names, chosen, plan, arguments.retakes)
     run.rounds(1 if arguments.quick else arguments.rounds)
     result = run.result()
