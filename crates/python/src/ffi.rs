@@ -7,7 +7,8 @@
 #![allow(unsafe_code)] // the interpreter's C API
 
 use std::ffi::{CStr, c_char};
-use std::mem::ManuallyDrop;
+use std::io;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -628,6 +629,40 @@ pub(crate) fn thread_ident(_py: Python<'_>) -> u64 {
 unsafe extern "C" {
     /// `unsigned long PyThread_get_thread_ident(void)` of `pythread.h`.
     fn PyThread_get_thread_ident() -> std::ffi::c_ulong;
+}
+
+unsafe extern "C" {
+    /// `int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size)` of `bytesobject.h`; PyO3 keeps its own private.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A `bytes` object of at most `capacity` bytes into which `fill` has written as many as it returns.
+pub(crate) fn bytes_filled<'py>(
+    py: Python<'py>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyResult<io::Result<Bound<'py, PyAny>>> {
+    // SAFETY: with NULL the contents are left uninitialised; NULL means MemoryError.
+    let object = unsafe {
+        Bound::from_owned_ptr_or_err(
+            py,
+            ffi::PyBytes_FromStringAndSize(ptr::null(), capacity.cast_signed()),
+        )?
+    };
+    // SAFETY: the object has that much memory, and nobody else has seen it yet.
+    let memory = unsafe {
+        std::slice::from_raw_parts_mut(ffi::PyBytes_AsString(object.as_ptr()).cast(), capacity)
+    };
+    let filled = match fill(memory) {
+        Ok(filled) => filled.min(capacity),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut resized = object.into_ptr();
+    // SAFETY: the object is ours alone; on failure it is released and the pointer set to NULL.
+    unsafe {
+        _PyBytes_Resize(&raw mut resized, filled.cast_signed());
+        Bound::from_owned_ptr_or_err(py, resized).map(Ok)
+    }
 }
 
 /// A `bytes` object with a copy of `data`.

@@ -55,6 +55,8 @@ struct State {
     lost: u32,
     /// Set and cleared by `pause_reading` and `resume_reading`.
     paused: bool,
+    /// Whether the last call received so much that the next one should not go through the shared buffer.
+    received_much: bool,
     /// Whether the loop watches the descriptor for us.
     watching_reads: bool,
     watching_writes: bool,
@@ -127,6 +129,7 @@ impl StreamTransport {
             closing: false,
             lost: 0,
             paused: false,
+            received_much: false,
             watching_reads: false,
             watching_writes: false,
             eof_written: false,

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::{StreamTransport, closing};
 use crate::buffer::View;
-use crate::core::Entry;
+use crate::core::{Entry, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
 
@@ -132,17 +132,35 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
+/// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
+/// than to allocate for (and a small message must not cost an allocation of the largest size).
+const LARGE: usize = 64 * 1024;
+
 /// Receives as `bytes`.
 fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Received<'py>> {
     let py = transport.py();
     let this = transport.get();
     let Some(fd) = this.open_fd(py)? else { return Ok(Received::Nothing) };
-    this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
-        Ok(0) => Ok(Received::End),
-        Ok(count) => Ok(Received::Data(ffi::bytes(py, &buffer[..count])?)),
+    let expects_much = this.state.borrow().received_much;
+    let received = if expects_much {
+        ffi::bytes_filled(py, READ_SIZE, |memory| sys::socket::recv_uninit(fd, memory))?
+    } else {
+        this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
+            Ok(count) => ffi::bytes(py, &buffer[..count]).map(Ok),
+            Err(error) => Ok(Err(error)),
+        })?
+    };
+    match received {
+        Ok(data) => {
+            let count = data.len()?;
+            if expects_much != (count >= LARGE) {
+                this.state.borrow_mut().received_much = count >= LARGE;
+            }
+            Ok(if count == 0 { Received::End } else { Received::Data(data) })
+        }
         Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
         Err(error) => Err(os_error(&error)),
-    })
+    }
 }
 
 /// Receives into the buffer of a `BufferedProtocol`.
