@@ -352,19 +352,20 @@ impl Core {
             } else {
                 let token =
                     watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                watches.set_token(fd, Some(token));
                 (token, Change::Register(direction), true)
             }
         };
         if let Err(error) = self.apply(py, fd, token, change) {
-            if is_new {
-                let mut watches = self.watches.borrow_mut();
-                watches.slots.remove(token);
-                watches.set_token(fd, None);
-            }
+            let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
+            drop(removed);
             return Err(error);
         }
         let mut watches = self.watches.borrow_mut();
+        if is_new {
+            // Not before the selector has said that there is such a descriptor: the table is as long as the
+            // largest one.
+            watches.set_token(fd, Some(token));
+        }
         let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
         Ok(slot.and_then(|slot| slot.replace(entry)))
     }
@@ -417,7 +418,7 @@ impl Core {
         .map(|(_, watch)| watch.fd)
     }
 
-    /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
+    /// Like [`unwatch`](Self::unwatch), if who is told is the native entry of `object`; otherwise nothing changes.
     pub(crate) fn unwatch_object(
         &self,
         py: Python<'_>,

@@ -76,13 +76,25 @@ impl Flow {
     }
 
     /// Waits for an awaitable of Python's, as `await` does.
-    pub(crate) fn wait(&self, awaitable: &Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
+    ///
+    /// The awaitable is taken: what is left of it is its iterator, which the garbage collector sees. A caller
+    /// that needs it afterwards keeps it ([`keep`](Self::keep)).
+    pub(crate) fn wait(&self, awaitable: Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
         let iterator = Python::attach(|py| iterator_of(awaitable.bind(py)));
+        drop(awaitable);
         let flow = self.clone();
         async move {
             let iterator = flow.keep(iterator?);
             Wait { flow, iterator }.await
         }
+    }
+
+    /// The same for something that is kept.
+    pub(crate) fn wait_kept(
+        &self,
+        awaitable: &Kept,
+    ) -> impl Future<Output = PyResult<Ref>> + use<> {
+        self.wait(Python::attach(|py| awaitable.clone_ref(py)))
     }
 
     /// Lets the loop make one turn: `await asyncio.sleep(0)`.
@@ -105,7 +117,7 @@ impl Flow {
             let watching = Watching { core: core.clone(), fd, direction, future: future.clone() };
             Ok::<_, PyErr>((watching, future))
         })?;
-        let waited = self.wait(&future).await;
+        let waited = self.wait_kept(&future).await;
         drop(watching);
         waited.map(drop)
     }
@@ -114,7 +126,7 @@ impl Flow {
     pub(crate) async fn wait_until(
         &self,
         core: &Kept<Core>,
-        future: &Ref,
+        future: &Kept,
         deadline: Option<Timestamp>,
     ) -> PyResult<()> {
         let timer = deadline.map(|deadline| {
@@ -124,7 +136,7 @@ impl Flow {
                 Timer { core: core.clone(), token }
             })
         });
-        let waited = self.wait(future).await;
+        let waited = self.wait_kept(future).await;
         drop(timer);
         waited.map(drop)
     }

@@ -46,7 +46,7 @@ pub(crate) fn getaddrinfo<'py>(
             })?;
             match future {
                 Ok(result) => Ok(result),
-                Err(future) => flow.wait(&future).await,
+                Err(future) => flow.wait(future).await,
             }
         }
     })
@@ -67,7 +67,7 @@ pub(crate) fn getnameinfo<'py>(
                 let function = imports(py).socket.bind(py).getattr(intern!(py, "getnameinfo"))?;
                 run_in_executor(this.bind(py), &function, arguments.bind(py))
             })?;
-            flow.wait(&future).await
+            flow.wait(future).await
         }
     })
 }
@@ -173,7 +173,7 @@ pub(crate) async fn resolve(
     })?;
     match looked_up {
         Ok(infos) => Ok(infos),
-        Err(awaitable) => flow.wait(&awaitable).await,
+        Err(awaitable) => flow.wait(awaitable).await,
     }
 }
 

@@ -244,13 +244,43 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
-    fn keyword_names(&self) -> PyResult<Vec<String>> {
+    /// The names of the keywords that were given.
+    pub(crate) fn keyword_names(&self) -> PyResult<Vec<String>> {
         if self.keywords.is_null() {
             return Ok(Vec::new());
         }
         // SAFETY: when it is not NULL it is a tuple of strings, borrowed for the call.
         let names = unsafe { Bound::from_borrowed_ptr(self.py, self.keywords) };
         names.extract()
+    }
+
+    /// Calls `callable` with these arguments and one keyword more.
+    pub(crate) fn forward(
+        &self,
+        callable: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyTuple>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut values = Vec::with_capacity(self.values.len() + 2);
+        values.push(ptr::null_mut());
+        values.extend_from_slice(self.values);
+        values.push(value.as_ptr());
+        // SAFETY: as in `call`; the names are those of this call and the new one, in the order of the values.
+        unsafe {
+            let names = if self.keywords.is_null() {
+                name.clone().into_any()
+            } else {
+                let names = ffi::PySequence_Concat(self.keywords, name.as_ptr());
+                Bound::from_owned_ptr_or_err(self.py, names)?
+            };
+            let result = ffi::PyObject_Vectorcall(
+                callable.as_ptr(),
+                values.as_ptr().add(1),
+                self.positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                names.as_ptr(),
+            );
+            Bound::from_owned_ptr_or_err(self.py, result)
+        }
     }
 
     /// The value at `index`, positional or keyword.
@@ -632,16 +662,16 @@ unsafe extern "C" {
 }
 
 unsafe extern "C" {
-    /// `int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size)` of `bytesobject.h`; PyO3 keeps its own private.
+    /// `int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size)` of `bytesobject.h`, which the bindings hide.
     fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
 }
 
 /// A `bytes` object of at most `capacity` bytes into which `fill` has written as many as it returns.
-pub(crate) fn bytes_filled<'py>(
-    py: Python<'py>,
+pub(crate) fn bytes_filled(
+    py: Python<'_>,
     capacity: usize,
     fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
-) -> PyResult<io::Result<Bound<'py, PyAny>>> {
+) -> PyResult<io::Result<Bound<'_, PyAny>>> {
     // SAFETY: with NULL the contents are left uninitialised; NULL means MemoryError.
     let object = unsafe {
         Bound::from_owned_ptr_or_err(

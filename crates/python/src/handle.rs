@@ -192,7 +192,6 @@ impl Handle {
 
     /// Cancels: the callback and its arguments are released at once.
     fn do_cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let this = slf.get();
         if this.cancelled.swap(true, Relaxed) {
             return Ok(());
@@ -203,7 +202,6 @@ impl Handle {
         }
         let call = this.call.take();
         drop(call);
-        let _ = py;
         Ok(())
     }
 

@@ -173,7 +173,7 @@ impl Server {
             Ok::<_, PyErr>(Some(waiter))
         })?;
         if let Some(waiter) = waiter {
-            flow.wait(&waiter).await?;
+            flow.wait(waiter).await?;
         }
         Ok(())
     }
@@ -234,7 +234,7 @@ impl Server {
             let this = flow.keep(slf);
             async move {
                 let forever = Python::attach(|py| start_forever(this.bind(py)))?;
-                let waited = flow.wait(&forever).await;
+                let waited = flow.wait(forever).await;
                 let error = match waited {
                     Ok(value) => return Ok(value),
                     Err(error) => error,

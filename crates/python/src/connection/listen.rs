@@ -16,6 +16,7 @@ use crate::report;
 use crate::server::Server;
 
 /// The arguments of `create_server`.
+#[allow(clippy::struct_excessive_bools)] // as many as the method has
 pub(crate) struct Listening {
     pub(crate) protocol_factory: Ref,
     pub(crate) host: Optional,

@@ -78,7 +78,7 @@ async fn open_transport(
         let transport = StreamTransport::open(core, opening)?.into_any();
         Ok::<_, PyErr>((flow.keep(transport), flow.keep(protocol), flow.keep(waiter)))
     })?;
-    if let Err(error) = flow.wait(&waiter).await {
+    if let Err(error) = flow.wait_kept(&waiter).await {
         Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
         return Err(error);
     }

@@ -65,6 +65,10 @@ fn call_users(
     context: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    if py.version_info() < (3, 12) {
+        // asyncio has run it in that context since 3.12.
+        return handler.call1((event_loop, context)).map(drop);
+    }
     let mut thing = py.None().into_bound(py);
     for key in ["task", "future", "handle"] {
         thing = context.call_method1(intern!(py, "get"), (key,))?;

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::callback;
 use crate::core::Core;
-use crate::coroutine::Coroutine;
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
@@ -98,7 +98,7 @@ pub(super) fn shutdown<'py>(
                 core.executor_shutdown.store(true, Relaxed);
                 let executor =
                     core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
-                executor.map(|executor| start_shutdown(this.bind(py), executor)).transpose()
+                executor.map(|executor| start_shutdown(&flow, this.bind(py), executor)).transpose()
             })?;
             if let Some((executor, thread, future)) = started {
                 let deadline = match timeout {
@@ -119,7 +119,11 @@ pub(super) fn shutdown<'py>(
 }
 
 /// Starts a thread that waits for the executor's; it resolves the future with `True`.
-fn start_shutdown(event_loop: &Bound<'_, Core>, executor: Ref) -> PyResult<(Ref, Ref, Ref)> {
+fn start_shutdown(
+    flow: &Flow,
+    event_loop: &Bound<'_, Core>,
+    executor: Ref,
+) -> PyResult<(Ref, Ref, Kept)> {
     let py = event_loop.py();
     let future = Core::future(event_loop)?;
     let waiter = Bound::new(
@@ -134,7 +138,7 @@ fn start_shutdown(event_loop: &Bound<'_, Core>, executor: Ref) -> PyResult<(Ref,
     keywords.set_item("target", waiter)?;
     let thread = imports(py).threading.bind(py).getattr("Thread")?.call((), Some(&keywords))?;
     thread.call_method0("start")?;
-    Ok((executor, thread.into(), future.into()))
+    Ok((executor, thread.into(), flow.keep(future)))
 }
 
 /// What the thread of a shutdown runs.

@@ -625,7 +625,7 @@ impl EventLoop {
 
 /// The truth of a keyword: whatever has one.
 fn is_true(value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
-    value.map_or(Ok(default), |value| value.is_truthy())
+    value.map_or(Ok(default), PyAnyMethods::is_truthy)
 }
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.

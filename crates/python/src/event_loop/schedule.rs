@@ -86,19 +86,13 @@ fn call_later<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> P
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let now = if event_loop.get().own_clock.load(Relaxed) {
-        event_loop.call_method0(intern!(py, "time"))?
-    } else {
-        PyFloat::new(py, Timestamp::now().as_seconds()).into_any()
-    };
+    let core = overrides(event_loop)?;
     let when = match delay.cast_exact::<PyFloat>() {
-        Ok(delay) if now.is_exact_instance_of::<PyFloat>() => {
-            now.extract::<f64>()? + delay.extract::<f64>()?
-        }
-        // Whatever a float can be added to, as asyncio has it, with the interpreter's own error.
-        _ => now.add(delay)?.extract()?,
+        Ok(delay) if !core.own_clock.load(Relaxed) => Timestamp::now().as_seconds() + delay.value(),
+        // Whatever can be added to the time, as asyncio has it, with the interpreter's own error.
+        _ => event_loop.call_method0(intern!(py, "time"))?.add(delay)?.extract()?,
     };
-    if overrides(event_loop)?.own_call_at.load(Relaxed) {
+    if core.own_call_at.load(Relaxed) {
         return call_users_call_at(event_loop, when, callback, rest, context);
     }
     schedule(event_loop, when, None, callback, rest, context)
@@ -195,19 +189,7 @@ fn schedule(
 }
 
 fn create_task<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
-    let event_loop = ffi::cast_known::<Core>(slf);
-    let keywords = arguments.keywords()?;
-    match &keywords {
-        None => task::create(event_loop, arguments.only("create_task", "coro")?, None),
-        Some(keywords) => match keywords.get_item("coro")? {
-            Some(coroutine) if arguments.len() == 0 => {
-                keywords.del_item("coro")?;
-                task::create(event_loop, &coroutine, Some(keywords))
-            }
-            _ => task::create(event_loop, arguments.only("create_task", "coro")?, Some(keywords)),
-        },
-    }
-    .map(Ref::from)
+    task::create_fast(ffi::cast_known::<Core>(slf), arguments).map(Ref::from)
 }
 
 fn get_debug<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {

@@ -101,7 +101,8 @@ pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         }
         state.lost = 1;
     }
-    lost(transport.as_any())
+    // In the context of the event, as asyncio does.
+    tell_lost(transport)
 }
 
 /// Tells the protocol that its connection is gone, and closes the socket.
@@ -109,16 +110,18 @@ fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (context, reason) = {
-        let mut state = this.state.borrow_mut();
-        (state.contexts.queued.clone_ref(py), state.reason.take())
-    };
+    let context = this.state.borrow().contexts.queued.clone_ref(py);
+    ffi::run_in_context(context.bind(py), || tell_lost(transport))
+}
+
+fn tell_lost(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let reason = this.state.borrow_mut().reason.take();
     let reason =
         reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
     let told = match this.protocol(py) {
-        Some(protocol) => ffi::run_in_context(context.bind(py), || {
-            ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason])
-        }),
+        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason]),
         None => Ok(py.None().into_bound(py)),
     };
     let protocol = this.state.borrow_mut().protocol.take();

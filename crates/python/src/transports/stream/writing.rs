@@ -67,10 +67,11 @@ fn send(
     object: &Bound<'_, PyAny>,
     data: &[u8],
 ) -> PyResult<()> {
-    let py = transport.py();
     let this = transport.get();
     this.core.get().check_selector()?;
-    {
+    // First, since it may run the user's code, after which everything may have changed.
+    let fd = this.open_fd(transport.py());
+    let sent = {
         let mut state = this.state.borrow_mut();
         if state.eof_written {
             return Err(refused("Cannot call write() after write_eof()"));
@@ -87,12 +88,15 @@ fn send(
             drop(state);
             return grown(transport);
         }
-    }
-    let sent = match this.open_fd(py) {
-        Ok(Some(fd)) => sys::socket::send(fd, data),
-        Ok(None) => return Ok(()),
-        Err(error) => return closing::fatal(transport, error, WRITE_FAILED),
+        match &fd {
+            Ok(Some(fd)) => sys::socket::send(*fd, data),
+            Ok(None) => return Ok(()),
+            Err(_) => Ok(0),
+        }
     };
+    if let Err(error) = fd {
+        return closing::fatal(transport, error, WRITE_FAILED);
+    }
     let sent = match sent {
         Ok(sent) if sent == data.len() => return Ok(()),
         Ok(sent) => sent,
@@ -122,6 +126,7 @@ fn count_lost_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// Lets the loop tell us when there is room for what is queued.
 fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
+    this.core.get().check_closed()?;
     let context = ffi::copy_context(transport.py())?;
     let fd = {
         let mut state = this.state.borrow_mut();
