@@ -40,11 +40,6 @@ def tcp_pair() -> Tuple[socket.socket, socket.socket]:
     return left, right
 
 
-def small_send_buffer(sock: socket.socket) -> None:
-    """Make the kernel's send buffer small, so that a peer that does not read is soon felt."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-
-
 def fill(sock: socket.socket) -> int:
     """Send until the kernel takes no more; the number of bytes that it took."""
     sent = 0
