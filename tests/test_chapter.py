@@ -219,9 +219,7 @@ async def use_everything(loop: Any) -> None:
         await loop.sock_sendall(left, b"y")
         assert right.recv(10) == b"y"
     server = await loop.create_server(Recorder, LOCALHOST, 0)
-    transport, protocol = await loop.create_connection(
-        Recorder, *server.sockets[0].getsockname()
-    )
+    transport, protocol = await loop.create_connection(Recorder, *server.sockets[0].getsockname())
     transport.write(b"data" * 100_000)
     transport.close()
     assert await protocol.lost() is None

@@ -163,7 +163,9 @@ def test_a_local_address_that_is_not_ours(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         with listener() as listening:
-            with pytest.raises(OSError, match="error while attempting to bind on address ") as caught:
+            with pytest.raises(
+                OSError, match="error while attempting to bind on address "
+            ) as caught:
                 await loop.create_connection(
                     Recorder, *listening.getsockname(), local_addr=("192.0.2.1", 0)
                 )

@@ -97,7 +97,9 @@ def test_to_thread_keeps_the_context(run: Run) -> None:
 def test_many_functions_at_the_same_time(run: Run) -> None:
     async def main() -> List[int]:
         loop = asyncio.get_running_loop()
-        return list(await asyncio.gather(*(loop.run_in_executor(None, abs, -n) for n in range(200))))
+        return list(
+            await asyncio.gather(*(loop.run_in_executor(None, abs, -n) for n in range(200)))
+        )
 
     assert run(main) == list(range(200))
 
@@ -242,7 +244,8 @@ def test_a_loop_starts_no_thread_by_itself(backend: Backend) -> None:
     try:
         loop.run_until_complete(asyncio.sleep(0.001))
         assert threading.enumerate() == before
-        assert count_kernel_threads() == tasks_before
+        # Threads of tests before this one may still be ending.
+        assert count_kernel_threads() <= tasks_before
     finally:
         loop.close()
 

@@ -180,7 +180,9 @@ def test_a_timer_is_never_early(loop: Any) -> None:
     assert min(lateness) >= -resolution
 
 
-def test_timers_are_not_late_by_a_millisecond_tick(oxloop: Any, loop: Any, backend: Backend) -> None:
+def test_timers_are_not_late_by_a_millisecond_tick(
+    oxloop: Any, loop: Any, backend: Backend
+) -> None:
     """SPEC section 5: timers fire late by a whole millisecond tick. The best of many is judged.
 
     Where the kernel has nanosecond timeouts only: poll() and old kernels' epoll_wait() round up.

@@ -255,7 +255,9 @@ def test_a_port_that_is_taken(run: Run) -> None:
         loop: Any = asyncio.get_running_loop()
         async with serving() as server:
             address = server.sockets[0].getsockname()
-            with pytest.raises(OSError, match="error while attempting to bind on address") as caught:
+            with pytest.raises(
+                OSError, match="error while attempting to bind on address"
+            ) as caught:
                 await loop.create_server(Recorder, *address)
             assert caught.value.errno == errno.EADDRINUSE
             assert f"on address {address!r}: " in str(caught.value)
@@ -415,7 +417,9 @@ def test_serve_forever_twice_is_refused(run: Run) -> None:
         async with serving() as server:
             task = asyncio.ensure_future(server.serve_forever())
             await turns(2)
-            with pytest.raises(RuntimeError, match=r"is already being awaited on serve_forever\(\)"):
+            with pytest.raises(
+                RuntimeError, match=r"is already being awaited on serve_forever\(\)"
+            ):
                 await server.serve_forever()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -662,9 +666,7 @@ def test_a_factory_that_raises_does_not_stop_the_server(
                 await loop.sock_sendall(served, b"data")
                 assert await made[1].received(4) == b"data"
                 context = reports.take_one()
-                assert context["message"] == (
-                    "Error on transport creation for incoming connection"
-                )
+                assert context["message"] == ("Error on transport creation for incoming connection")
                 assert isinstance(context["exception"], ArithmeticError)
                 if not backend.is_oracle:  # asyncio leaves the socket to the collector
                     with contextlib.suppress(ConnectionResetError):

@@ -766,9 +766,10 @@ def test_ipv6_datagram_addresses(run: Run) -> None:
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as left, socket.socket(
-            socket.AF_INET6, socket.SOCK_DGRAM
-        ) as right:
+        with (
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as left,
+            socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as right,
+        ):
             for sock in (left, right):
                 sock.setblocking(False)
                 sock.bind(("::1", 0))

@@ -33,9 +33,7 @@ class TestAdopted(StreamContract):
     async def open(self, factory: Callable[[], Any]) -> Link:
         """Hand one of two connected sockets over."""
         left, right = tcp_pair()
-        transport, protocol = await asyncio.get_running_loop().create_connection(
-            factory, sock=left
-        )
+        transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=left)
         return Link(transport, protocol, Peer(right))
 
 

@@ -437,9 +437,13 @@ class StreamContract:
         async def main() -> None:
             async with self.link() as link:
                 link.transport.write_eof()
-                with pytest.raises(RuntimeError, match=r"Cannot call write\(\) after write_eof\(\)"):
+                with pytest.raises(
+                    RuntimeError, match=r"Cannot call write\(\) after write_eof\(\)"
+                ):
                     link.transport.write(b"x")
-                with pytest.raises(RuntimeError, match=r"Cannot call write(lines)?\(\) after write_"):
+                with pytest.raises(
+                    RuntimeError, match=r"Cannot call write(lines)?\(\) after write_"
+                ):
                     link.transport.writelines([b"x"])
 
         run(main)
@@ -646,7 +650,9 @@ class StreamContract:
     def test_wrong_limits_are_refused(self, run: Run, limits: Dict[str, int]) -> None:
         async def main() -> None:
             async with self.link() as link:
-                with pytest.raises(ValueError, match=r"high \(.*\) must be >= low \(.*\) must be >="):
+                with pytest.raises(
+                    ValueError, match=r"high \(.*\) must be >= low \(.*\) must be >="
+                ):
                     link.transport.set_write_buffer_limits(**limits)
                 assert link.transport.get_write_buffer_limits() == (16384, 65536)
 
@@ -1006,9 +1012,7 @@ class StreamContract:
             async with self.link(Failing) as link:
                 await link.peer.send(b"x")
                 assert isinstance(await link.protocol.lost(), ZeroDivisionError)
-                self.fails_with(
-                    reports, link, "Fatal error: protocol.data_received() call failed."
-                )
+                self.fails_with(reports, link, "Fatal error: protocol.data_received() call failed.")
                 assert await link.peer.receive_to_eof() == b""
 
         run(main)
@@ -1094,9 +1098,7 @@ class StreamContract:
         run(main)
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
-    def test_exits_propagate_from_data_received(
-        self, run: Run, error: Type[BaseException]
-    ) -> None:
+    def test_exits_propagate_from_data_received(self, run: Run, error: Type[BaseException]) -> None:
         """SPEC section 5: `KeyboardInterrupt` in a callback is swallowed."""
 
         class Leaving(Recorder):
@@ -1261,9 +1263,7 @@ class StreamContract:
                 if fault == "read-only":
                     assert context["message"] == "Fatal read error on socket transport"
                 else:
-                    assert context["message"] == (
-                        "Fatal error: protocol.get_buffer() call failed."
-                    )
+                    assert context["message"] == ("Fatal error: protocol.get_buffer() call failed.")
                 expected = {"empty": RuntimeError, "raises": ZeroDivisionError}
                 assert type(error) is expected.get(fault, TypeError)
                 if fault == "empty":

@@ -1,0 +1,119 @@
+# oxloop's commands; `make help` lists them. Nothing is installed outside of this folder.
+#
+# PYTHON=python3.13        which interpreter (default: python3)
+# VENV=.venv               where the virtual environment is made
+# MATURIN_PROFILE=release  or dev-release: less optimised, much quicker to build
+# PYTEST_ARGS=...          for pytest
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL: # cargo and maturin use all cores, and reports should not mix
+MAKEFLAGS += --no-builtin-rules
+
+PYTHON ?= python3
+VENV ?= .venv
+MATURIN_PROFILE ?= release
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STEP := $(BIN)/python scripts/step.py
+# The environment is made anew when the interpreter changes: its stamp has the version in its name.
+PYTHON_ID := $(shell $(PYTHON) -c 'import platform, sysconfig; \
+	print(platform.python_version() + "-" + sysconfig.get_config_var("SOABI"))' 2>/dev/null)
+VENV_STAMP := $(VENV)/.made-$(PYTHON_ID)
+INSTALLED := $(VENV)/.installed-$(MATURIN_PROFILE)
+SOURCES := $(shell find crates python -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.py' -o \
+	-name '*.pyi' -o -name py.typed \)) Cargo.toml Cargo.lock pyproject.toml
+
+.PHONY: help
+help:
+	@echo "make demo           serve an asyncio program on oxloop and on asyncio, side by side"
+	@echo "make test           the engine's tests, then oxloop's, then CPython's own of asyncio"
+	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
+	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
+	@echo "make test-all       make test on CPython 3.9, 3.11 and 3.13, and a table"
+	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
+	@echo "make bench          the benchmarks, against asyncio and uvloop"
+	@echo "make clean          remove what these have made"
+
+# Says what is missing, and how to get it, before anything is done.
+.PHONY: check
+check:
+	@PYTHON="$(PYTHON)" scripts/check-setup.sh
+
+$(VENV_STAMP): | check
+	@echo "Making the virtual environment $(VENV) with Python $(PYTHON_ID)"
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(STEP) "Installing maturin" $(BIN)/python -m pip install "maturin>=1.9.4,<2"
+	@touch $@
+
+$(INSTALLED): $(VENV_STAMP) $(SOURCES) | check
+	@$(STEP) "Building oxloop ($(MATURIN_PROFILE); the first time takes minutes)" \
+		$(BIN)/maturin build --profile $(MATURIN_PROFILE) --auditwheel skip \
+		--interpreter $(BIN)/python --out build/wheels
+	@$(STEP) "Installing oxloop into $(VENV)" \
+		$(BIN)/python -m pip install --force-reinstall --no-deps --no-index --find-links build/wheels oxloop
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+# What each kind of work needs, from its requirements file.
+$(VENV)/.requirements-%: scripts/%-requirements.txt $(VENV_STAMP)
+	@$(STEP) "Installing what $* needs" $(BIN)/python -m pip install -r $<
+	@touch $@
+
+$(VENV)/.requirements-test: tests/requirements.txt $(VENV_STAMP)
+	@$(STEP) "Installing what the tests need" $(BIN)/python -m pip install -r $<
+	@touch $@
+
+.PHONY: build
+build: $(INSTALLED)
+
+.PHONY: demo
+demo: $(INSTALLED) $(VENV)/.requirements-demo
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: test-engine test-python
+
+.PHONY: test-engine
+test-engine: | check
+	cargo test --locked --package oxloop-engine
+
+.PHONY: test-python
+test-python: $(INSTALLED) $(VENV)/.requirements-test
+	@$(BIN)/python -m pytest $$(scripts/conformance-args.sh $(BIN)/python) $(PYTEST_ARGS)
+
+.PHONY: test-all
+test-all:
+	@scripts/test-all.sh 3.9 3.11 3.13
+
+.PHONY: lint
+lint: lint-rust lint-python
+
+.PHONY: lint-rust
+lint-rust: $(VENV_STAMP)
+	cargo fmt --all --check
+	PYO3_PYTHON=$(abspath $(BIN)/python) cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: lint-python
+lint-python: $(INSTALLED) $(VENV)/.requirements-test $(VENV)/.requirements-lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest oxloop --allowlist tests/stubtest-allowlist.txt
+
+.PHONY: check-targets
+check-targets: | check
+	scripts/check-targets.sh
+
+.PHONY: bench
+bench: $(INSTALLED) $(VENV)/.requirements-bench
+	@$(STEP) "Building the load generator" cargo build --release --locked --package oxloop-engine --example load
+	@$(BIN)/python benchmarks/run.py --json build/bench.json
+
+.PHONY: clean
+clean:
+	rm -rf .venv .venv-* build target .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,10 @@
+//! The raw system calls, with the differences between systems evened out.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::clock::monotonic_nanos;
+#[cfg(unix)]
+pub(crate) use unix::descriptor;
+#[cfg(unix)]
+pub use unix::{pipe, socket};

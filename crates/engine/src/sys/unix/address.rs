@@ -1,0 +1,103 @@
+//! Addresses as the kernel writes them.
+//!
+//! What surprised us: a Unix socket's path may fill its field without a NUL, and Linux then reports
+//! a length past the end of `sockaddr_un` (unix(7), "BUGS"); and only that length tells the socket
+//! without a name from the one whose abstract name is empty. Rustix, as of 1.1, panics at the first
+//! and mixes up the second, hence the bytes are read here.
+#![allow(unsafe_code)] // the bytes of a socket address
+
+use std::mem::offset_of;
+use std::net::{SocketAddrV4, SocketAddrV6};
+
+use rustix::net::{AddressFamily, SocketAddrAny};
+
+use super::HAS_ABSTRACT_NAMES;
+use crate::Address;
+
+pub(super) fn from_kernel(address: &SocketAddrAny) -> Address {
+    match address.address_family() {
+        AddressFamily::INET => SocketAddrV4::try_from(address.clone()).map(Address::V4),
+        AddressFamily::INET6 => SocketAddrV6::try_from(address.clone()).map(Address::V6),
+        AddressFamily::UNIX => Ok(unix(bytes_of(address))),
+        _ => Ok(Address::Other),
+    }
+    .unwrap_or(Address::Other)
+}
+
+fn bytes_of(address: &SocketAddrAny) -> &[u8] {
+    // SAFETY: a `SocketAddrAny` is a `sockaddr_storage` of which `addr_len` bytes are initialised.
+    unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.addr_len() as usize) }
+}
+
+/// Reads a `sockaddr_un`, family and all.
+fn unix(address: &[u8]) -> Address {
+    let name = address.get(offset_of!(libc::sockaddr_un, sun_path)..).unwrap_or_default();
+    match name {
+        [0, name @ ..] if HAS_ABSTRACT_NAMES => Address::UnixAbstract(name.to_vec()),
+        [] | [0, ..] => Address::UnixUnnamed,
+        _ => {
+            let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+            Address::UnixPath(name[..end].to_vec())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{SocketAddr, SocketAddrV6};
+    use std::os::fd::AsFd;
+
+    use rustix::net::{SocketAddrUnix, SocketType, bind, getsockname, socket};
+
+    use super::*;
+
+    fn name_after_binding(name: &SocketAddrUnix) -> std::io::Result<Address> {
+        let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
+        bind(&bound, name)?;
+        Ok(from_kernel(&getsockname(bound.as_fd())?))
+    }
+
+    #[test]
+    fn internet() {
+        let v4: SocketAddr = "127.0.0.1:80".parse().expect("an address");
+        assert_eq!(from_kernel(&v4.into()), Address::from(v4));
+        let v6 = SocketAddrV6::new("fe80::1".parse().expect("an address"), 443, 7, 3);
+        assert_eq!(from_kernel(&v6.into()), Address::V6(v6));
+    }
+
+    #[test]
+    fn no_name() -> std::io::Result<()> {
+        let (left, _right) = std::os::unix::net::UnixStream::pair()?;
+        assert_eq!(from_kernel(&getsockname(left.as_fd())?), Address::UnixUnnamed);
+        Ok(())
+    }
+
+    #[test]
+    fn paths_up_to_the_longest() -> std::io::Result<()> {
+        const LONGEST: usize =
+            size_of::<libc::sockaddr_un>() - offset_of!(libc::sockaddr_un, sun_path);
+        let directory = std::env::temp_dir();
+        let start = format!("{}/oxloop-{}-", directory.display(), std::process::id());
+        for length in [start.len() + 1, LONGEST - 1, LONGEST] {
+            let path = format!("{start:x<length$}");
+            let address = SocketAddrUnix::new(path.as_str())?;
+            let name = name_after_binding(&address);
+            std::fs::remove_file(&path)?;
+            assert_eq!(name?, Address::UnixPath(path.into_bytes()));
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn abstract_names() {
+        if !HAS_ABSTRACT_NAMES {
+            return;
+        }
+        let name = format!("oxloop\0{}", std::process::id()).into_bytes();
+        let bytes = [&[1, 0, 0][..], &name].concat();
+        assert_eq!(unix(&bytes), Address::UnixAbstract(name));
+        assert_eq!(unix(&[1, 0, 0]), Address::UnixAbstract(Vec::new()));
+        assert_eq!(unix(&[1, 0]), Address::UnixUnnamed);
+        assert_eq!(unix(&[]), Address::UnixUnnamed);
+    }
+}

@@ -1,0 +1,21 @@
+//! Making descriptors that are non-blocking and close-on-exec from the start.
+//!
+//! `accept4` and `pipe2` leave no moment in which another thread's fork could inherit them, and
+//! `MSG_NOSIGNAL` keeps SIGPIPE away send by send.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::io::Result;
+use rustix::net::{SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with};
+use rustix::pipe::{PipeFlags, pipe_with};
+
+/// Sending to a closed peer is EPIPE and not a signal.
+pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+
+pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
+    acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)
+}
+
+pub(super) fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC)
+}

@@ -1,0 +1,33 @@
+//! System calls of POSIX systems.
+
+mod address;
+pub(crate) mod clock;
+pub(crate) mod descriptor;
+pub mod pipe;
+pub mod socket;
+
+// What makes descriptors: in one call where the system can, in several where it cannot.
+#[cfg(not(target_vendor = "apple"))]
+#[path = "create_with_flags.rs"]
+mod create;
+#[cfg(target_vendor = "apple")]
+#[path = "create_then_flags.rs"]
+mod create;
+
+#[cfg(not(target_vendor = "apple"))]
+#[path = "wait_nanos.rs"]
+mod wait;
+#[cfg(target_vendor = "apple")]
+#[path = "wait_millis.rs"]
+mod wait;
+
+/// Whether Unix sockets may have a name that is no path: one that begins with NUL.
+const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
+
+/// The clock of Python's `time.monotonic()`: `mach_absolute_time` on macOS, which is this one by
+/// its other name (`clock_gettime(3)`), and `CLOCK_MONOTONIC` elsewhere.
+#[cfg(target_vendor = "apple")]
+const MONOTONIC_CLOCK: libc::clockid_t = libc::CLOCK_UPTIME_RAW;
+/// The clock of Python's `time.monotonic()`.
+#[cfg(not(target_vendor = "apple"))]
+const MONOTONIC_CLOCK: libc::clockid_t = libc::CLOCK_MONOTONIC;

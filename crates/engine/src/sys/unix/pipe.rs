@@ -1,0 +1,75 @@
+//! Pipes, and reading and writing of descriptors that are no sockets.
+//!
+//! Each function is one system call and retries nothing: EAGAIN is `ErrorKind::WouldBlock`, EINTR
+//! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; a process
+//! that writes to them must ignore SIGPIPE, as Python does.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use super::create;
+use super::socket::MAX_SLICES;
+
+/// A new pipe, its reading and its writing end, both non-blocking and close-on-exec.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(create::pipe()?)
+}
+
+/// read(2): how many bytes came; 0 is the end of the file.
+#[inline]
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::io::read(fd, buffer)?)
+}
+
+/// read(2) into memory that nobody has written to yet; the first bytes, as many as the result
+/// says, are initialised then.
+#[inline]
+pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    let (filled, _) = rustix::io::read(fd, buffer)?;
+    Ok(filled.len())
+}
+
+/// write(2): how many bytes went.
+#[inline]
+pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    Ok(rustix::io::write(fd, data)?)
+}
+
+/// writev(2) of the first [`MAX_SLICES`] slices: how many bytes went.
+#[inline]
+pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    Ok(rustix::io::writev(fd, &slices[..slices.len().min(MAX_SLICES)])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    #[test]
+    fn both_ways_of_reading_and_writing() -> io::Result<()> {
+        let (reader, writer) = pipe()?;
+        let mut buffer = [0; 8];
+        let empty = read(reader.as_fd(), &mut buffer).expect_err("the pipe is empty");
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(write(writer.as_fd(), b"ab")?, 2);
+        assert_eq!(write_vectored(writer.as_fd(), &[IoSlice::new(b"cd"), IoSlice::new(b"e")])?, 3);
+        assert_eq!(read(reader.as_fd(), &mut buffer[..3])?, 3);
+        assert_eq!(&buffer[..3], b"abc");
+        let mut rest = [MaybeUninit::uninit(); 8];
+        assert_eq!(read_uninit(reader.as_fd(), &mut rest)?, 2);
+        drop(writer);
+        assert_eq!(read(reader.as_fd(), &mut buffer)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn more_slices_than_the_kernel_takes() -> io::Result<()> {
+        let (_reader, writer) = pipe()?;
+        let slices = vec![IoSlice::new(b"x"); MAX_SLICES + 1];
+        assert_eq!(write_vectored(writer.as_fd(), &slices)?, MAX_SLICES);
+        Ok(())
+    }
+}

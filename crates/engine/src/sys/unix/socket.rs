@@ -1,0 +1,181 @@
+//! Sockets: the calls that transports make.
+//!
+//! Each function is one system call on a non-blocking socket and retries nothing: EAGAIN is
+//! `ErrorKind::WouldBlock`, EINTR `ErrorKind::Interrupted`. No data is copied, and no function
+//! raises SIGPIPE.
+
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::net::{
+    RecvFlags, SendAncillaryBuffer, Shutdown, getpeername, getsockname, sendmsg, shutdown, sockopt,
+};
+
+use super::address::from_kernel;
+use super::create;
+use crate::Address;
+
+/// How many slices one call takes: `IOV_MAX` of all the systems here (`UIO_MAXIOV` on Linux).
+pub const MAX_SLICES: usize = 1024;
+
+/// accept(2): a connection, non-blocking and close-on-exec, and the address of its peer.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    let (connection, peer) = create::accept(listener)?;
+    Ok((connection, peer.map_or(Address::UnixUnnamed, |peer| from_kernel(&peer))))
+}
+
+/// recv(2): how many bytes came; 0 is the end of the stream.
+#[inline]
+pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    Ok(rustix::net::recv(fd, buffer, RecvFlags::empty())?.1)
+}
+
+/// recv(2) into memory that nobody has written to yet; the first bytes, as many as the result
+/// says, are initialised then.
+#[inline]
+pub fn recv_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    Ok(rustix::net::recv(fd, buffer, RecvFlags::empty())?.1)
+}
+
+/// send(2): how many bytes the kernel took.
+#[inline]
+pub fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(fd, data, create::SEND_FLAGS)?)
+}
+
+/// sendmsg(2) of the first [`MAX_SLICES`] slices: how many bytes the kernel took.
+#[inline]
+pub fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    let slices = &slices[..slices.len().min(MAX_SLICES)];
+    let mut no_control = SendAncillaryBuffer::default();
+    Ok(sendmsg(fd, slices, &mut no_control, create::SEND_FLAGS)?)
+}
+
+/// shutdown(2) of the sending side: the peer reads the end of the stream after what was sent.
+pub fn shutdown_write(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(shutdown(fd, Shutdown::Write)?)
+}
+
+/// getsockname(2).
+pub fn local_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    Ok(from_kernel(&getsockname(fd)?))
+}
+
+/// getpeername(2). ENOTCONN when there is no peer.
+pub fn peer_address(fd: BorrowedFd<'_>) -> io::Result<Address> {
+    Ok(getpeername(fd)?.map_or(Address::UnixUnnamed, |peer| from_kernel(&peer)))
+}
+
+/// Sets `TCP_NODELAY`: small sends leave at once.
+pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(sockopt::set_tcp_nodelay(fd, true)?)
+}
+
+/// Sets `SO_KEEPALIVE`.
+pub fn set_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(sockopt::set_socket_keepalive(fd, true)?)
+}
+
+/// Takes `SO_ERROR`: what became of a non-blocking connect, `None` when it went well. Reading
+/// clears it.
+pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
+    Ok(sockopt::socket_error(fd)?.err().map(io::Error::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    use rustix::io::{FdFlags, fcntl_getfd};
+
+    use super::*;
+
+    fn unix_pair() -> io::Result<(UnixStream, UnixStream)> {
+        let (left, right) = UnixStream::pair()?;
+        left.set_nonblocking(true)?;
+        right.set_nonblocking(true)?;
+        Ok((left, right))
+    }
+
+    #[test]
+    fn accepted_connections() -> io::Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        listener.set_nonblocking(true)?;
+        let nobody = accept(listener.as_fd()).expect_err("nobody has connected");
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        rustix::event::poll(
+            &mut [rustix::event::PollFd::new(&listener, rustix::event::PollFlags::IN)],
+            None,
+        )?;
+        let (server, peer) = accept(listener.as_fd())?;
+        assert_eq!(peer, Address::from(client.local_addr()?));
+        assert_eq!(peer_address(server.as_fd())?, peer);
+        assert_eq!(local_address(server.as_fd())?, Address::from(listener.local_addr()?));
+        assert!(fcntl_getfd(&server)?.contains(FdFlags::CLOEXEC));
+        let nothing = recv(server.as_fd(), &mut [0]).expect_err("nothing was sent");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        set_nodelay(server.as_fd())?;
+        assert!(sockopt::tcp_nodelay(&server)?);
+        set_keepalive(server.as_fd())?;
+        assert!(sockopt::socket_keepalive(&server)?);
+        assert!(take_error(server.as_fd())?.is_none());
+        Ok(())
+    }
+
+    #[test]
+    fn both_ways_of_sending_and_receiving() -> io::Result<()> {
+        let (left, right) = unix_pair()?;
+        assert_eq!(send(left.as_fd(), b"ab")?, 2);
+        assert_eq!(send_vectored(left.as_fd(), &[IoSlice::new(b"cd"), IoSlice::new(b"e")])?, 3);
+        let mut buffer = [0; 8];
+        assert_eq!(recv(right.as_fd(), &mut buffer[..3])?, 3);
+        assert_eq!(&buffer[..3], b"abc");
+        let mut rest = [MaybeUninit::uninit(); 8];
+        assert_eq!(recv_uninit(right.as_fd(), &mut rest)?, 2);
+        shutdown_write(left.as_fd())?;
+        assert_eq!(recv(right.as_fd(), &mut buffer)?, 0);
+        let slices = vec![IoSlice::new(b"x"); MAX_SLICES + 1];
+        assert_eq!(send_vectored(right.as_fd(), &slices)?, MAX_SLICES);
+        Ok(())
+    }
+
+    #[test]
+    fn a_closed_peer_is_an_error_and_not_a_signal() -> io::Result<()> {
+        let (left, right) = unix_pair()?;
+        drop(right);
+        // Rust's runtime ignores SIGPIPE; whoever embeds this may not.
+        let flags = create::SEND_FLAGS;
+        assert_eq!(flags.is_empty(), cfg!(target_vendor = "apple"));
+        let error = send(left.as_fd(), b"x").expect_err("the peer is gone");
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        Ok(())
+    }
+
+    #[test]
+    fn errors_of_connecting_are_taken_once() -> io::Result<()> {
+        let gone = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
+        let client = rustix::net::socket(
+            rustix::net::AddressFamily::INET,
+            rustix::net::SocketType::STREAM,
+            None,
+        )?;
+        rustix::io::ioctl_fionbio(&client, true)?;
+        match rustix::net::connect(&client, &gone) {
+            Err(rustix::io::Errno::INPROGRESS) => {
+                rustix::event::poll(
+                    &mut [rustix::event::PollFd::new(&client, rustix::event::PollFlags::OUT)],
+                    None,
+                )?;
+                let error = take_error(client.as_fd())?.expect("nobody listens");
+                assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+                assert!(take_error(client.as_fd())?.is_none());
+            }
+            result => assert_eq!(result, Err(rustix::io::Errno::CONNREFUSED)),
+        }
+        Ok(())
+    }
+}

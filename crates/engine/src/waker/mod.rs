@@ -1,0 +1,15 @@
+//! What ends a wait from another thread: a file descriptor that the selector watches.
+//!
+//! Contract of every kind: `wake` makes the descriptor readable, is cheap, never blocks and never
+//! fails; any number of wake-ups before one `drain` count as one; `drain` makes it unreadable.
+//! Neither takes a lock or allocates, so that a signal handler may call `wake`.
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod eventfd;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub use eventfd::Waker;
+
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+mod pipe;
+#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+pub use pipe::Waker;

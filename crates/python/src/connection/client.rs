@@ -1,0 +1,418 @@
+//! `create_connection`: resolve, try the addresses (one after the other, or by happy eyeballs), open.
+
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyTuple};
+
+use super::{Optional, check_not_tls, check_stream, check_tls, open_transport, pair};
+use crate::cell::LoopCell;
+use crate::core::Core;
+use crate::coroutine::{Coroutine, Flow};
+use crate::dns;
+use crate::error;
+use crate::ffi::Ref;
+use crate::imports::imports;
+use crate::report;
+
+/// The arguments of `create_connection`.
+pub(crate) struct Client {
+    pub(crate) protocol_factory: Ref,
+    pub(crate) host: Optional,
+    pub(crate) port: Optional,
+    pub(crate) ssl: Optional,
+    pub(crate) family: Ref,
+    pub(crate) proto: Ref,
+    pub(crate) flags: Ref,
+    pub(crate) sock: Optional,
+    pub(crate) local_addr: Optional,
+    pub(crate) server_hostname: Optional,
+    pub(crate) ssl_handshake_timeout: Optional,
+    pub(crate) ssl_shutdown_timeout: Optional,
+    pub(crate) happy_eyeballs_delay: Optional,
+    pub(crate) interleave: Optional,
+    pub(crate) all_errors: bool,
+}
+
+impl Client {
+    /// The errors in the arguments that asyncio finds before it does anything.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let tls = match &self.ssl {
+            Some(ssl) => ssl.bind(py).is_truthy()?,
+            None => false,
+        };
+        if self.server_hostname.is_some() && !tls {
+            return Err(PyValueError::new_err("server_hostname is only meaningful with ssl"));
+        }
+        if tls && self.server_hostname.is_none() {
+            let has_host = match &self.host {
+                Some(host) => host.bind(py).is_truthy()?,
+                None => false,
+            };
+            if !has_host {
+                let message = "You must set server_hostname when using ssl without a host";
+                return Err(PyValueError::new_err(message));
+            }
+        }
+        check_tls(
+            py,
+            &self.ssl,
+            [
+                ("ssl_handshake_timeout", &self.ssl_handshake_timeout),
+                ("ssl_shutdown_timeout", &self.ssl_shutdown_timeout),
+            ],
+        )?;
+        if let Some(socket) = &self.sock {
+            check_not_tls(py, socket)?;
+        }
+        Ok(())
+    }
+
+    fn hints(&self, py: Python<'_>) -> PyResult<Ref<PyDict>> {
+        let hints = PyDict::new(py);
+        hints.set_item("family", self.family.bind(py))?;
+        hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?)?;
+        hints.set_item("proto", self.proto.bind(py))?;
+        hints.set_item("flags", self.flags.bind(py))?;
+        Ok(hints.into())
+    }
+
+    /// A connected socket.
+    async fn socket(&self, flow: &Flow, core: &Ref<Core>) -> PyResult<Ref> {
+        if self.host.is_none() && self.port.is_none() {
+            return Python::attach(|py| {
+                let Some(socket) = &self.sock else {
+                    let message = "host and port was not specified and no sock specified";
+                    return Err(PyValueError::new_err(message));
+                };
+                check_stream(socket.bind(py))?;
+                Ok(socket.clone_ref(py))
+            });
+        }
+        if self.sock.is_some() {
+            let message = "host/port and sock can not be specified at the same time";
+            return Err(PyValueError::new_err(message));
+        }
+        let (address, hints) = Python::attach(|py| {
+            let object = |value: &Optional| {
+                value
+                    .as_ref()
+                    .map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
+            };
+            let address = PyTuple::new(py, [object(&self.host), object(&self.port)])?;
+            Ok::<_, PyErr>((Ref::from(address.into_any()), self.hints(py)?))
+        })?;
+        let infos = dns::resolve(flow, core, &address, &hints).await?;
+        Python::attach(|py| dns::check_found(infos.bind(py)))?;
+        let local = match &self.local_addr {
+            None => None,
+            Some(local) => {
+                let found = dns::resolve(flow, core, local, &hints).await?;
+                Python::attach(|py| dns::check_found(found.bind(py)))?;
+                Some(found)
+            }
+        };
+        let infos = Python::attach(|py| self.order(py, &infos))?;
+        self.try_addresses(flow, core, infos, local).await
+    }
+
+    /// The addresses in the order in which they are to be tried.
+    fn order(&self, py: Python<'_>, infos: &Ref) -> PyResult<Vec<Ref>> {
+        let infos: Vec<Bound<'_, PyAny>> = infos.bind(py).try_iter()?.collect::<PyResult<_>>()?;
+        let first_count: usize = match &self.interleave {
+            Some(count) if count.bind(py).is_truthy()? => count.bind(py).extract()?,
+            None if self.happy_eyeballs_delay.is_some() => 1,
+            _ => 0,
+        };
+        let ordered = if first_count == 0 { infos } else { interleave(infos, first_count)? };
+        Ok(ordered.into_iter().map(Ref::from).collect())
+    }
+
+    async fn try_addresses(
+        &self,
+        flow: &Flow,
+        core: &Ref<Core>,
+        infos: Vec<Ref>,
+        local: Option<Ref>,
+    ) -> PyResult<Ref> {
+        let errors = Python::attach(|py| Ref::from(PyList::empty(py)));
+        let attempts: Vec<Attempt> = Python::attach(|py| {
+            infos
+                .into_iter()
+                .map(|info| Attempt {
+                    core: core.clone_ref(py),
+                    info,
+                    local: local.as_ref().map(|local| local.clone_ref(py)),
+                    errors: errors.clone_ref(py),
+                })
+                .collect()
+        });
+        if let Some(delay) = &self.happy_eyeballs_delay {
+            let race = Python::attach(|py| race(core, attempts, delay.bind(py)))?;
+            let outcome = flow.wait(&race).await?;
+            let winner = Python::attach(|py| {
+                outcome
+                    .bind(py)
+                    .get_item(0)
+                    .map(|winner| (!winner.is_none()).then(|| winner.into()))
+            })?;
+            return match winner {
+                Some(winner) => Ok(winner),
+                None => Err(Python::attach(|py| self.failure(errors.bind(py)))),
+            };
+        }
+        for attempt in attempts {
+            match attempt.connect(flow).await {
+                Ok(socket) => return Ok(socket),
+                Err(error) => {
+                    if !Python::attach(|py| error.is_instance_of::<PyOSError>(py)) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Err(Python::attach(|py| self.failure(errors.bind(py))))
+    }
+
+    /// The exception for attempts that all failed.
+    fn failure(&self, errors: &Bound<'_, PyList>) -> PyErr {
+        combine(errors, self.all_errors).unwrap_or_else(|error| error)
+    }
+}
+
+fn combine(errors: &Bound<'_, PyList>, all_errors: bool) -> PyResult<PyErr> {
+    let py = errors.py();
+    if all_errors {
+        let group = py.import("builtins")?.getattr("ExceptionGroup")?;
+        let group = group.call1(("create_connection failed", errors))?;
+        return Ok(PyErr::from_value(group));
+    }
+    if errors.is_empty() {
+        return Ok(PyOSError::new_err("create_connection failed"));
+    }
+    let texts: Vec<String> =
+        errors.iter().map(|error| Ok(error.str()?.to_string())).collect::<PyResult<_>>()?;
+    if texts.iter().all(|text| *text == texts[0]) {
+        return Ok(PyErr::from_value(errors.get_item(0)?));
+    }
+    Ok(PyOSError::new_err(format!("Multiple exceptions: {}", texts.join(", "))))
+}
+
+/// Address families take turns, after `first_count` addresses of the first one (RFC 8305, section 4).
+fn interleave<'py>(
+    infos: Vec<Bound<'py, PyAny>>,
+    first_count: usize,
+) -> PyResult<Vec<Bound<'py, PyAny>>> {
+    let mut families: Vec<(i32, std::collections::VecDeque<Bound<'py, PyAny>>)> = Vec::new();
+    for info in infos {
+        let family: i32 = info.get_item(0)?.extract()?;
+        match families.iter_mut().find(|(known, _)| *known == family) {
+            Some((_, members)) => members.push_back(info),
+            None => families.push((family, [info].into())),
+        }
+    }
+    let mut ordered = Vec::new();
+    if let Some((_, first)) = families.first_mut() {
+        for _ in 1..first_count {
+            ordered.extend(first.pop_front());
+        }
+    }
+    while families.iter().any(|(_, members)| !members.is_empty()) {
+        ordered.extend(families.iter_mut().filter_map(|(_, members)| members.pop_front()));
+    }
+    Ok(ordered)
+}
+
+/// One address to connect to.
+struct Attempt {
+    core: Ref<Core>,
+    /// What `getaddrinfo` said of it.
+    info: Ref,
+    /// What `getaddrinfo` said of the local address, if one is asked for.
+    local: Option<Ref>,
+    /// Where the errors of all attempts are collected.
+    errors: Ref<PyList>,
+}
+
+impl Attempt {
+    /// A connected socket; an error is noted, and the socket closed.
+    async fn connect(&self, flow: &Flow) -> PyResult<Ref> {
+        let socket = Python::attach(|py| self.create(py).map_err(|error| self.note(py, error)))?;
+        let connected = match Python::attach(|py| self.prepare(py, &socket)) {
+            Ok(connecting) => flow.wait(&connecting).await.map(drop),
+            Err(error) => Err(error),
+        };
+        match connected {
+            Ok(()) => Ok(socket),
+            Err(error) => Err(Python::attach(|py| {
+                // The error of the attempt is the one that counts.
+                let _ = socket.bind(py).call_method0(intern!(py, "close"));
+                self.note(py, error)
+            })),
+        }
+    }
+
+    fn note(&self, py: Python<'_>, error: PyErr) -> PyErr {
+        if !error.is_instance_of::<PyOSError>(py) {
+            return error;
+        }
+        match self.errors.bind(py).append(error::exception(py, &error)) {
+            Ok(()) => error,
+            Err(other) => other,
+        }
+    }
+
+    fn create(&self, py: Python<'_>) -> PyResult<Ref> {
+        let info = self.info.bind(py);
+        let class = imports(py).socket.bind(py).getattr(intern!(py, "socket"))?;
+        let keywords = PyDict::new(py);
+        for (index, name) in ["family", "type", "proto"].into_iter().enumerate() {
+            keywords.set_item(name, info.get_item(index)?)?;
+        }
+        class.call((), Some(&keywords)).map(Ref::from)
+    }
+
+    /// Binds the socket if need be; the awaitable that connects it.
+    fn prepare(&self, py: Python<'_>, socket: &Ref) -> PyResult<Ref> {
+        let socket = socket.bind(py);
+        socket.call_method1(intern!(py, "setblocking"), (false,))?;
+        if let Some(local) = &self.local {
+            self.bind_local(socket, local.bind(py))?;
+        }
+        let address = self.info.bind(py).get_item(4)?;
+        // By the method, as asyncio does: a user may have replaced it.
+        let event_loop = self.core.bind(py);
+        event_loop.call_method1(intern!(py, "sock_connect"), (socket, address)).map(Ref::from)
+    }
+
+    fn bind_local(&self, socket: &Bound<'_, PyAny>, local: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = socket.py();
+        let family = self.info.bind(py).get_item(0)?;
+        let mut failed: Option<PyErr> = None;
+        for info in local.try_iter()? {
+            let info = info?;
+            if !info.get_item(0)?.eq(&family)? {
+                continue;
+            }
+            let address = info.get_item(4)?;
+            let Err(error) = socket.call_method1(intern!(py, "bind"), (&address,)) else {
+                return Ok(());
+            };
+            if !error.is_instance_of::<PyOSError>(py) {
+                return Err(error);
+            }
+            if let Some(before) = failed.replace(bind_error(py, &address, &error)?) {
+                self.note(py, before);
+            }
+        }
+        Err(match failed {
+            Some(error) => error,
+            None => PyOSError::new_err(format!(
+                "no matching local address with family={} found",
+                family.repr()?
+            )),
+        })
+    }
+}
+
+/// The error of bind(2) with the address in its text.
+pub(super) fn bind_error(
+    py: Python<'_>,
+    address: &Bound<'_, PyAny>,
+    error: &PyErr,
+) -> PyResult<PyErr> {
+    let value = error.value(py);
+    let text = if py.version_info() >= (3, 13) {
+        value.str()?.into_any()
+    } else {
+        value.getattr("strerror")?
+    };
+    let message = format!(
+        "error while attempting to bind on address {}: {}",
+        address.repr()?,
+        text.str()?.to_string().to_lowercase()
+    );
+    Ok(PyOSError::new_err((value.getattr("errno")?.unbind(), message)))
+}
+
+/// A race of the attempts, each started `delay` seconds after the one before or when that has failed.
+fn race(core: &Ref<Core>, attempts: Vec<Attempt>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    let py = delay.py();
+    let starters = PyList::empty(py);
+    for attempt in attempts {
+        let starter = Starter { attempt: LoopCell::new(Some(attempt)) };
+        starters.append(Bound::new(py, starter)?)?;
+    }
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "loop"), core.bind(py))?;
+    py.import("asyncio.staggered")?
+        .getattr("staggered_race")?
+        .call((starters, delay), Some(&keywords))
+        .map(Ref::from)
+}
+
+/// An attempt in the form that `staggered_race` takes: a callable that returns a coroutine.
+#[pyclass(frozen, module = "oxloop._native")]
+struct Starter {
+    attempt: LoopCell<Option<Attempt>>,
+}
+
+#[pymethods]
+impl Starter {
+    fn __call__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let attempt = self.attempt.take();
+        let Some(attempt) = attempt else {
+            return Err(PyOSError::new_err("the attempt was made already"));
+        };
+        Coroutine::spawn(py, "_connect_sock", |flow| async move { attempt.connect(&flow).await })
+    }
+}
+
+/// `loop.create_connection(...)`.
+pub(crate) fn connect<'py>(
+    event_loop: &Bound<'py, Core>,
+    client: Client,
+) -> PyResult<Bound<'py, PyAny>> {
+    let core: Ref<Core> = event_loop.into();
+    Coroutine::spawn(event_loop.py(), "create_connection", |flow| async move {
+        Python::attach(|py| client.check(py))?;
+        let socket = client.socket(&flow, &core).await?;
+        let (transport, protocol) =
+            open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
+        Python::attach(|py| {
+            if !core.get().debug() {
+                return Ok(());
+            }
+            let text = |value: &Optional| {
+                value.as_ref().map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
+            };
+            let (host, port) = (text(&client.host), text(&client.port));
+            let transport = transport.bind(py).repr()?;
+            report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
+        })?;
+        pair(&transport, &protocol)
+    })
+}
+
+/// `loop.connect_accepted_socket(...)`.
+pub(crate) fn accepted<'py>(
+    event_loop: &Bound<'py, Core>,
+    protocol_factory: Ref,
+    socket: Ref,
+    ssl: Optional,
+    timeouts: [Optional; 2],
+) -> PyResult<Bound<'py, PyAny>> {
+    let core: Ref<Core> = event_loop.into();
+    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| async move {
+        Python::attach(|py| {
+            check_stream(socket.bind(py))?;
+            let [handshake, shutdown] = &timeouts;
+            let named = [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
+            check_tls(py, &ssl, named)?;
+            check_not_tls(py, &socket)
+        })?;
+        let (transport, protocol) =
+            open_transport(&flow, &core, &protocol_factory, &socket).await?;
+        pair(&transport, &protocol)
+    })
+}

@@ -1,0 +1,94 @@
+//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`.
+
+mod client;
+mod listen;
+
+pub(crate) use client::{Client, accepted, connect};
+pub(crate) use listen::{Listening, create_server};
+
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::core::Core;
+use crate::coroutine::Flow;
+use crate::ffi::Ref;
+use crate::imports::imports;
+use crate::transports::socket::Socket;
+use crate::transports::stream::{Opening, StreamTransport};
+
+/// A keyword of the user's: `None` is the same as not given.
+pub(crate) type Optional = Option<Ref>;
+
+/// `ValueError` for a timeout of TLS without TLS; `NotImplementedError` for TLS, which this release lacks.
+fn check_tls(py: Python<'_>, ssl: &Optional, timeouts: [(&str, &Optional); 2]) -> PyResult<()> {
+    let wanted = match ssl {
+        Some(ssl) => ssl.bind(py).is_truthy()?,
+        None => false,
+    };
+    if wanted {
+        return Err(PyNotImplementedError::new_err("oxloop: TLS is not available in this release"));
+    }
+    for (name, value) in timeouts {
+        if value.is_some() {
+            return Err(PyValueError::new_err(format!("{name} is only meaningful with ssl")));
+        }
+    }
+    Ok(())
+}
+
+/// `TypeError` for a TLS socket.
+fn check_not_tls(py: Python<'_>, socket: &Ref) -> PyResult<()> {
+    imports(py)
+        .base_events
+        .bind(py)
+        .call_method1(intern!(py, "_check_ssl_socket"), (socket.bind(py),))
+        .map(drop)
+}
+
+/// `ValueError` for anything but a stream socket.
+fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
+    let kind: i32 = socket.getattr(intern!(socket.py(), "type"))?.extract()?;
+    if kind == libc::SOCK_STREAM {
+        return Ok(());
+    }
+    Err(PyValueError::new_err(format!("A Stream Socket was expected, got {}", socket.repr()?)))
+}
+
+/// The transport and the protocol of a connected socket, once `connection_made` has been called.
+async fn open_transport(
+    flow: &Flow,
+    core: &Ref<Core>,
+    protocol_factory: &Ref,
+    socket: &Ref,
+) -> PyResult<(Ref, Ref)> {
+    let (transport, protocol, waiter) = Python::attach(|py| {
+        let core = core.bind(py);
+        let socket = socket.bind(py);
+        socket.call_method1(intern!(py, "setblocking"), (false,))?;
+        let protocol = protocol_factory.bind(py).call0()?;
+        let waiter = Core::future(core)?;
+        let opening = Opening {
+            socket: Socket::object(socket)?,
+            protocol: &protocol,
+            peer: None,
+            waiter: Some(&waiter),
+            server: None,
+        };
+        let transport = StreamTransport::open(core, opening)?.into_any();
+        Ok::<_, PyErr>((Ref::from(transport), Ref::from(protocol), Ref::from(waiter)))
+    })?;
+    if let Err(error) = flow.wait(&waiter).await {
+        Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
+        return Err(error);
+    }
+    Ok((transport, protocol))
+}
+
+/// `(transport, protocol)`.
+fn pair(transport: &Ref, protocol: &Ref) -> PyResult<Ref> {
+    Python::attach(|py| {
+        let pair = pyo3::types::PyTuple::new(py, [transport.bind(py), protocol.bind(py)])?;
+        Ok(pair.into_any().into())
+    })
+}

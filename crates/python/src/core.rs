@@ -1,0 +1,639 @@
+//! The core of a loop: the engine, the descriptors it watches, and what every part of the loop shares.
+//!
+//! `Core` is the native base class of the loops, so a reference to it is at once the way to the engine and
+//! the Python object that the user knows. Transports, servers and flows see this module and never the
+//! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
+
+use std::collections::HashMap;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use oxloop_engine::{Engine, Inbox, Interest, Slots, Timestamp, Token, Waker};
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::{PyDict, PyInt, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+
+use crate::cell::{LoopCell, Made};
+use crate::error::os_error;
+use crate::ffi::{self, Ref};
+use crate::handle::Handle;
+use crate::imports::imports;
+use crate::poller::{self, Change, Poller};
+use crate::signals::Signals;
+
+/// What a turn of the loop runs: the engine's payload.
+pub(crate) enum Entry {
+    /// A callback of the user's.
+    Handle(Ref<Handle>),
+    /// A step of an asyncio task, for which nobody can see a handle: so there is none.
+    TaskStep { callback: Ref, argument: Option<Ref>, context: Ref },
+    /// Something native: `run(object)`. Its errors have been dealt with, but for those that leave the loop.
+    Native { object: Ref, run: Run },
+}
+
+/// What a native entry calls, with the object that it was left with.
+pub(crate) type Run = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<()>;
+
+impl Entry {
+    #[inline]
+    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
+            Self::TaskStep { callback, argument, context } => Self::TaskStep {
+                callback: callback.clone_ref(py),
+                argument: argument.as_ref().map(|argument| argument.clone_ref(py)),
+                context: context.clone_ref(py),
+            },
+            Self::Native { object, run } => {
+                Self::Native { object: object.clone_ref(py), run: *run }
+            }
+        }
+    }
+
+    fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Handle(handle) => visit.call(&**handle),
+            Self::TaskStep { callback, argument, context } => {
+                visit.call(&**callback)?;
+                visit.call(&**context)?;
+                argument.as_ref().map_or(Ok(()), |argument| visit.call(&**argument))
+            }
+            Self::Native { object, .. } => visit.call(&**object),
+        }
+    }
+}
+
+/// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
+pub(crate) struct Watch {
+    fd: RawFd,
+    /// The file object by which the user named the descriptor, if it was none of ours and no number.
+    file: Option<Ref>,
+    pub(crate) reader: Option<Entry>,
+    pub(crate) writer: Option<Entry>,
+}
+
+impl Watch {
+    fn interest(&self) -> Interest {
+        let mut interest = Interest::NONE;
+        if self.reader.is_some() {
+            interest = interest.with(Interest::READABLE);
+        }
+        if self.writer.is_some() {
+            interest = interest.with(Interest::WRITABLE);
+        }
+        interest
+    }
+
+    fn slot(&mut self, direction: Interest) -> &mut Option<Entry> {
+        if direction.is_readable() { &mut self.reader } else { &mut self.writer }
+    }
+}
+
+/// The watched descriptors: by token for the selector's events, by number for the user's calls.
+#[derive(Default)]
+pub(crate) struct Watches {
+    slots: Slots<Watch>,
+    /// Indexed by descriptor.
+    tokens: Vec<Option<Token>>,
+    /// How many of them are the loop's own (the waker, the signals): with no other there is nothing to poll.
+    pub(crate) internal: usize,
+}
+
+impl Watches {
+    fn token(&self, fd: RawFd) -> Option<Token> {
+        usize::try_from(fd).ok().and_then(|index| self.tokens.get(index).copied().flatten())
+    }
+
+    fn set_token(&mut self, fd: RawFd, token: Option<Token>) {
+        if let Ok(index) = usize::try_from(fd) {
+            if index >= self.tokens.len() {
+                self.tokens.resize(index + 1, None);
+            }
+            self.tokens[index] = token;
+        }
+    }
+
+    pub(crate) fn get(&self, token: Token) -> Option<&Watch> {
+        self.slots.get(token)
+    }
+
+    pub(crate) fn by_fd(&self, fd: RawFd) -> Option<&Watch> {
+        self.slots.get(self.token(fd)?)
+    }
+
+    /// Whether somebody other than the loop itself watches a descriptor.
+    pub(crate) fn any_external(&self) -> bool {
+        self.slots.len() > self.internal
+    }
+}
+
+/// The native base of every loop; not to be used by itself.
+#[pyclass(frozen, subclass, module = "oxloop._native", name = "_Core")]
+pub(crate) struct Core {
+    made: Made,
+    pub(crate) engine: LoopCell<Engine<Entry>>,
+    pub(crate) poller: LoopCell<Poller>,
+    pub(crate) watches: LoopCell<Watches>,
+    /// Where other threads leave callbacks; `None` once the loop is closed, which closes its descriptor.
+    inbox: LoopCell<Option<Arc<Inbox<Entry>>>>,
+    pub(crate) signals: LoopCell<Signals>,
+    /// The selector object that the user passed, to be closed with the loop.
+    pub(crate) selector: LoopCell<Option<Ref>>,
+    /// Where reads of all transports land before they are copied out; `None` while one is in use.
+    pub(crate) read_buffer: LoopCell<Option<Box<[u8]>>>,
+    pub(crate) exception_handler: LoopCell<Option<Ref>>,
+    pub(crate) task_factory: LoopCell<Option<Ref>>,
+    pub(crate) executor: LoopCell<Option<Ref>>,
+    /// The transport that owns each descriptor, weakly: `add_reader` and `sock_*` refuse those.
+    owners: LoopCell<HashMap<RawFd, Py<PyWeakrefReference>>>,
+    /// A `weakref.WeakSet` of the asynchronous generators that were started on this loop.
+    pub(crate) asyncgens: LoopCell<Option<Ref>>,
+    /// The interpreter's depth of coroutine origin tracking from before debug mode changed it.
+    pub(crate) origin_depth: LoopCell<Option<Ref>>,
+    pub(crate) asyncgens_shutdown: AtomicBool,
+    pub(crate) executor_shutdown: AtomicBool,
+    pub(crate) debug: AtomicBool,
+    pub(crate) closed: AtomicBool,
+    pub(crate) stopping: AtomicBool,
+    /// The identifier of the thread that runs the loop, 0 while none does.
+    pub(crate) thread: AtomicU64,
+    /// Whether `time` was overridden by a subclass or replaced on the instance: then the loop asks it.
+    pub(crate) own_clock: AtomicBool,
+    /// Whether `call_soon` was overridden by a subclass or replaced on the instance, whose code sees handles.
+    pub(crate) own_call_soon: AtomicBool,
+    /// Seconds after which debug mode reports a callback as slow.
+    pub(crate) slow_callback_duration: LoopCell<f64>,
+}
+
+/// The size of the shared read buffer, in bytes: what asyncio reads at most at a time.
+pub(crate) const READ_SIZE: usize = 256 * 1024;
+
+impl Core {
+    /// A core that can queue work but does not poll yet.
+    pub(crate) fn new() -> PyResult<Self> {
+        let waker = Waker::new().map_err(|error| os_error(&error))?;
+        Ok(Self {
+            made: Made::new(),
+            engine: LoopCell::new(Engine::new()),
+            poller: LoopCell::default(),
+            watches: LoopCell::default(),
+            inbox: LoopCell::new(Some(Arc::new(Inbox::new(waker)))),
+            signals: LoopCell::default(),
+            selector: LoopCell::default(),
+            read_buffer: LoopCell::default(),
+            exception_handler: LoopCell::default(),
+            task_factory: LoopCell::default(),
+            executor: LoopCell::default(),
+            owners: LoopCell::default(),
+            asyncgens: LoopCell::default(),
+            origin_depth: LoopCell::default(),
+            asyncgens_shutdown: AtomicBool::new(false),
+            executor_shutdown: AtomicBool::new(false),
+            debug: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            thread: AtomicU64::new(0),
+            own_clock: AtomicBool::new(false),
+            own_call_soon: AtomicBool::new(false),
+            slow_callback_duration: LoopCell::new(0.1),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn debug(&self) -> bool {
+        self.debug.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
+    }
+
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.thread.load(Relaxed) != 0
+    }
+
+    /// `RuntimeError` on a closed loop.
+    #[inline]
+    pub(crate) fn check_closed(&self) -> PyResult<()> {
+        if self.is_closed() {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        }
+        Ok(())
+    }
+
+    /// The time on the loop's clock.
+    #[inline]
+    pub(crate) fn now(slf: &Bound<'_, Self>) -> PyResult<Timestamp> {
+        if slf.get().own_clock.load(Relaxed) {
+            let seconds: f64 = slf.call_method0(intern!(slf.py(), "time"))?.extract()?;
+            return Ok(Timestamp::from_seconds(seconds));
+        }
+        Ok(Timestamp::now())
+    }
+
+    /// Queues `entry` behind what is queued already, other threads' callbacks included.
+    #[inline]
+    pub(crate) fn push(&self, entry: Entry) {
+        self.receive();
+        self.engine.borrow_mut().ready.push(entry);
+    }
+
+    /// Queues what other threads have left in the inbox.
+    #[inline]
+    pub(crate) fn receive(&self) {
+        if let Some(inbox) = &*self.inbox.borrow()
+            && inbox.is_pending()
+        {
+            inbox.drain_into(self.engine.borrow_mut().ready.queue_mut());
+        }
+    }
+
+    /// Queues `entry` from whatever thread, and wakes the loop. Gives it back once the loop is closed.
+    pub(crate) fn push_threadsafe(&self, entry: Entry) -> Result<(), Entry> {
+        match &*self.inbox.borrow() {
+            Some(inbox) => inbox.push(entry),
+            None => Err(entry),
+        }
+    }
+
+    /// The descriptor that wakes the loop.
+    pub(crate) fn waker_fd(&self) -> Option<RawFd> {
+        self.inbox.borrow().as_ref().map(|inbox| inbox.waker().as_raw_fd())
+    }
+
+    /// The waker's descriptor was readable.
+    pub(crate) fn drain_waker(&self) {
+        if let Some(inbox) = &*self.inbox.borrow() {
+            inbox.waker().drain();
+        }
+    }
+
+    /// Closes the inbox for good; what was in it is for the caller to drop.
+    pub(crate) fn close_inbox(&self) -> Vec<Entry> {
+        let inbox = self.inbox.take();
+        inbox.map(|inbox| inbox.close()).unwrap_or_default()
+    }
+
+    /// Runs `wait` with the timeout that may be slept for: none if something came in before.
+    fn sleep<R>(&self, timeout: Option<Duration>, wait: impl FnOnce(Option<Duration>) -> R) -> R {
+        let inbox = self.inbox.borrow().clone();
+        let Some(inbox) = inbox.filter(|_| timeout != Some(Duration::ZERO)) else {
+            return wait(timeout);
+        };
+        let timeout = if inbox.prepare_sleep() { timeout } else { Some(Duration::ZERO) };
+        let result = wait(timeout);
+        inbox.finish_sleep();
+        result
+    }
+
+    /// Queues `run(object)`.
+    #[inline]
+    pub(crate) fn push_native(&self, object: Ref, run: Run) {
+        self.push(Entry::Native { object, run });
+    }
+
+    pub(crate) fn cancel_timer(&self, token: Token) -> Option<Entry> {
+        self.engine.borrow_mut().timers.cancel(token)
+    }
+
+    pub(crate) fn is_timer(&self, token: Token) -> bool {
+        self.engine.borrow().timers.get(token).is_some()
+    }
+
+    /// Queues `run(object)` for the time `when`.
+    pub(crate) fn push_timer(&self, when: Timestamp, object: Ref, run: Run) -> Token {
+        self.engine.borrow_mut().timers.insert(when, Entry::Native { object, run })
+    }
+
+    /// Tells `entry` whenever `fd` is ready in `direction` (one of the two). Returns what was told before.
+    ///
+    /// # Errors
+    /// `OSError` from the selector: a closed descriptor, or one that it cannot watch. Then nothing changed.
+    pub(crate) fn watch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+        entry: Entry,
+    ) -> PyResult<Option<Entry>> {
+        let (token, change, is_new) = {
+            let mut watches = self.watches.borrow_mut();
+            if let Some(token) = watches.token(fd) {
+                let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
+                (token, Change::Modify(interest.with(direction)), false)
+            } else {
+                let token =
+                    watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
+                watches.set_token(fd, Some(token));
+                (token, Change::Register(direction), true)
+            }
+        };
+        if let Err(error) = self.apply(py, fd, token, change) {
+            if is_new {
+                let mut watches = self.watches.borrow_mut();
+                watches.slots.remove(token);
+                watches.set_token(fd, None);
+            }
+            return Err(error);
+        }
+        let mut watches = self.watches.borrow_mut();
+        let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
+        Ok(slot.and_then(|slot| slot.replace(entry)))
+    }
+
+    /// Stops telling about `fd` in `direction`. Returns what was told, `None` if nothing was.
+    pub(crate) fn unwatch(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+    ) -> PyResult<Option<Entry>> {
+        let (token, entry, change) = {
+            let mut watches = self.watches.borrow_mut();
+            let Some(token) = watches.token(fd) else { return Ok(None) };
+            let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
+            let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
+            let interest = watch.interest();
+            if interest.is_empty() {
+                let removed = watches.slots.remove(token);
+                watches.set_token(fd, None);
+                (token, (entry, removed), Change::Deregister)
+            } else {
+                (token, (entry, None), Change::Modify(interest))
+            }
+        };
+        self.apply(py, fd, token, change)?;
+        Ok(Some(entry.0))
+    }
+
+    /// Notes by which object the user named `fd`.
+    pub(crate) fn name_watched(&self, fd: RawFd, file: &Bound<'_, PyAny>) {
+        let before = {
+            let mut watches = self.watches.borrow_mut();
+            let token = watches.token(fd);
+            let watch = token.and_then(|token| watches.slots.get_mut(token));
+            let name = (!file.is_instance_of::<PyInt>()).then(|| file.into());
+            watch.and_then(|watch| std::mem::replace(&mut watch.file, name))
+        };
+        drop(before);
+    }
+
+    /// The descriptor that is watched under the name of `file`.
+    pub(crate) fn watched_as(&self, file: &Bound<'_, PyAny>) -> Option<RawFd> {
+        let watches = self.watches.borrow();
+        let mut all = watches.slots.iter();
+        all.find(|(_, watch)| {
+            watch.file.as_ref().is_some_and(|name| name.as_ptr() == file.as_ptr())
+        })
+        .map(|(_, watch)| watch.fd)
+    }
+
+    /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
+    pub(crate) fn unwatch_object(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+        object: *mut pyo3::ffi::PyObject,
+    ) -> PyResult<Option<Entry>> {
+        let ours = self.watches.borrow().by_fd(fd).is_some_and(|watch| {
+            let entry = if direction.is_readable() { &watch.reader } else { &watch.writer };
+            matches!(entry, Some(Entry::Native { object: told, .. }) if told.as_ptr() == object)
+        });
+        if ours { self.unwatch(py, fd, direction) } else { Ok(None) }
+    }
+
+    fn apply(&self, py: Python<'_>, fd: RawFd, token: Token, change: Change) -> PyResult<()> {
+        let selector = match &mut *self.poller.borrow_mut() {
+            Poller::Closed => return self.check_closed(),
+            Poller::Native(None) => return Err(poller::in_use()),
+            Poller::Native(Some(native)) => {
+                return native.apply(fd, token, change).map_err(|error| os_error(&error));
+            }
+            Poller::Python(selector) => selector.clone_ref(py),
+        };
+        poller::apply_python(selector.bind(py), fd, change)
+    }
+
+    /// Waits for at most `timeout` (`None`: without end), and queues what became ready.
+    pub(crate) fn poll(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<()> {
+        let taken = match &mut *self.poller.borrow_mut() {
+            Poller::Closed => return self.check_closed(),
+            Poller::Native(native) => Ok(native.take().ok_or_else(poller::in_use)?),
+            Poller::Python(selector) => Err(selector.clone_ref(py)),
+        };
+        let mut native = match taken {
+            Ok(native) => native,
+            Err(selector) => return self.poll_python(py, &selector, timeout),
+        };
+        let waited = self.sleep(timeout, |timeout| {
+            if timeout == Some(Duration::ZERO) {
+                // Nothing to wait for: not worth handing the interpreter to another thread.
+                native.selector.wait(&mut native.events, timeout)
+            } else {
+                py.detach(|| native.selector.wait(&mut native.events, timeout))
+            }
+        });
+        if waited.is_ok() {
+            self.receive();
+            let watches = self.watches.borrow();
+            let mut engine = self.engine.borrow_mut();
+            for event in &native.events {
+                if let Some(watch) = watches.get(event.token) {
+                    queue_ready(py, &mut engine, watch, event.readiness);
+                }
+            }
+        }
+        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
+            *place = Some(native);
+        }
+        match waited {
+            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(os_error(&error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll_python(
+        &self,
+        py: Python<'_>,
+        selector: &Ref,
+        timeout: Option<Duration>,
+    ) -> PyResult<()> {
+        let ready =
+            self.sleep(timeout, |timeout| poller::select_python(selector.bind(py), timeout))?;
+        self.receive();
+        let watches = self.watches.borrow();
+        let mut engine = self.engine.borrow_mut();
+        for (fd, readiness) in ready {
+            if let Some(watch) = watches.by_fd(fd) {
+                queue_ready(py, &mut engine, watch, readiness);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a poll that does not wait could find anything.
+    #[inline]
+    pub(crate) fn has_watches(&self) -> bool {
+        self.watches.borrow().any_external()
+            || self.signals.borrow().has_handlers()
+            || matches!(*self.poller.borrow(), Poller::Python(_))
+    }
+
+    /// A new `asyncio.Future` of this loop.
+    #[inline]
+    pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let imports = imports(py);
+        ffi::call_keyword(
+            imports.future.bind(py),
+            None,
+            imports.loop_keyword.bind(py),
+            slf.as_any(),
+        )
+    }
+
+    /// Runs `use_buffer` on the loop's read buffer.
+    pub(crate) fn with_read_buffer<R>(&self, use_buffer: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer =
+            self.read_buffer.take().unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
+        let result = use_buffer(&mut buffer);
+        self.read_buffer.set(Some(buffer));
+        result
+    }
+
+    /// Notes that `transport` owns `fd`.
+    pub(crate) fn own(&self, fd: RawFd, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+        let weak = PyWeakrefReference::new(transport)?.unbind();
+        let before = self.owners.borrow_mut().insert(fd, weak);
+        drop(before);
+        Ok(())
+    }
+
+    /// `transport` no longer owns `fd`.
+    pub(crate) fn disown(&self, fd: RawFd, transport: &Bound<'_, PyAny>) {
+        let removed = {
+            let mut owners = self.owners.borrow_mut();
+            let ours = owners.get(&fd).is_some_and(|weak| {
+                weak.bind(transport.py()).upgrade().is_none_or(|owner| owner.is(transport))
+            });
+            if ours { owners.remove(&fd) } else { None }
+        };
+        drop(removed);
+    }
+
+    /// The open transport that owns `fd`, if there is one.
+    fn owner<'py>(&self, py: Python<'py>, fd: RawFd) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let owner = self.owners.borrow().get(&fd).and_then(|weak| weak.bind(py).upgrade());
+        let Some(owner) = owner else { return Ok(None) };
+        let closing = owner.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
+        Ok(if closing { None } else { Some(owner) })
+    }
+
+    /// `RuntimeError` when a transport owns `fd`.
+    pub(crate) fn check_no_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
+        match self.owner(py, fd)? {
+            None => Ok(()),
+            Some(transport) => Err(PyRuntimeError::new_err(format!(
+                "File descriptor {fd} is used by transport {}",
+                transport.repr()?
+            ))),
+        }
+    }
+
+    /// Everything that the loop still holds, for the caller to drop: queues, timers, watches.
+    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>) {
+        let mut entries: Vec<Entry> = Vec::new();
+        {
+            let mut engine = self.engine.borrow_mut();
+            entries.extend(engine.ready.drain());
+            entries.extend(engine.timers.drain());
+        }
+        let mut watches = self.watches.borrow_mut();
+        watches.tokens.clear();
+        watches.internal = 0;
+        (entries, watches.slots.drain())
+    }
+}
+
+/// Queues the entries of `watch` that `readiness` concerns.
+#[inline]
+fn queue_ready(py: Python<'_>, engine: &mut Engine<Entry>, watch: &Watch, readiness: Interest) {
+    if readiness.is_readable()
+        && let Some(reader) = &watch.reader
+    {
+        engine.ready.push(reader.clone_ref(py));
+    }
+    if readiness.is_writable()
+        && let Some(writer) = &watch.writer
+    {
+        engine.ready.push(writer.clone_ref(py));
+    }
+}
+
+#[pymethods]
+impl Core {
+    /// Arguments are for `__init__`, and a subclass may give it others.
+    #[new]
+    #[pyo3(signature = (*_args, **_keywords))]
+    fn py_new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+        Self::new()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
+        if let Some(engine) = self.engine.try_borrow() {
+            for entry in engine.ready.iter().chain(engine.timers.iter()) {
+                entry.visit(visit)?;
+            }
+        }
+        if let Some(watches) = self.watches.try_borrow() {
+            for (_, watch) in watches.slots.iter() {
+                for entry in watch.reader.iter().chain(watch.writer.iter()) {
+                    entry.visit(visit)?;
+                }
+                if let Some(file) = &watch.file {
+                    visit.call(&**file)?;
+                }
+            }
+        }
+        for cell in [
+            &self.selector,
+            &self.exception_handler,
+            &self.task_factory,
+            &self.executor,
+            &self.asyncgens,
+        ] {
+            if let Some(value) = cell.try_borrow()
+                && let Some(value) = value.as_ref()
+            {
+                visit.call(&**value)?;
+            }
+        }
+        if let Some(signals) = self.signals.try_borrow() {
+            signals.visit(visit)?;
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        let everything = self.take_everything();
+        let others = (
+            self.exception_handler.take(),
+            self.task_factory.take(),
+            self.executor.take(),
+            self.asyncgens.take(),
+            self.signals.take(),
+        );
+        drop((everything, others));
+    }
+}

@@ -1,0 +1,403 @@
+//! Flows that wait: Rust `async fn`s that Python sees as coroutines.
+//!
+//! `loop.sock_recv`, `create_connection` and their like are written as `async fn`s over a [`Flow`]. The
+//! task that awaits one drives it step by step, as it drives a Python coroutine: there is no executor and no
+//! waker, because everything a flow waits for is an asyncio future (or another awaitable) that it yields to
+//! the task. An exception that the task throws in (a cancellation) comes out of the innermost wait as its
+//! error and travels up by `?`; what a flow holds is released by dropping it. So a flow behaves exactly as
+//! the Python code would, also when it is driven by hand or closed half way.
+
+use std::cell::RefCell;
+use std::future::Future;
+use std::os::fd::RawFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+
+use oxloop_engine::{Interest, Timestamp, Token};
+use pyo3::exceptions::{
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError,
+};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use crate::cell::LoopCell;
+use crate::core::{Core, Entry};
+use crate::error;
+use crate::ffi::{self, Ref, Sent};
+
+/// The body of a flow.
+type Body = Pin<Box<dyn Future<Output = PyResult<Ref>>>>;
+
+/// What a flow and the one that resumes it tell each other.
+#[derive(Default)]
+struct Exchange {
+    /// What was thrown in at the last resumption, for the innermost wait to take.
+    thrown: Option<PyErr>,
+    /// What the innermost wait yields, for the resumption to return.
+    yielded: Option<Ref>,
+}
+
+/// A flow's own means to wait.
+#[derive(Clone, Default)]
+pub(crate) struct Flow(Rc<RefCell<Exchange>>);
+
+impl Flow {
+    /// Waits for an awaitable of Python's, as `await` does.
+    pub(crate) fn wait(&self, awaitable: &Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
+        let iterator = Python::attach(|py| iterator_of(awaitable.bind(py)));
+        let flow = self.clone();
+        async move { flow.wait_for(iterator?).await }
+    }
+
+    /// Lets the loop make one turn: `await asyncio.sleep(0)`.
+    pub(crate) async fn turn(&self) -> PyResult<()> {
+        Turn { flow: self.clone(), yielded: false }.await
+    }
+
+    fn wait_for(&self, iterator: Ref) -> Wait {
+        Wait { flow: self.clone(), iterator }
+    }
+
+    /// Waits until `fd` is ready in `direction`.
+    pub(crate) async fn ready(
+        &self,
+        core: &Ref<Core>,
+        fd: RawFd,
+        direction: Interest,
+    ) -> PyResult<()> {
+        let (watching, future) = Python::attach(|py| {
+            let future: Ref = Core::future(core.bind(py))?.into();
+            let entry = Entry::Native { object: future.clone_ref(py), run: resolve };
+            let replaced = core.get().watch(py, fd, direction, entry)?;
+            drop(replaced);
+            let watching =
+                Watching { core: core.clone_ref(py), fd, direction, future: future.clone_ref(py) };
+            Ok::<_, PyErr>((watching, future))
+        })?;
+        let waited = self.wait(&future).await;
+        drop(watching);
+        waited.map(drop)
+    }
+
+    /// Waits for `future`, which something else resolves, until `deadline` at the latest.
+    pub(crate) async fn wait_until(
+        &self,
+        core: &Ref<Core>,
+        future: &Ref,
+        deadline: Option<Timestamp>,
+    ) -> PyResult<()> {
+        let timer = deadline.map(|deadline| {
+            Python::attach(|py| {
+                let object = future.clone_ref(py);
+                let token = core.get().push_timer(deadline, object, resolve);
+                Timer { core: core.clone_ref(py), token }
+            })
+        });
+        let waited = self.wait(future).await;
+        drop(timer);
+        waited.map(drop)
+    }
+}
+
+/// Resolves a future that nobody has resolved or cancelled yet.
+pub(crate) fn resolve(future: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = future.py();
+    if !ffi::call_method(future, intern!(py, "done"), &[])?.is_truthy()? {
+        ffi::call_method(future, intern!(py, "set_result"), &[py.None().bind(py)])?;
+    }
+    Ok(())
+}
+
+fn iterator_of(awaitable: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    let py = awaitable.py();
+    ffi::call_method(awaitable, intern!(py, "__await__"), &[]).map(Ref::from)
+}
+
+/// A timer of a flow, cancelled when the flow no longer waits for it.
+struct Timer {
+    core: Ref<Core>,
+    token: Token,
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        let entry = self.core.get().cancel_timer(self.token);
+        drop(entry);
+    }
+}
+
+/// A descriptor that a flow waits for; watched until the flow no longer does.
+struct Watching {
+    core: Ref<Core>,
+    fd: RawFd,
+    direction: Interest,
+    future: Ref,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        Python::attach(|py| {
+            // Not if somebody else watches the descriptor by now.
+            let ours = self.future.as_ptr();
+            match self.core.get().unwatch_object(py, self.fd, self.direction, ours) {
+                Ok(entry) => drop(entry),
+                Err(error) => error.write_unraisable(py, None),
+            }
+        });
+    }
+}
+
+/// A bare yield, after which the task comes back in the next turn.
+struct Turn {
+    flow: Flow,
+    yielded: bool,
+}
+
+impl Future for Turn {
+    type Output = PyResult<()>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut exchange = self.flow.0.borrow_mut();
+        if let Some(error) = exchange.thrown.take() {
+            return Poll::Ready(Err(error));
+        }
+        if self.yielded {
+            return Poll::Ready(Ok(()));
+        }
+        exchange.yielded = Some(Python::attach(|py| py.None().into()));
+        drop(exchange);
+        self.yielded = true;
+        Poll::Pending
+    }
+}
+
+/// A wait for an awaitable's iterator.
+struct Wait {
+    flow: Flow,
+    iterator: Ref,
+}
+
+impl Future for Wait {
+    type Output = PyResult<Ref>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        Python::attach(|py| {
+            let iterator = self.iterator.bind(py);
+            let thrown = self.flow.0.borrow_mut().thrown.take();
+            let sent = match thrown {
+                None => ffi::send_none(iterator),
+                Some(error) => throw_into(iterator, error),
+            };
+            match sent {
+                Ok(Sent::Yielded(value)) => {
+                    let before = self.flow.0.borrow_mut().yielded.replace(value.into());
+                    drop(before);
+                    Poll::Pending
+                }
+                Ok(Sent::Returned(value)) => Poll::Ready(Ok(value.into())),
+                Err(error) => Poll::Ready(Err(error)),
+            }
+        })
+    }
+}
+
+fn throw_into<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
+    let py = iterator.py();
+    let Some(throw) = iterator.getattr_opt(intern!(py, "throw"))? else { return Err(error) };
+    match throw.call1((error::exception(py, &error),)) {
+        Ok(value) => Ok(Sent::Yielded(value)),
+        Err(error) => ffi::returned(py, error),
+    }
+}
+
+/// How far a flow has come.
+enum State {
+    Created(Body),
+    Running,
+    Suspended(Body),
+    Finished,
+}
+
+/// A coroutine that is written in Rust; what the waiting methods of a loop return.
+#[pyclass(frozen, weakref, module = "oxloop._native", name = "Coroutine")]
+pub(crate) struct Coroutine {
+    name: &'static str,
+    state: LoopCell<State>,
+    flow: LoopCell<Flow>,
+}
+
+impl Coroutine {
+    /// A coroutine named `name` whose body is what `start` makes of its flow.
+    pub(crate) fn spawn<'py, F>(
+        py: Python<'py>,
+        name: &'static str,
+        start: impl FnOnce(Flow) -> F,
+    ) -> PyResult<Bound<'py, PyAny>>
+    where
+        F: Future<Output = PyResult<Ref>> + 'static,
+    {
+        let flow = Flow::default();
+        let body: Body = Box::pin(start(flow.clone()));
+        let coroutine =
+            Self { name, state: LoopCell::new(State::Created(body)), flow: LoopCell::new(flow) };
+        Ok(Bound::new(py, coroutine)?.into_any())
+    }
+
+    /// Runs until the next wait, or to the end.
+    fn resume<'py>(&self, py: Python<'py>, thrown: Option<PyErr>) -> PyResult<Sent<'py>> {
+        let state = self.state.replace(State::Running);
+        let mut body = match (state, thrown) {
+            (State::Finished, _) => {
+                self.state.set(State::Finished);
+                return Err(PyRuntimeError::new_err("cannot reuse already awaited coroutine"));
+            }
+            (State::Running, _) => {
+                return Err(PyValueError::new_err("coroutine already executing"));
+            }
+            (State::Created(body), Some(error)) => {
+                self.state.set(State::Finished);
+                drop(body);
+                return Err(error);
+            }
+            (State::Created(body), None) => body,
+            (State::Suspended(body), thrown) => {
+                self.flow.borrow().0.borrow_mut().thrown = thrown;
+                body
+            }
+        };
+        let poll = body.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        match poll {
+            Poll::Ready(result) => {
+                self.state.set(State::Finished);
+                drop(body);
+                result.map(|value| Sent::Returned(value.into_bound(py)))
+            }
+            Poll::Pending => {
+                self.state.set(State::Suspended(body));
+                let yielded = self.flow.borrow().0.borrow_mut().yielded.take();
+                yielded
+                    .map(|value| Sent::Yielded(value.into_bound(py)))
+                    .ok_or_else(|| PyRuntimeError::new_err("coroutine waits for nothing"))
+            }
+        }
+    }
+
+    /// The same in the form of a method: a result is a `StopIteration`.
+    fn step<'py>(&self, py: Python<'py>, thrown: Option<PyErr>) -> PyResult<Bound<'py, PyAny>> {
+        match self.resume(py, thrown)? {
+            Sent::Yielded(value) => Ok(value),
+            Sent::Returned(value) => Err(PyStopIteration::new_err((value.unbind(),))),
+        }
+    }
+}
+
+#[pymethods]
+impl Coroutine {
+    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.step(py, None)
+    }
+
+    /// Resume with a value, of which only None has a meaning.
+    fn send<'py>(
+        &self,
+        py: Python<'py>,
+        _value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.step(py, None)
+    }
+
+    /// Raise an exception where the coroutine waits.
+    #[pyo3(signature = (exception, value=None, traceback=None))]
+    fn throw<'py>(
+        &self,
+        py: Python<'py>,
+        exception: &Bound<'py, PyAny>,
+        value: Option<&Bound<'py, PyAny>>,
+        traceback: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let exception = match (exception.cast::<PyType>(), value) {
+            (Ok(class), None) => class.call0()?,
+            (Ok(class), Some(value)) if value.is_instance(class)? => value.clone(),
+            (Ok(class), Some(value)) => class.call1((value,))?,
+            (Err(_), _) => exception.clone(),
+        };
+        if let Some(traceback) = traceback
+            && !traceback.is_none()
+        {
+            exception.setattr(intern!(py, "__traceback__"), traceback)?;
+        }
+        self.step(py, Some(PyErr::from_value(exception)))
+    }
+
+    /// Give up where the coroutine waits, and release what it holds.
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        if matches!(&*self.state.borrow(), State::Created(_) | State::Finished) {
+            let state = self.state.replace(State::Finished);
+            drop(state);
+            return Ok(());
+        }
+        match self.resume(py, Some(PyGeneratorExit::new_err(()))) {
+            Ok(Sent::Yielded(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
+            Ok(Sent::Returned(_)) => Ok(()),
+            Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    #[getter]
+    fn __name__(&self) -> &'static str {
+        self.name
+    }
+
+    #[getter]
+    fn __qualname__(&self) -> &'static str {
+        self.name
+    }
+
+    #[getter]
+    fn cr_running(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Running)
+    }
+
+    #[getter]
+    fn cr_await(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn cr_frame(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> String {
+        format!("<coroutine object {} at {:p}>", slf.get().name, slf.as_ptr())
+    }
+}
+
+impl Drop for Coroutine {
+    fn drop(&mut self) {
+        if !matches!(&*self.state.borrow(), State::Created(_)) {
+            return;
+        }
+        Python::attach(|py| {
+            let message = format!("coroutine '{}' was never awaited\0", self.name);
+            let Ok(message) = std::ffi::CStr::from_bytes_with_nul(message.as_bytes()) else {
+                return;
+            };
+            let category = py.get_type::<PyRuntimeWarning>();
+            if let Err(error) = PyErr::warn(py, &category, message, 1) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}

@@ -1,0 +1,47 @@
+//! From the kernel's errors to Python's exceptions. Nothing else in the crate makes an `OSError`.
+
+use std::io;
+
+use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::prelude::*;
+
+use crate::imports::imports;
+
+/// The exception for an error of the kernel: `OSError(errno, strerror)`, which Python turns into the
+/// subclass of that errno (`ConnectionResetError`, `BlockingIOError`, ...).
+pub(crate) fn os_error(error: &io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(errno) => PyOSError::new_err((errno, strerror(errno))),
+        None => PyOSError::new_err(error.to_string()),
+    }
+}
+
+/// `strerror(errno)`: the text without the number that `io::Error` appends.
+pub(crate) fn strerror(errno: i32) -> String {
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    match text.rfind(" (os error ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// An error that the caller may simply wait out: no data, no room, or a signal.
+pub(crate) fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+/// Whether asyncio lets this exception leave the loop rather than report it: `SystemExit` and
+/// `KeyboardInterrupt`.
+pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
+    error.is_instance_of::<PySystemExit>(py) || error.is_instance_of::<PyKeyboardInterrupt>(py)
+}
+
+/// The exception object, with its traceback, which `PyErr::value` leaves out before Python 3.12.
+pub(crate) fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
+    error.clone_ref(py).into_value(py).into_bound(py)
+}
+
+/// Whether the exception is `asyncio.CancelledError`.
+pub(crate) fn is_cancelled(py: Python<'_>, error: &PyErr) -> bool {
+    error.matches(py, imports(py).cancelled_error.bind(py)).unwrap_or(false)
+}

@@ -1,0 +1,145 @@
+//! Exception handlers: the user's, and the default one that writes to asyncio's log.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::PyDict;
+
+use crate::core::Core;
+use crate::error;
+use crate::ffi::{self, Ref};
+use crate::report;
+
+/// `loop.set_exception_handler(handler)`.
+pub(super) fn set_handler(
+    event_loop: &Bound<'_, Core>,
+    handler: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    if !handler.is_none() && !ffi::is_callable(handler) {
+        return Err(PyTypeError::new_err(format!(
+            "A callable object or None is expected, got {}",
+            handler.repr()?
+        )));
+    }
+    let value = if handler.is_none() { None } else { Some(Ref::from(handler)) };
+    let before = event_loop.get().exception_handler.replace(value);
+    drop(before);
+    Ok(())
+}
+
+/// `loop.call_exception_handler(context)`.
+pub(super) fn call_handler(
+    event_loop: &Bound<'_, Core>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let handler =
+        event_loop.get().exception_handler.borrow().as_ref().map(|handler| handler.clone_ref(py));
+    let Some(handler) = handler else {
+        return guard_default(
+            py,
+            call_default(event_loop, context),
+            "Exception in default exception handler",
+        );
+    };
+    let Err(error) = call_users(event_loop, handler.bind(py), context) else { return Ok(()) };
+    if error::leaves_the_loop(py, &error) {
+        return Err(error);
+    }
+    let nested = PyDict::new(py);
+    nested.set_item("message", "Unhandled error in exception handler")?;
+    nested.set_item("exception", error::exception(py, &error))?;
+    nested.set_item("context", context)?;
+    guard_default(
+        py,
+        call_default(event_loop, nested.as_any()),
+        "Exception in default exception handler while handling an unexpected error in custom \
+         exception handler",
+    )
+}
+
+/// Calls the user's handler, in the context of the task, future or handle that failed.
+fn call_users(
+    event_loop: &Bound<'_, Core>,
+    handler: &Bound<'_, PyAny>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let mut thing = py.None().into_bound(py);
+    for key in ["task", "future", "handle"] {
+        thing = context.call_method1(intern!(py, "get"), (key,))?;
+        if !thing.is_none() {
+            break;
+        }
+    }
+    if !thing.is_none()
+        && let Some(get_context) = thing.getattr_opt(intern!(py, "get_context"))?
+    {
+        let run_in = get_context.call0()?;
+        if !run_in.is_none() && run_in.hasattr(intern!(py, "run"))? {
+            run_in.call_method1(intern!(py, "run"), (handler, event_loop, context))?;
+            return Ok(());
+        }
+    }
+    handler.call1((event_loop, context)).map(drop)
+}
+
+fn call_default(event_loop: &Bound<'_, Core>, context: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    event_loop.call_method1(intern!(py, "default_exception_handler"), (context,)).map(drop)
+}
+
+/// Logs an error of the default handler itself, which a subclass may have overridden.
+fn guard_default(py: Python<'_>, result: PyResult<()>, message: &str) -> PyResult<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(error) if error::leaves_the_loop(py, &error) => Err(error),
+        Err(error) => report::log_exception(py, message, error::exception(py, &error).as_any()),
+    }
+}
+
+/// `loop.default_exception_handler(context)`: message, exception and the other values to asyncio's log.
+pub(super) fn default_handler(context: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = context.py();
+    let message = context.call_method1("get", ("message",))?;
+    let message = if message.is_truthy()? {
+        message.str()?.to_string()
+    } else {
+        "Unhandled exception in event loop".to_owned()
+    };
+    let mut lines = vec![message];
+    let mut keys: Vec<String> =
+        context.try_iter()?.map(|key| key?.extract()).collect::<PyResult<_>>()?;
+    keys.sort();
+    for key in keys {
+        if key == "message" || key == "exception" {
+            continue;
+        }
+        let value = context.get_item(&key)?;
+        let text = match key.as_str() {
+            "source_traceback" => traceback_text(&value, "Object created at")?,
+            "handle_traceback" => traceback_text(&value, "Handle created at")?,
+            _ => value.repr()?.to_string(),
+        };
+        lines.push(format!("{key}: {text}"));
+    }
+    let exception = context.call_method1("get", ("exception",))?;
+    let keywords = PyDict::new(py);
+    if exception.is_none() {
+        keywords.set_item("exc_info", false)?;
+    } else {
+        let traceback = exception.getattr("__traceback__")?;
+        keywords.set_item("exc_info", (exception.get_type(), &exception, traceback))?;
+    }
+    report::logger(py)?.call_method("error", (lines.join("\n"),), Some(&keywords))?;
+    Ok(())
+}
+
+fn traceback_text(value: &Bound<'_, PyAny>, title: &str) -> PyResult<String> {
+    let lines = value.py().import("traceback")?.call_method1("format_list", (value,))?;
+    let mut text = format!("{title} (most recent call last):\n");
+    for line in lines.try_iter()? {
+        text.push_str(&line?.str()?.to_string_lossy());
+    }
+    Ok(text.trim_end().to_owned())
+}

@@ -1,0 +1,652 @@
+//! `EventLoop`: the table of a loop's methods. What they do stands in the files beside this one.
+
+mod exceptions;
+mod executor;
+mod run;
+mod schedule;
+mod sock;
+mod task;
+mod watch;
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use oxloop_engine::Interest;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::connection;
+use crate::core::{Core, Entry};
+use crate::dns;
+use crate::ffi::{self, Ref};
+use crate::imports::imports;
+use crate::poller::Poller;
+use crate::report;
+use crate::signals;
+
+/// The native part of every loop class; the Python classes add only their place in asyncio's hierarchy.
+#[pyclass(frozen, subclass, extends = Core, module = "oxloop._native")]
+pub(crate) struct EventLoop;
+
+/// Adds the methods that are called past `PyO3`.
+pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
+    ffi::add_fast_methods(&py.get_type::<EventLoop>(), schedule::methods())
+}
+
+#[pymethods]
+impl EventLoop {
+    #[new]
+    #[pyo3(signature = (*_args, **_keywords))]
+    fn new(
+        _args: &Bound<'_, PyTuple>,
+        _keywords: Option<&Bound<'_, PyDict>>,
+    ) -> PyResult<PyClassInitializer<Self>> {
+        Ok(PyClassInitializer::from(Core::new()?).add_subclass(Self))
+    }
+
+    /// Make the loop wait in `selector`: None for the platform's best, a selector of the `selectors` module
+    /// for the native one of its kind, or any other `BaseSelector`, which is used through its own methods.
+    #[pyo3(signature = (selector=None))]
+    fn __init__(slf: &Bound<'_, Self>, selector: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
+        let py = slf.py();
+        let this = slf.as_super();
+        let core = this.get();
+        let poller = Poller::new(selector)?;
+        if matches!(poller, Poller::Native(_))
+            && let Some(selector) = selector
+        {
+            core.selector.set(Some(selector.into()));
+        }
+        let before = core.poller.replace(poller);
+        drop(before);
+        core.debug.store(debug_by_default(py)?, Relaxed);
+        Self::find_overrides(slf)?;
+        if let Some(fd) = core.waker_fd() {
+            let entry = Entry::Native { object: this.as_any().into(), run: woken };
+            core.watch(py, fd, Interest::READABLE, entry)?;
+            core.watches.borrow_mut().internal += 1;
+        }
+        Ok(())
+    }
+
+    // Running
+
+    /// Run until `stop()` is called.
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        run::run_forever(slf.as_super())
+    }
+
+    /// Run until the future (or coroutine, which becomes a task) is done; return its result or raise its
+    /// exception.
+    fn run_until_complete<'py>(
+        slf: &Bound<'py, Self>,
+        future: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        run::run_until_complete(slf.as_super(), future)
+    }
+
+    /// Stop after the current turn; before `run_forever()` is called, after the first one.
+    fn stop(slf: &Bound<'_, Self>) {
+        slf.as_super().get().stopping.store(true, Relaxed);
+    }
+
+    /// Whether the loop is running.
+    fn is_running(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_running()
+    }
+
+    /// Whether the loop was closed.
+    fn is_closed(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_closed()
+    }
+
+    /// Close the loop: queues are emptied, the default executor is shut down without waiting. Idempotent.
+    /// Raises `RuntimeError` while the loop runs.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        run::close(slf.as_super())
+    }
+
+    /// Close all asynchronous generators that are still open. A coroutine.
+    fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        task::shutdown_asyncgens(slf.as_super())
+    }
+
+    /// Wait for the threads of the default executor to end, for timeout seconds at most. A coroutine.
+    #[pyo3(signature = (timeout=None))]
+    fn shutdown_default_executor<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        executor::shutdown(slf.as_super(), timeout)
+    }
+
+    // Scheduling, tasks (call_soon, create_task and their kin are fast methods: schedule.rs)
+
+    /// Set what `create_task()` calls, as factory(loop, coro, **keywords); None for asyncio.Task.
+    fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
+        task::set_factory(slf.as_super(), factory)
+    }
+
+    /// What `set_task_factory()` set, or None.
+    fn get_task_factory<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let factory = slf.as_super().get().task_factory.borrow();
+        factory.as_ref().map(|factory| factory.bind(slf.py()).clone())
+    }
+
+    fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        task::asyncgen_started(slf.as_super(), agen)
+    }
+
+    fn _asyncgen_finalizer_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        task::asyncgen_finalized(slf.as_super(), agen)
+    }
+
+    // Threads
+
+    /// Call func(*args) in an executor (None: the default one); return an asyncio.Future.
+    #[pyo3(signature = (executor, func, *args))]
+    fn run_in_executor<'py>(
+        slf: &Bound<'py, Self>,
+        executor: Option<&Bound<'py, PyAny>>,
+        func: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        executor::run(slf.as_super(), executor, func, args)
+    }
+
+    /// Set the executor that `run_in_executor(None`, ...) uses: a `ThreadPoolExecutor`.
+    fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
+        executor::set_default(slf.as_super(), executor)
+    }
+
+    // Names
+
+    /// socket.getaddrinfo without blocking the loop. A coroutine.
+    #[pyo3(
+        signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)"
+    )]
+    fn getaddrinfo<'py>(
+        slf: &Bound<'py, Self>,
+        host: &Bound<'py, PyAny>,
+        port: &Bound<'py, PyAny>,
+        family: Option<&Bound<'py, PyAny>>,
+        r#type: Option<&Bound<'py, PyAny>>,
+        proto: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        let hints = [family, r#type, proto, flags].map(|hint| hint.unwrap_or(&zero));
+        dns::getaddrinfo(slf.as_super(), host, port, hints)
+    }
+
+    /// socket.getnameinfo without blocking the loop. A coroutine.
+    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
+    fn getnameinfo<'py>(
+        slf: &Bound<'py, Self>,
+        sockaddr: &Bound<'py, PyAny>,
+        flags: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        dns::getnameinfo(slf.as_super(), sockaddr, flags.unwrap_or(&zero))
+    }
+
+    #[pyo3(signature = (*args))]
+    fn _getaddrinfo_debug<'py>(
+        slf: &Bound<'py, Self>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        dns::getaddrinfo_debug(slf.as_super(), args)
+    }
+
+    // Connections
+
+    /// Connect to a TCP server; return (transport, protocol). A coroutine.
+    ///
+    /// host and port, or sock. Raises `OSError` if no address could be connected to (an `ExceptionGroup` with
+    /// `all_errors`), `ValueError` for arguments that contradict each other.
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
+            sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=false
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
+proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, \
+ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=False)"
+    )]
+    fn create_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        host: Option<&Bound<'py, PyAny>>,
+        port: Option<&Bound<'py, PyAny>>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        proto: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        local_addr: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        happy_eyeballs_delay: Option<&Bound<'py, PyAny>>,
+        interleave: Option<&Bound<'py, PyAny>>,
+        all_errors: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        let client = connection::Client {
+            protocol_factory: protocol_factory.into(),
+            host: host.map(Ref::from),
+            port: port.map(Ref::from),
+            ssl: ssl.map(Ref::from),
+            family: family.unwrap_or(&zero).into(),
+            proto: proto.unwrap_or(&zero).into(),
+            flags: flags.unwrap_or(&zero).into(),
+            sock: sock.map(Ref::from),
+            local_addr: local_addr.map(Ref::from),
+            server_hostname: server_hostname.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            happy_eyeballs_delay: happy_eyeballs_delay.map(Ref::from),
+            interleave: interleave.map(Ref::from),
+            all_errors,
+        };
+        connection::connect(slf.as_super(), client)
+    }
+
+    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine.
+    #[pyo3(signature = (
+        protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn connect_accepted_socket<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        sock: &Bound<'py, PyAny>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let timeouts =
+            [ssl_handshake_timeout, ssl_shutdown_timeout].map(|value| value.map(Ref::from));
+        let ssl = ssl.map(Ref::from);
+        connection::accepted(slf.as_super(), protocol_factory.into(), sock.into(), ssl, timeouts)
+    }
+
+    /// Listen for TCP connections on host (a name, an address, a sequence of them, or None for all
+    /// interfaces) and port, or on sock; return a Server. A coroutine.
+    #[pyo3(
+        signature = (
+            protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100,
+            ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
+            ssl_shutdown_timeout=None, start_serving=true
+        ),
+        text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
+sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, \
+ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
+    )]
+    fn create_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        host: Option<&Bound<'py, PyAny>>,
+        port: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        backlog: i32,
+        ssl: Option<&Bound<'py, PyAny>>,
+        reuse_address: Option<bool>,
+        reuse_port: Option<bool>,
+        keep_alive: Option<bool>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        start_serving: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
+        let listening = connection::Listening {
+            protocol_factory: protocol_factory.into(),
+            host: host.map(Ref::from),
+            port: port.map(Ref::from),
+            family: family.map_or_else(|| number(libc::AF_UNSPEC), Ref::from),
+            flags: flags.map_or_else(|| number(libc::AI_PASSIVE), Ref::from),
+            sock: sock.map(Ref::from),
+            backlog,
+            ssl: ssl.map(Ref::from),
+            reuse_address,
+            reuse_port: reuse_port.unwrap_or(false),
+            keep_alive: keep_alive.unwrap_or(false),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            start_serving,
+        };
+        connection::create_server(slf.as_super(), listening)
+    }
+
+    // Watching descriptors
+
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        watch::add(slf.as_super(), fd, Interest::READABLE, callback, &arguments)
+    }
+
+    /// Stop watching fd for reading; return whether it was watched.
+    fn remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        watch::remove(slf.as_super(), fd, Interest::READABLE)
+    }
+
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be written to.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_writer<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        watch::add(slf.as_super(), fd, Interest::WRITABLE, callback, &arguments)
+    }
+
+    /// Stop watching fd for writing; return whether it was watched.
+    fn remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        watch::remove(slf.as_super(), fd, Interest::WRITABLE)
+    }
+
+    // Sockets
+
+    /// Receive at most n bytes. A coroutine.
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        n: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::recv(slf.as_super(), sock, n)
+    }
+
+    /// Receive into buf; return the number of bytes. A coroutine.
+    fn sock_recv_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::recv_into(slf.as_super(), sock, buf)
+    }
+
+    /// Receive a datagram of at most bufsize bytes; return it and its address. A coroutine.
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::recvfrom(slf.as_super(), sock, bufsize)
+    }
+
+    /// Receive a datagram into buf; return the number of bytes and the address. A coroutine.
+    #[pyo3(
+        signature = (sock, buf, nbytes=None),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+        nbytes: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        sock::recvfrom_into(slf.as_super(), sock, buf, nbytes.unwrap_or(&zero))
+    }
+
+    /// Send all of data. A coroutine.
+    fn sock_sendall<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::sendall(slf.as_super(), sock, data)
+    }
+
+    /// Send a datagram to address; return the number of bytes. A coroutine.
+    fn sock_sendto<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::sendto(slf.as_super(), sock, data, address)
+    }
+
+    /// Connect to address. A coroutine.
+    fn sock_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::connect(slf.as_super(), sock, address)
+    }
+
+    /// Accept a connection; return its non-blocking socket and the peer's address. A coroutine.
+    fn sock_accept<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock::accept(slf.as_super(), sock)
+    }
+
+    // Signals
+
+    /// Call callback(*args) in the loop when the signal sig arrives.
+    #[pyo3(signature = (sig, callback, *args))]
+    fn add_signal_handler<'py>(
+        slf: &Bound<'py, Self>,
+        sig: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        signals::add_handler(slf.as_super(), sig, callback, &arguments)
+    }
+
+    /// Remove the handler of the signal sig; return whether there was one.
+    fn remove_signal_handler(slf: &Bound<'_, Self>, sig: &Bound<'_, PyAny>) -> PyResult<bool> {
+        signals::remove_signal_handler(slf.as_super(), sig)
+    }
+
+    // Errors
+
+    /// Set what is called with (loop, context) for errors that nobody else handles; None for the default.
+    fn set_exception_handler(slf: &Bound<'_, Self>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
+        exceptions::set_handler(slf.as_super(), handler)
+    }
+
+    /// What `set_exception_handler()` set, or None.
+    fn get_exception_handler<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let handler = slf.as_super().get().exception_handler.borrow();
+        handler.as_ref().map(|handler| handler.bind(slf.py()).clone())
+    }
+
+    /// Log the error of context to the logger "asyncio".
+    fn default_exception_handler(&self, context: &Bound<'_, PyAny>) -> PyResult<()> {
+        exceptions::default_handler(context)
+    }
+
+    /// Hand context to the exception handler.
+    fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
+        exceptions::call_handler(slf.as_super(), context)
+    }
+
+    // Debug mode
+
+    /// Switch debug mode on or off.
+    fn set_debug(slf: &Bound<'_, Self>, enabled: &Bound<'_, PyAny>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        core.debug.store(enabled.is_truthy()?, Relaxed);
+        if core.is_running() {
+            // In the loop's own thread, since the interpreter keeps the depth by thread.
+            let switch = slf.getattr(intern!(slf.py(), "_set_coroutine_origin_tracking"))?;
+            slf.call_method1(intern!(slf.py(), "call_soon_threadsafe"), (switch, enabled))?;
+        }
+        Ok(())
+    }
+
+    fn _set_coroutine_origin_tracking(
+        slf: &Bound<'_, Self>,
+        enabled: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        run::track_origins(slf.as_super(), enabled.is_truthy()?)
+    }
+
+    /// Seconds after which debug mode reports a callback as slow.
+    #[getter]
+    fn slow_callback_duration(slf: &Bound<'_, Self>) -> f64 {
+        slf.as_super().get().slow_callback_duration.get()
+    }
+
+    #[setter]
+    fn set_slow_callback_duration(slf: &Bound<'_, Self>, seconds: f64) {
+        slf.as_super().get().slow_callback_duration.set(seconds);
+    }
+
+    // What asyncio's own modules look at
+
+    #[getter]
+    fn _thread_id(slf: &Bound<'_, Self>) -> Option<u64> {
+        let thread = slf.as_super().get().thread.load(Relaxed);
+        (thread != 0).then_some(thread)
+    }
+
+    #[getter]
+    fn _debug(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().debug()
+    }
+
+    #[getter]
+    fn _closed(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_closed()
+    }
+
+    fn _check_closed(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.as_super().get().check_closed()
+    }
+
+    #[getter]
+    fn _default_executor<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let executor = slf.as_super().get().executor.borrow();
+        executor.as_ref().map(|executor| executor.bind(slf.py()).clone())
+    }
+
+    #[getter]
+    fn _selector<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let core = slf.as_super().get();
+        if let Poller::Python(selector) = &*core.poller.borrow() {
+            return Some(selector.bind(py).clone());
+        }
+        core.selector.borrow().as_ref().map(|selector| selector.bind(py).clone())
+    }
+
+    #[setter(_selector)]
+    fn set_selector(slf: &Bound<'_, Self>, selector: &Bound<'_, PyAny>) {
+        let before = slf.as_super().get().selector.replace(Some(selector.into()));
+        drop(before);
+    }
+
+    #[setter(_default_executor)]
+    fn replace_default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
+        let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
+        drop(before);
+    }
+
+    /// A loop that nobody refers to any more and that was not closed: warns, and closes it.
+    fn __del__(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        if core.is_closed() || matches!(*core.poller.borrow(), Poller::Closed) {
+            return Ok(());
+        }
+        let message = format!("unclosed event loop {}", slf.repr()?);
+        let warned = report::resource_warning(slf.py(), &message, slf.as_any());
+        if !core.is_running() {
+            run::close(slf.as_super())?;
+        }
+        warned
+    }
+
+    /// The name of the backend: "epoll", "poll", "select", "kqueue", or None for a selector of the user's.
+    #[getter]
+    fn _backend(slf: &Bound<'_, Self>) -> Option<&'static str> {
+        slf.as_super().get().poller.borrow().kind().map(oxloop_engine::SelectorKind::name)
+    }
+
+    fn __setattr__(
+        slf: &Bound<'_, Self>,
+        name: &Bound<'_, PyAny>,
+        value: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        ffi::set_attribute(slf.as_any(), name, Some(value))?;
+        Self::attribute_changed(slf, name)
+    }
+
+    fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        ffi::set_attribute(slf.as_any(), name, None)?;
+        Self::attribute_changed(slf, name)
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        let core = slf.as_super().get();
+        let flag = |value| if value { "True" } else { "False" };
+        Ok(format!(
+            "<{} running={} closed={} debug={}>",
+            slf.get_type().name()?,
+            flag(core.is_running()),
+            flag(core.is_closed()),
+            flag(core.debug())
+        ))
+    }
+}
+
+impl EventLoop {
+    /// Notices what the user put in the place of a method that is otherwise called natively.
+    fn attribute_changed(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        if name.eq(intern!(py, "time"))? || name.eq(intern!(py, "call_soon"))? {
+            return Self::find_overrides(slf);
+        }
+        Ok(())
+    }
+
+    /// Finds out whether `time` and `call_soon` are ours.
+    fn find_overrides(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let core = slf.as_super().get();
+        core.own_clock.store(Self::is_overridden(slf, "time")?, Relaxed);
+        core.own_call_soon.store(Self::is_overridden(slf, "call_soon")?, Relaxed);
+        Ok(())
+    }
+
+    fn is_overridden(slf: &Bound<'_, Self>, name: &str) -> PyResult<bool> {
+        let py = slf.py();
+        let native = py.get_type::<Self>().getattr(name)?;
+        if !slf.get_type().getattr(name)?.is(&native) {
+            return Ok(true);
+        }
+        match slf.getattr_opt(intern!(py, "__dict__"))? {
+            Some(attributes) => attributes.contains(name),
+            None => Ok(false),
+        }
+    }
+}
+
+/// The waker's descriptor is readable: what woke the loop is in the inbox.
+#[allow(clippy::unnecessary_wraps)] // a native entry may fail
+fn woken(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    ffi::cast_known::<Core>(event_loop).get().drain_waker();
+    Ok(())
+}
+
+/// `PYTHONASYNCIODEBUG`, `-X dev`.
+fn debug_by_default(py: Python<'_>) -> PyResult<bool> {
+    imports(py).coroutines.bind(py).call_method0(intern!(py, "_is_debug_mode"))?.is_truthy()
+}

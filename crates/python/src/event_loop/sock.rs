@@ -1,0 +1,333 @@
+//! The `sock_*` methods: a call on the user's socket, tried at once, and again whenever it is ready.
+
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use oxloop_engine::{Interest, sys};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::buffer::View;
+use crate::core::{Core, READ_SIZE};
+use crate::coroutine::{Coroutine, Flow};
+use crate::dns;
+use crate::error::{self, os_error};
+use crate::ffi::{self, Ref};
+use crate::imports::imports;
+
+/// A socket method of the loop in progress.
+struct Operation {
+    core: Ref<Core>,
+    socket: Ref,
+}
+
+impl Operation {
+    fn new(event_loop: &Bound<'_, Core>, socket: &Bound<'_, PyAny>) -> Self {
+        Self { core: event_loop.into(), socket: socket.into() }
+    }
+
+    /// `TypeError` for a TLS socket, and in debug mode `ValueError` for a blocking one.
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let socket = self.socket.bind(py);
+        let imports = imports(py);
+        if !socket.get_type().is(imports.socket_class.bind(py)) {
+            imports
+                .base_events
+                .bind(py)
+                .call_method1(intern!(py, "_check_ssl_socket"), (socket,))?;
+        }
+        if self.core.get().debug() {
+            let timeout = socket.call_method0(intern!(py, "gettimeout"))?;
+            if !timeout.eq(0)? {
+                return Err(PyValueError::new_err("the socket must be non-blocking"));
+            }
+        }
+        Ok(())
+    }
+
+    fn fd(&self, py: Python<'_>) -> PyResult<RawFd> {
+        self.socket.bind(py).call_method0(intern!(py, "fileno"))?.extract()
+    }
+
+    /// Makes `attempt` now and whenever the socket is ready, until it has a result.
+    async fn when_ready(
+        &self,
+        flow: &Flow,
+        direction: Interest,
+        mut attempt: impl FnMut(Python<'_>, &Self) -> PyResult<Option<Ref>>,
+    ) -> PyResult<Ref> {
+        if let Some(result) = Python::attach(|py| attempt(py, self))? {
+            return Ok(result);
+        }
+        let fd = Python::attach(|py| {
+            let fd = self.fd(py)?;
+            self.core.get().check_no_transport(py, fd)?;
+            Ok::<_, PyErr>(fd)
+        })?;
+        loop {
+            flow.ready(&self.core, fd, direction).await?;
+            if let Some(result) = Python::attach(|py| attempt(py, self))? {
+                return Ok(result);
+            }
+        }
+    }
+}
+
+/// A coroutine that makes `attempt` until it has a result.
+fn operation<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    name: &'static str,
+    direction: Interest,
+    attempt: impl FnMut(Python<'_>, &Operation) -> PyResult<Option<Ref>> + 'static,
+) -> PyResult<Bound<'py, PyAny>> {
+    let operation = Operation::new(event_loop, socket);
+    Coroutine::spawn(event_loop.py(), name, |flow| async move {
+        Python::attach(|py| operation.check(py))?;
+        operation.when_ready(&flow, direction, attempt).await
+    })
+}
+
+/// `None` for an error that says "not yet".
+fn retry<T>(py: Python<'_>, result: PyResult<T>) -> PyResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error)
+            if error.is_instance_of::<PyBlockingIOError>(py)
+                || error.is_instance_of::<PyInterruptedError>(py) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Calls a method of the socket.
+fn call_socket<'py, A>(
+    py: Python<'py>,
+    operation: &Operation,
+    method: &str,
+    arguments: A,
+) -> PyResult<Option<Ref>>
+where
+    A: pyo3::call::PyCallArgs<'py>,
+{
+    let called = operation.socket.bind(py).call_method1(method, arguments);
+    Ok(retry(py, called)?.map(Ref::from))
+}
+
+/// The descriptor of a socket of exactly the class `socket.socket`, on which the kernel may be called without
+/// its methods; `None` for another class, which may have overridden them, and for a closed one.
+fn plain_fd<'a>(py: Python<'_>, operation: &'a Operation) -> PyResult<Option<BorrowedFd<'a>>> {
+    let socket = operation.socket.bind(py);
+    if !socket.get_type().is(imports(py).socket_class.bind(py)) {
+        return Ok(None);
+    }
+    Ok(ffi::borrow_fd(operation.fd(py)?))
+}
+
+/// `None` for "not yet", the exception for any other error of the kernel.
+fn retry_io<T>(result: io::Result<T>) -> PyResult<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error::is_transient(&error) => Ok(None),
+        Err(error) => Err(os_error(&error)),
+    }
+}
+
+/// `loop.sock_recv(sock, nbytes)`.
+pub(super) fn recv<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    size: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let size: Ref = size.into();
+    operation(event_loop, socket, "sock_recv", Interest::READABLE, move |py, operation| {
+        let fast = match size.bind(py).extract::<usize>() {
+            // Nothing to receive is no call of the kernel.
+            Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
+            _ => None,
+        };
+        let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {
+            return call_socket(py, operation, "recv", (size.bind(py),));
+        };
+        operation.core.get().with_read_buffer(|buffer| {
+            match retry_io(sys::socket::recv(fd, &mut buffer[..size]))? {
+                None => Ok(None),
+                Some(received) => Ok(Some(ffi::bytes(py, &buffer[..received])?.into())),
+            }
+        })
+    })
+}
+
+/// `loop.sock_recv_into(sock, buf)`.
+pub(super) fn recv_into<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    buffer: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let buffer: Ref = buffer.into();
+    operation(event_loop, socket, "sock_recv_into", Interest::READABLE, move |py, operation| {
+        call_socket(py, operation, "recv_into", (buffer.bind(py),))
+    })
+}
+
+/// `loop.sock_recvfrom(sock, bufsize)`.
+pub(super) fn recvfrom<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    size: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let size: Ref = size.into();
+    operation(event_loop, socket, "sock_recvfrom", Interest::READABLE, move |py, operation| {
+        call_socket(py, operation, "recvfrom", (size.bind(py),))
+    })
+}
+
+/// `loop.sock_recvfrom_into(sock, buf, nbytes=0)`.
+pub(super) fn recvfrom_into<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    buffer: &Bound<'py, PyAny>,
+    size: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (buffer, size) = (Ref::from(buffer), Ref::from(size));
+    operation(event_loop, socket, "sock_recvfrom_into", Interest::READABLE, move |py, operation| {
+        let size = size.bind(py);
+        let buffer = buffer.bind(py);
+        if size.is_truthy()? {
+            return call_socket(py, operation, "recvfrom_into", (buffer, size));
+        }
+        call_socket(py, operation, "recvfrom_into", (buffer, buffer.len()?))
+    })
+}
+
+/// `loop.sock_sendto(sock, data, address)`.
+pub(super) fn sendto<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+    address: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let (data, address) = (Ref::from(data), Ref::from(address));
+    operation(event_loop, socket, "sock_sendto", Interest::WRITABLE, move |py, operation| {
+        call_socket(py, operation, "sendto", (data.bind(py), address.bind(py)))
+    })
+}
+
+/// `loop.sock_sendall(sock, data)`.
+pub(super) fn sendall<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    data: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let data: Ref = data.into();
+    let mut view: Option<View> = None;
+    let mut sent = 0;
+    operation(event_loop, socket, "sock_sendall", Interest::WRITABLE, move |py, operation| {
+        let Some(fd) = plain_fd(py, operation)? else {
+            return send_rest(py, operation, data.bind(py), &mut sent);
+        };
+        let view = match &mut view {
+            Some(view) => view,
+            none => none.insert(View::readable(data.bind(py))?),
+        };
+        let bytes = view.as_slice();
+        match retry_io(sys::socket::send(fd, &bytes[sent..]))? {
+            None => Ok(None),
+            Some(count) => {
+                sent += count;
+                Ok((sent >= bytes.len()).then(|| py.None().into()))
+            }
+        }
+    })
+}
+
+/// Sends what is left by the socket's own method.
+fn send_rest(
+    py: Python<'_>,
+    operation: &Operation,
+    data: &Bound<'_, PyAny>,
+    sent: &mut usize,
+) -> PyResult<Option<Ref>> {
+    let rest = if *sent == 0 {
+        data.clone()
+    } else {
+        let view = pyo3::types::PyMemoryView::from(data)?;
+        view.as_any().get_item(pyo3::types::PySlice::new(py, sent.cast_signed(), isize::MAX, 1))?
+    };
+    let Some(count) = call_socket(py, operation, "send", (rest,))? else { return Ok(None) };
+    *sent += count.bind(py).extract::<usize>()?;
+    Ok((*sent >= data.len()?).then(|| py.None().into()))
+}
+
+/// `loop.sock_accept(sock)`: the connected socket, non-blocking, and its address.
+pub(super) fn accept<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    operation(event_loop, socket, "sock_accept", Interest::READABLE, |py, operation| {
+        let accepted = call_socket(py, operation, "accept", ())?;
+        if let Some(accepted) = &accepted {
+            let connection = accepted.bind(py).get_item(0)?;
+            connection.call_method1(intern!(py, "setblocking"), (false,))?;
+        }
+        Ok(accepted)
+    })
+}
+
+/// `loop.sock_connect(sock, address)`.
+pub(super) fn connect<'py>(
+    event_loop: &Bound<'py, Core>,
+    socket: &Bound<'py, PyAny>,
+    address: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let operation = Operation::new(event_loop, socket);
+    let address: Ref = address.into();
+    Coroutine::spawn(event_loop.py(), "sock_connect", |flow| async move {
+        Python::attach(|py| operation.check(py))?;
+        let is_internet = Python::attach(|py| dns::is_internet(operation.socket.bind(py)))?;
+        let address = if is_internet {
+            let resolved =
+                dns::ensure_resolved(&flow, &operation.core, &address, &operation.socket).await?;
+            Python::attach(|py| {
+                Ok::<_, PyErr>(Ref::from(resolved.bind(py).get_item(0)?.get_item(4)?))
+            })?
+        } else {
+            address
+        };
+        connect_resolved(&flow, &operation, &address).await
+    })
+}
+
+async fn connect_resolved(flow: &Flow, operation: &Operation, address: &Ref) -> PyResult<Ref> {
+    let mut started = false;
+    operation
+        .when_ready(flow, Interest::WRITABLE, move |py, operation| {
+            if !started {
+                started = true;
+                return call_socket(py, operation, "connect", (address.bind(py),));
+            }
+            finish_connect(py, operation.socket.bind(py), address.bind(py))?;
+            Ok(Some(py.None().into()))
+        })
+        .await
+}
+
+/// The outcome of a connection attempt, once the socket is writable.
+fn finish_connect(
+    py: Python<'_>,
+    socket: &Bound<'_, PyAny>,
+    address: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let module = imports(py).socket.bind(py);
+    let level = module.getattr(intern!(py, "SOL_SOCKET"))?;
+    let option = module.getattr(intern!(py, "SO_ERROR"))?;
+    let errno: i32 = socket.call_method1(intern!(py, "getsockopt"), (level, option))?.extract()?;
+    if errno == 0 {
+        return Ok(());
+    }
+    let text = format!("Connect call failed {}", address.str()?);
+    Err(pyo3::exceptions::PyOSError::new_err((errno, text)))
+}

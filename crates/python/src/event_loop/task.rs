@@ -1,0 +1,224 @@
+//! Tasks: `create_task` with just the keywords that the running version of asyncio passes on, and the hooks
+//! that keep track of asynchronous generators.
+
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
+
+use crate::core::Core;
+use crate::coroutine::Coroutine;
+use crate::ffi::{self, Ref};
+use crate::imports::imports;
+use crate::report;
+
+/// What the running asyncio does with the keywords of `create_task`.
+#[derive(Clone, Copy, PartialEq)]
+enum Keywords {
+    /// Up to 3.10: only a name.
+    Name,
+    /// From 3.11 on: a name, and a context, which reaches a factory only when it is given.
+    NameAndContext,
+    /// From 3.13.3 on: whatever the caller gave goes to the task or to the factory.
+    All,
+}
+
+impl Keywords {
+    fn of(py: Python<'_>) -> Self {
+        let version = py.version_info();
+        if version >= (3, 13, 3) {
+            Self::All
+        } else if version >= (3, 11) {
+            Self::NameAndContext
+        } else {
+            Self::Name
+        }
+    }
+}
+
+/// `loop.create_task(coro, **keywords)`.
+pub(super) fn create<'py>(
+    event_loop: &Bound<'py, Core>,
+    coroutine: &Bound<'py, PyAny>,
+    keywords: Option<&Bound<'py, PyDict>>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    core.check_closed()?;
+    let rule = Keywords::of(py);
+    if rule != Keywords::All {
+        check_keywords(keywords, rule)?;
+    }
+    let factory = core.task_factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
+    if let (None, None) = (&factory, keywords) {
+        let imports = imports(py);
+        return ffi::call_keyword(
+            imports.task.bind(py),
+            Some(coroutine),
+            imports.loop_keyword.bind(py),
+            event_loop.as_any(),
+        );
+    }
+    let given = match keywords {
+        Some(keywords) => keywords.copy()?,
+        None => PyDict::new(py),
+    };
+    let Some(factory) = factory else {
+        given.set_item(intern!(py, "loop"), event_loop)?;
+        return imports(py).task.bind(py).call((coroutine,), Some(&given));
+    };
+    let factory = factory.bind(py);
+    if rule == Keywords::All {
+        return factory.call((event_loop, coroutine), Some(&given));
+    }
+    let name = given.get_item(intern!(py, "name"))?;
+    let context = given.get_item(intern!(py, "context"))?.filter(|context| !context.is_none());
+    let task = match context {
+        None => factory.call1((event_loop, coroutine))?,
+        Some(context) => {
+            let keywords = PyDict::new(py);
+            keywords.set_item(intern!(py, "context"), context)?;
+            factory.call((event_loop, coroutine), Some(&keywords))?
+        }
+    };
+    if let Some(name) = name.filter(|name| !name.is_none())
+        && let Some(set_name) = task.getattr_opt(intern!(py, "set_name"))?
+    {
+        set_name.call1((name,))?;
+    }
+    Ok(task)
+}
+
+fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyResult<()> {
+    for key in keywords.iter().flat_map(|keywords| keywords.keys()) {
+        let key: String = key.extract()?;
+        if key != "name" && !(key == "context" && rule == Keywords::NameAndContext) {
+            return Err(PyTypeError::new_err(format!(
+                "create_task() got an unexpected keyword argument '{key}'"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// `loop.set_task_factory(factory)`.
+pub(super) fn set_factory(
+    event_loop: &Bound<'_, Core>,
+    factory: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    if !factory.is_none() && !ffi::is_callable(factory) {
+        return Err(PyTypeError::new_err("task factory must be a callable or None"));
+    }
+    let value = if factory.is_none() { None } else { Some(Ref::from(factory)) };
+    let before = event_loop.get().task_factory.replace(value);
+    drop(before);
+    Ok(())
+}
+
+/// An asynchronous generator is iterated for the first time.
+pub(super) fn asyncgen_started(
+    event_loop: &Bound<'_, Core>,
+    generator: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    if event_loop.get().asyncgens_shutdown.load(Relaxed) {
+        let message = format!(
+            "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
+            generator.repr()?
+        );
+        report::resource_warning(py, &message, event_loop.as_any())?;
+    }
+    asyncgens(event_loop)?.call_method1(intern!(py, "add"), (generator,))?;
+    Ok(())
+}
+
+/// An asynchronous generator is about to be collected without having been closed.
+pub(super) fn asyncgen_finalized(
+    event_loop: &Bound<'_, Core>,
+    generator: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = event_loop.py();
+    asyncgens(event_loop)?.call_method1(intern!(py, "discard"), (generator,))?;
+    if !event_loop.get().is_closed() {
+        let close = generator.call_method0(intern!(py, "aclose"))?;
+        let create_task = event_loop.getattr(intern!(py, "create_task"))?;
+        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (create_task, close))?;
+    }
+    Ok(())
+}
+
+/// The weak set of the generators that have been started and not finished.
+pub(super) fn asyncgens<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let set = event_loop.get().asyncgens.borrow().as_ref().map(|set| set.clone_ref(py));
+    if let Some(set) = set {
+        return Ok(set.into_bound(py));
+    }
+    let set = py.import("weakref")?.getattr("WeakSet")?.call0()?;
+    event_loop.get().asyncgens.set(Some((&set).into()));
+    Ok(set)
+}
+
+/// `loop.shutdown_asyncgens()`: closes every generator that is still open.
+pub(super) fn shutdown_asyncgens<'py>(
+    event_loop: &Bound<'py, Core>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let this: Ref<Core> = event_loop.into();
+    Coroutine::spawn(py, "shutdown_asyncgens", |flow| async move {
+        let (closing, gathered) = Python::attach(|py| {
+            let event_loop = this.bind(py);
+            event_loop.get().asyncgens_shutdown.store(true, Relaxed);
+            let set = asyncgens(event_loop)?;
+            let closing =
+                py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
+            if closing.is_empty() {
+                return Ok(None);
+            }
+            set.call_method0("clear")?;
+            let mut closers = Vec::new();
+            for generator in &closing {
+                closers.push(generator.call_method0(intern!(py, "aclose"))?);
+            }
+            let keywords = PyDict::new(py);
+            keywords.set_item("return_exceptions", true)?;
+            let arguments = pyo3::types::PyTuple::new(py, closers)?;
+            let gather = py.import("asyncio")?.getattr("gather")?;
+            let gathered = gather.call(arguments, Some(&keywords))?;
+            Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
+        })?
+        .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
+        if let (Some(closing), Some(gathered)) = (closing, gathered) {
+            let results = flow.wait(&gathered).await?;
+            Python::attach(|py| report_failed(this.bind(py), closing.bind(py), results.bind(py)))?;
+        }
+        Ok(Python::attach(|py| py.None().into()))
+    })
+}
+
+/// Tells the exception handler of each generator that could not be closed.
+fn report_failed(
+    event_loop: &Bound<'_, Core>,
+    generators: &Bound<'_, PyList>,
+    results: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    for (generator, result) in generators.iter().zip(results.try_iter()?) {
+        let result = result?;
+        if let Ok(exception) = result.cast::<pyo3::exceptions::PyException>() {
+            let message = format!(
+                "an error occurred during closing of asynchronous generator {}",
+                generator.repr()?
+            );
+            let details = [("asyncgen", &generator)];
+            report::call_exception_handler(
+                event_loop.as_any(),
+                &message,
+                Some(exception.as_any().cast()?),
+                &details,
+            )?;
+        }
+    }
+    Ok(())
+}

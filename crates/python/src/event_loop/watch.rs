@@ -1,0 +1,87 @@
+//! Watching descriptors: `add_reader`, `add_writer` and their removal.
+
+use std::os::fd::RawFd;
+
+use oxloop_engine::Interest;
+use pyo3::exceptions::PyValueError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::core::{Core, Entry};
+use crate::handle::Handle;
+
+/// The descriptor of `file`: an integer, or an object with `fileno()`. `ValueError` for anything else, as
+/// the `selectors` module has it.
+pub(crate) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    let py = file.py();
+    let number = if file.is_instance_of::<pyo3::types::PyInt>() {
+        file.extract::<RawFd>()
+    } else {
+        file.call_method0(intern!(py, "fileno")).and_then(|number| number.extract::<RawFd>())
+    };
+    match number {
+        Ok(fd) if fd >= 0 => Ok(fd),
+        Ok(fd) => Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}"))),
+        Err(cause) => {
+            let error = PyValueError::new_err(format!("Invalid file object: {}", file.repr()?));
+            error.set_cause(py, Some(cause));
+            Err(error)
+        }
+    }
+}
+
+/// Calls `callback(*arguments)` whenever `file` is ready in `direction`, in place of what was called before.
+pub(super) fn add(
+    event_loop: &Bound<'_, Core>,
+    file: &Bound<'_, PyAny>,
+    direction: Interest,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[Bound<'_, PyAny>],
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    let fd = descriptor(file)?;
+    core.check_no_transport(py, fd)?;
+    core.check_closed()?;
+    let handle = Bound::new(py, Handle::new(event_loop, callback, arguments, None)?)?;
+    let replaced = core.watch(py, fd, direction, Entry::Handle(handle.into()))?;
+    core.name_watched(fd, file);
+    if let Some(replaced) = replaced {
+        cancel(py, &replaced)?;
+    }
+    Ok(())
+}
+
+/// Stops watching; whether something was watched.
+pub(super) fn remove(
+    event_loop: &Bound<'_, Core>,
+    file: &Bound<'_, PyAny>,
+    direction: Interest,
+) -> PyResult<bool> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    if core.is_closed() {
+        return Ok(false);
+    }
+    let fd = match descriptor(file) {
+        Ok(fd) => fd,
+        // A file object that was closed meanwhile is known by itself.
+        Err(error) => core.watched_as(file).ok_or(error)?,
+    };
+    core.check_no_transport(py, fd)?;
+    match core.unwatch(py, fd, direction)? {
+        None => Ok(false),
+        Some(entry) => {
+            cancel(py, &entry)?;
+            Ok(true)
+        }
+    }
+}
+
+/// A callback that is no longer told must not run either if it is queued already.
+fn cancel(py: Python<'_>, entry: &Entry) -> PyResult<()> {
+    match entry {
+        Entry::Handle(handle) => handle.bind(py).call_method0(intern!(py, "cancel")).map(drop),
+        Entry::TaskStep { .. } | Entry::Native { .. } => Ok(()),
+    }
+}

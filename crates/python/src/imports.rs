@@ -1,0 +1,84 @@
+//! Every Python object that the native side uses, imported once.
+
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyTuple, PyType};
+
+/// What [`imports`] returns; the fields are named after what they hold.
+pub(crate) struct Imports {
+    pub(crate) future: Py<PyAny>,
+    pub(crate) task: Py<PyAny>,
+    pub(crate) handle: Py<PyAny>,
+    pub(crate) timer_handle: Py<PyAny>,
+    pub(crate) transport: Py<PyAny>,
+    pub(crate) buffered_protocol: Py<PyAny>,
+    pub(crate) transport_socket: Py<PyAny>,
+    pub(crate) cancelled_error: Py<PyType>,
+    pub(crate) wrap_future: Py<PyAny>,
+    pub(crate) is_future: Py<PyAny>,
+    pub(crate) ensure_future: Py<PyAny>,
+    pub(crate) events: Py<PyModule>,
+    pub(crate) format_helpers: Py<PyModule>,
+    pub(crate) base_events: Py<PyModule>,
+    pub(crate) coroutines: Py<PyModule>,
+    pub(crate) socket: Py<PyModule>,
+    pub(crate) socket_class: Py<PyType>,
+    pub(crate) signal: Py<PyModule>,
+    pub(crate) selectors: Py<PyModule>,
+    pub(crate) threading: Py<PyModule>,
+    pub(crate) sys: Py<PyModule>,
+    pub(crate) warnings: Py<PyModule>,
+    /// `("loop",)`, the keyword names of `Future(loop=...)`.
+    pub(crate) loop_keyword: Py<PyTuple>,
+}
+
+/// The imports, made at the first call.
+#[inline]
+pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
+    static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
+    match IMPORTS.get(py) {
+        Some(imports) => imports,
+        None => IMPORTS.get_or_init(py, || {
+            // asyncio is in the standard library and `oxloop` has imported it: this fails only in an
+            // interpreter in which nothing of asyncio works.
+            load(py).expect("asyncio can be imported")
+        }),
+    }
+}
+
+/// Makes the imports, with an error for the module's own import to raise.
+pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
+    let asyncio = py.import("asyncio")?;
+    let socket = py.import("socket")?;
+    let class = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyType>> {
+        Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind())
+    };
+    let object = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyAny>> {
+        Ok(module.getattr(name)?.unbind())
+    };
+    Ok(Imports {
+        future: object(&asyncio, "Future")?,
+        task: object(&asyncio, "Task")?,
+        handle: object(&asyncio, "Handle")?,
+        timer_handle: object(&asyncio, "TimerHandle")?,
+        transport: object(&asyncio, "Transport")?,
+        buffered_protocol: object(&asyncio, "BufferedProtocol")?,
+        transport_socket: object(&py.import("asyncio.trsock")?, "TransportSocket")?,
+        cancelled_error: class(&asyncio, "CancelledError")?,
+        wrap_future: object(&asyncio, "wrap_future")?,
+        is_future: object(&asyncio, "isfuture")?,
+        ensure_future: object(&asyncio, "ensure_future")?,
+        events: py.import("asyncio.events")?.unbind(),
+        format_helpers: py.import("asyncio.format_helpers")?.unbind(),
+        base_events: py.import("asyncio.base_events")?.unbind(),
+        coroutines: py.import("asyncio.coroutines")?.unbind(),
+        socket_class: class(&socket, "socket")?,
+        socket: socket.unbind(),
+        signal: py.import("signal")?.unbind(),
+        selectors: py.import("selectors")?.unbind(),
+        threading: py.import("threading")?.unbind(),
+        sys: py.import("sys")?.unbind(),
+        warnings: py.import("warnings")?.unbind(),
+        loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),
+    })
+}

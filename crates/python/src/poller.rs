@@ -1,0 +1,165 @@
+//! Where a loop waits: a native selector of the engine, or a user's own `selectors.BaseSelector`, which is
+//! honoured through its own methods.
+//!
+//! While a thread waits in a native selector, the selector is not in its place: another thread that calls
+//! `add_reader` on the loop (which asyncio forbids) finds it gone and gets a `RuntimeError`.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::time::Duration;
+
+use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::error::os_error;
+use crate::ffi::Ref;
+use crate::imports::imports;
+
+/// Events that one wait can report; more come with the next turn.
+const EVENT_CAPACITY: usize = 1024;
+
+/// A selector of the engine and the buffer that its events land in.
+pub(crate) struct NativePoller {
+    pub(crate) selector: Selector,
+    pub(crate) events: Events,
+}
+
+/// Where the loop waits.
+#[derive(Default)]
+pub(crate) enum Poller {
+    /// Before `__init__` and after `close`.
+    #[default]
+    Closed,
+    /// `None` while the loop's thread waits in it.
+    Native(Option<Box<NativePoller>>),
+    /// A subclass of `selectors.BaseSelector` that is none of the standard library's own.
+    Python(Ref),
+}
+
+impl Poller {
+    /// The poller for the `selector` argument of `SelectorEventLoop`: the platform's best for `None`, the
+    /// native one of the same kind for a selector of the standard library, otherwise the object itself.
+    ///
+    /// # Errors
+    /// `TypeError` for an object that is no selector; `OSError` from the kernel.
+    pub(crate) fn new(selector: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(selector) = selector else {
+            return Self::native(SelectorKind::best());
+        };
+        let py = selector.py();
+        let selectors = imports(py).selectors.bind(py);
+        for kind in SelectorKind::available() {
+            if let Some(name) = class_name(*kind)
+                && let Ok(class) = selectors.getattr(name)
+                && selector.get_type().is(&class)
+            {
+                return Self::native(*kind);
+            }
+        }
+        if !selector.is_instance(&selectors.getattr(intern!(py, "BaseSelector"))?)? {
+            return Err(PyTypeError::new_err(format!(
+                "selector must be a selectors.BaseSelector, not {}",
+                selector.get_type().name()?
+            )));
+        }
+        Ok(Self::Python(selector.into()))
+    }
+
+    fn native(kind: SelectorKind) -> PyResult<Self> {
+        let selector = Selector::new(kind).map_err(|error| os_error(&error))?;
+        let events = Events::with_capacity(EVENT_CAPACITY);
+        Ok(Self::Native(Some(Box::new(NativePoller { selector, events }))))
+    }
+
+    /// The engine's name of the backend, or `None` for a selector written in Python.
+    pub(crate) fn kind(&self) -> Option<SelectorKind> {
+        match self {
+            Self::Native(Some(native)) => Some(native.selector.kind()),
+            _ => None,
+        }
+    }
+}
+
+/// The class in `selectors` that stands for a native kind.
+fn class_name(kind: SelectorKind) -> Option<&'static str> {
+    Some(match kind {
+        SelectorKind::Epoll => "EpollSelector",
+        SelectorKind::Kqueue => "KqueueSelector",
+        SelectorKind::Poll => "PollSelector",
+        SelectorKind::Select => "SelectSelector",
+        #[allow(unreachable_patterns)]
+        _ => return None,
+    })
+}
+
+/// What is to be told to the poller about a descriptor.
+#[derive(Clone, Copy)]
+pub(crate) enum Change {
+    Register(Interest),
+    Modify(Interest),
+    Deregister,
+}
+
+impl NativePoller {
+    pub(crate) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
+        match change {
+            Change::Register(interest) => self.selector.register(fd, token, interest),
+            Change::Modify(interest) => self.selector.modify(fd, token, interest),
+            Change::Deregister => self.selector.deregister(fd),
+        }
+    }
+}
+
+/// Tells a Python selector about a change.
+pub(crate) fn apply_python(selector: &Bound<'_, PyAny>, fd: RawFd, change: Change) -> PyResult<()> {
+    let py = selector.py();
+    match change {
+        Change::Register(interest) => {
+            selector.call_method1(intern!(py, "register"), (fd, mask(interest)))
+        }
+        Change::Modify(interest) => {
+            selector.call_method1(intern!(py, "modify"), (fd, mask(interest)))
+        }
+        Change::Deregister => selector.call_method1(intern!(py, "unregister"), (fd,)),
+    }
+    .map(drop)
+}
+
+/// Waits in a Python selector; the descriptors that are ready and in which directions.
+pub(crate) fn select_python(
+    selector: &Bound<'_, PyAny>,
+    timeout: Option<Duration>,
+) -> PyResult<Vec<(RawFd, Interest)>> {
+    let py = selector.py();
+    let seconds = timeout.map(|timeout| timeout.as_secs_f64());
+    let ready = selector.call_method1(intern!(py, "select"), (seconds,))?;
+    let mut events = Vec::new();
+    for item in ready.try_iter()? {
+        let (key, bits): (Bound<'_, PyAny>, u8) = item?.extract()?;
+        let fd: RawFd = key.getattr(intern!(py, "fd"))?.extract()?;
+        let mut readiness = Interest::NONE;
+        if bits & 1 != 0 {
+            readiness = readiness.with(Interest::READABLE);
+        }
+        if bits & 2 != 0 {
+            readiness = readiness.with(Interest::WRITABLE);
+        }
+        events.push((fd, readiness));
+    }
+    Ok(events)
+}
+
+/// `EVENT_READ` (1) and `EVENT_WRITE` (2) of the `selectors` module.
+fn mask(interest: Interest) -> u8 {
+    u8::from(interest.is_readable()) | (u8::from(interest.is_writable()) << 1)
+}
+
+/// What another thread gets that touches the selector of a loop that waits in it.
+#[cold]
+pub(crate) fn in_use() -> PyErr {
+    PyRuntimeError::new_err(
+        "Non-thread-safe operation invoked on an event loop other than the current one",
+    )
+}

@@ -1,0 +1,270 @@
+//! Signals: `add_signal_handler`, and waking a waiting loop so that Python's own handlers run.
+//!
+//! The interpreter's C signal handler can write the number of each signal into a descriptor. A loop that
+//! runs in the main thread gives it one end of a socket pair while it runs (and as long as it has handlers
+//! of its own): without that, a signal that arrives between the last look at the interpreter's flags and
+//! the system call that waits would be seen only when something else ends the wait.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use oxloop_engine::Interest;
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::sync::PyOnceLock;
+
+use crate::callback::is_coroutine;
+use crate::core::{Core, Entry};
+use crate::error::os_error;
+use crate::ffi::{self, Ref};
+use crate::handle::Handle;
+use crate::imports::imports;
+use crate::report;
+
+/// What a loop knows of signals.
+#[derive(Default)]
+pub(crate) struct Signals {
+    handlers: BTreeMap<i32, Ref<Handle>>,
+    /// The end that the loop reads and the end that the C handler writes; made when first needed.
+    pipe: Option<(UnixStream, UnixStream)>,
+}
+
+impl Signals {
+    pub(crate) fn has_handlers(&self) -> bool {
+        !self.handlers.is_empty()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
+    pub(crate) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        for handle in self.handlers.values() {
+            visit.call(&**handle)?;
+        }
+        Ok(())
+    }
+}
+
+/// Restores the interpreter's wake-up descriptor when the loop stops running.
+pub(crate) struct WakeupGuard<'py> {
+    event_loop: Bound<'py, Core>,
+    /// Whether this run of the loop set the descriptor.
+    installed: bool,
+}
+
+impl Drop for WakeupGuard<'_> {
+    fn drop(&mut self) {
+        if self.installed && !self.event_loop.get().signals.borrow().has_handlers() {
+            let py = self.event_loop.py();
+            if let Err(error) = set_wakeup_fd(py, -1) {
+                error.write_unraisable(py, Some(self.event_loop.as_any()));
+            }
+        }
+    }
+}
+
+/// Lets signals end the waits of this loop while the guard lives. Does nothing outside the main thread,
+/// where no Python handler runs, and where somebody else has set a wake-up descriptor.
+pub(crate) fn wake_on_signals<'py>(event_loop: &Bound<'py, Core>) -> PyResult<WakeupGuard<'py>> {
+    let py = event_loop.py();
+    let mut guard = WakeupGuard { event_loop: event_loop.clone(), installed: false };
+    if event_loop.get().signals.borrow().has_handlers() || !is_main_thread(py)? {
+        return Ok(guard);
+    }
+    let fd = pipe(event_loop)?;
+    let previous = set_wakeup_fd(py, fd)?;
+    if previous == -1 {
+        guard.installed = true;
+    } else {
+        set_wakeup_fd(py, previous)?;
+    }
+    Ok(guard)
+}
+
+/// `signal.set_wakeup_fd(fd)`: the descriptor that was set before, -1 for none.
+fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
+    imports(py).signal.bind(py).call_method1(intern!(py, "set_wakeup_fd"), (fd,))?.extract()
+}
+
+fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
+    let main = imports(py).threading.bind(py).call_method0(intern!(py, "main_thread"))?;
+    let ident: Option<u64> = main.getattr(intern!(py, "ident"))?.extract()?;
+    Ok(ident == Some(ffi::thread_ident(py)))
+}
+
+/// The descriptor for the C handler to write to; the other end is watched by the loop.
+fn pipe(event_loop: &Bound<'_, Core>) -> PyResult<i32> {
+    let core = event_loop.get();
+    if let Some((_, writer)) = &core.signals.borrow().pipe {
+        return Ok(writer.as_raw_fd());
+    }
+    let (reader, writer) = UnixStream::pair().map_err(|error| os_error(&error))?;
+    for end in [&reader, &writer] {
+        end.set_nonblocking(true).map_err(|error| os_error(&error))?;
+    }
+    let entry = Entry::Native { object: event_loop.as_any().into(), run: on_signals };
+    core.watch(event_loop.py(), reader.as_raw_fd(), Interest::READABLE, entry)?;
+    core.watches.borrow_mut().internal += 1;
+    let fd = writer.as_raw_fd();
+    core.signals.borrow_mut().pipe = Some((reader, writer));
+    Ok(fd)
+}
+
+/// Queues the handlers of the signals whose numbers arrived.
+fn on_signals(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = event_loop.py();
+    let event_loop = ffi::cast_known::<Core>(event_loop);
+    let core = event_loop.get();
+    let mut numbers = [0_u8; 256];
+    loop {
+        let read = match &mut core.signals.borrow_mut().pipe {
+            Some((reader, _)) => reader.read(&mut numbers).unwrap_or(0),
+            None => 0,
+        };
+        for number in &numbers[..read] {
+            let number = i32::from(*number);
+            let handle =
+                core.signals.borrow().handlers.get(&number).map(|handle| handle.clone_ref(py));
+            match handle {
+                Some(handle) if handle.get().is_cancelled() => {
+                    remove_handler(event_loop, number)?;
+                }
+                Some(handle) => core.push(Entry::Handle(handle)),
+                None => {}
+            }
+        }
+        if read < numbers.len() {
+            return Ok(());
+        }
+    }
+}
+
+/// `loop.add_signal_handler`.
+pub(crate) fn add_handler(
+    event_loop: &Bound<'_, Core>,
+    signal: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[Bound<'_, PyAny>],
+) -> PyResult<()> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    if is_coroutine(callback)? {
+        return Err(PyTypeError::new_err("coroutines cannot be used with add_signal_handler()"));
+    }
+    let number = check_signal(signal)?;
+    core.check_closed()?;
+    let module = imports(py).signal.bind(py);
+    let fd = pipe(event_loop)?;
+    if let Err(error) = set_wakeup_fd(py, fd) {
+        return Err(
+            if error.is_instance_of::<PyValueError>(py) || error.is_instance_of::<PyOSError>(py) {
+                PyRuntimeError::new_err(error.value(py).str()?.to_string())
+            } else {
+                error
+            },
+        );
+    }
+    let handle = Bound::new(py, Handle::new(event_loop, callback, arguments, None)?)?;
+    let replaced = core.signals.borrow_mut().handlers.insert(number, handle.into());
+    drop(replaced);
+    let installed = module
+        .call_method1(intern!(py, "signal"), (signal, ignore(py)?))
+        .and_then(|_| module.call_method1(intern!(py, "siginterrupt"), (signal, false)));
+    if let Err(error) = installed {
+        let removed = core.signals.borrow_mut().handlers.remove(&number);
+        drop(removed);
+        release_wakeup(core, py)?;
+        return Err(cannot_be_caught(py, number, error)?);
+    }
+    Ok(())
+}
+
+/// `loop.remove_signal_handler`: whether there was one.
+pub(crate) fn remove_signal_handler(
+    event_loop: &Bound<'_, Core>,
+    signal: &Bound<'_, PyAny>,
+) -> PyResult<bool> {
+    let number = check_signal(signal)?;
+    remove_handler(event_loop, number)
+}
+
+fn remove_handler(event_loop: &Bound<'_, Core>, number: i32) -> PyResult<bool> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    let removed = core.signals.borrow_mut().handlers.remove(&number);
+    if removed.is_none() {
+        return Ok(false);
+    }
+    drop(removed);
+    let module = imports(py).signal.bind(py);
+    let sigint: i32 = module.getattr(intern!(py, "SIGINT"))?.extract()?;
+    let default = if number == sigint { "default_int_handler" } else { "SIG_DFL" };
+    if let Err(error) =
+        module.call_method1(intern!(py, "signal"), (number, module.getattr(default)?))
+    {
+        return Err(cannot_be_caught(py, number, error)?);
+    }
+    release_wakeup(core, py)?;
+    Ok(true)
+}
+
+/// Removes every handler: the loop closes.
+pub(crate) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
+    let numbers: Vec<i32> = event_loop.get().signals.borrow().handlers.keys().copied().collect();
+    for number in numbers {
+        remove_handler(event_loop, number)?;
+    }
+    let signals = event_loop.get().signals.take();
+    drop(signals);
+    Ok(())
+}
+
+/// Takes the wake-up descriptor back once no handler needs it; a running loop keeps it until it stops.
+fn release_wakeup(core: &Core, py: Python<'_>) -> PyResult<()> {
+    if core.signals.borrow().has_handlers() || core.is_running() {
+        return Ok(());
+    }
+    if let Err(error) = set_wakeup_fd(py, -1) {
+        report::log(py, "info", &format!("set_wakeup_fd(-1) failed: {}", error.value(py)))?;
+    }
+    Ok(())
+}
+
+fn cannot_be_caught(py: Python<'_>, number: i32, error: PyErr) -> PyResult<PyErr> {
+    let errno: Option<i32> = match error.value(py).getattr("errno") {
+        Ok(errno) => errno.extract()?,
+        Err(_) => None,
+    };
+    if errno == Some(libc::EINVAL) {
+        return Ok(PyRuntimeError::new_err(format!("sig {number} cannot be caught")));
+    }
+    Ok(error)
+}
+
+/// The number of a valid signal; `TypeError` or `ValueError` otherwise.
+fn check_signal(signal: &Bound<'_, PyAny>) -> PyResult<i32> {
+    let py = signal.py();
+    if !signal.is_instance_of::<pyo3::types::PyInt>() {
+        return Err(PyTypeError::new_err(format!("sig must be an int, not {}", signal.repr()?)));
+    }
+    let valid = imports(py).signal.bind(py).call_method0(intern!(py, "valid_signals"))?;
+    if !valid.contains(signal)? {
+        return Err(PyValueError::new_err(format!("invalid signal number {}", signal.str()?)));
+    }
+    signal.extract()
+}
+
+/// The Python-level handler of a signal that the loop handles: it does nothing, the C handler has written
+/// the number into the socket pair.
+#[pyfunction]
+fn _signal_handler_noop(_number: &Bound<'_, PyAny>, _frame: &Bound<'_, PyAny>) {}
+
+fn ignore(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    static FUNCTION: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+    let function = FUNCTION.get_or_try_init(py, || {
+        Ok::<_, PyErr>(wrap_pyfunction!(_signal_handler_noop, py)?.into_any().unbind())
+    })?;
+    Ok(function.bind(py).clone())
+}

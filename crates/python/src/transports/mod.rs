@@ -1,0 +1,13 @@
+//! Transports: what a protocol writes to and is told by.
+
+pub(crate) mod socket;
+pub(crate) mod stream;
+
+use pyo3::prelude::*;
+
+use crate::ffi;
+
+/// Adds the methods that are called past `PyO3`.
+pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
+    ffi::add_fast_methods(&py.get_type::<stream::StreamTransport>(), stream::methods())
+}

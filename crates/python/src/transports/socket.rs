@@ -1,0 +1,128 @@
+//! The socket of a transport: a descriptor that we own, or the user's `socket.socket`.
+//!
+//! An accepted connection needs no Python object until somebody asks for one with `get_extra_info`; a socket
+//! that the user passed stays the owner of its descriptor and is closed by its own method.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+
+use oxloop_engine::Address;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+
+use crate::ffi::{self, Ref};
+use crate::imports::imports;
+
+/// Family, type and protocol: the arguments of `socket.socket`.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    pub(crate) family: i32,
+    pub(crate) type_: i32,
+    pub(crate) protocol: i32,
+}
+
+impl Kind {
+    /// The kind of a Python socket.
+    pub(crate) fn of(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = socket.py();
+        Ok(Self {
+            family: socket.getattr(intern!(py, "family"))?.extract()?,
+            type_: socket.getattr(intern!(py, "type"))?.extract()?,
+            protocol: socket.getattr(intern!(py, "proto"))?.extract()?,
+        })
+    }
+
+    pub(crate) fn is_tcp(self) -> bool {
+        // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
+        (self.family == libc::AF_INET || self.family == libc::AF_INET6)
+            && self.type_ == libc::SOCK_STREAM
+            && (self.protocol == 0 || self.protocol == libc::IPPROTO_TCP)
+    }
+}
+
+/// Who owns the descriptor.
+pub(crate) enum Socket {
+    Descriptor { fd: OwnedFd, kind: Kind },
+    Object { object: Ref, fd: RawFd },
+    Closed,
+}
+
+impl Socket {
+    /// The user's socket.
+    pub(crate) fn object(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let fd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
+        Ok(Self::Object { object: socket.into(), fd })
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self, Self::Closed)
+    }
+
+    /// The descriptor; `None` once the socket is closed.
+    #[inline]
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Descriptor { fd, .. } => Some(fd.as_fd()),
+            Self::Object { fd, .. } => ffi::borrow_fd(*fd),
+            Self::Closed => None,
+        }
+    }
+
+    pub(crate) fn raw_fd(&self) -> RawFd {
+        self.fd().map_or(-1, |fd| fd.as_raw_fd())
+    }
+
+    /// A Python socket of the same kind for the descriptor, which it owns from then on.
+    pub(crate) fn into_object(self, py: Python<'_>) -> PyResult<Self> {
+        let Self::Descriptor { fd, kind } = self else { return Ok(self) };
+        let keywords = PyDict::new(py);
+        keywords.set_item("fileno", fd.as_raw_fd())?;
+        let class = imports(py).socket_class.bind(py);
+        let object = class.call((kind.family, kind.type_, kind.protocol), Some(&keywords))?;
+        let fd = fd.into_raw_fd();
+        object.call_method1(intern!(py, "setblocking"), (false,))?;
+        Ok(Self::Object { object: object.into(), fd })
+    }
+
+    /// Closes the socket; errors of a user's own class come back.
+    pub(crate) fn close(self, py: Python<'_>) -> PyResult<()> {
+        match self {
+            Self::Object { object, .. } => {
+                object.bind(py).call_method0(intern!(py, "close")).map(drop)
+            }
+            Self::Descriptor { fd, .. } => {
+                drop(fd);
+                Ok(())
+            }
+            Self::Closed => Ok(()),
+        }
+    }
+}
+
+/// An address as Python's `socket` module gives it.
+pub(crate) fn address_object<'py>(
+    py: Python<'py>,
+    address: &Address,
+) -> PyResult<Bound<'py, PyAny>> {
+    Ok(match address {
+        Address::V4(address) => {
+            (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any()
+        }
+        Address::V6(address) => {
+            (address.ip().to_string(), address.port(), address.flowinfo(), address.scope_id())
+                .into_pyobject(py)?
+                .into_any()
+        }
+        Address::UnixPath(path) => {
+            use std::os::unix::ffi::OsStrExt;
+            std::ffi::OsStr::from_bytes(path).into_pyobject(py)?.into_any()
+        }
+        Address::UnixAbstract(name) => {
+            let mut bytes = vec![0];
+            bytes.extend_from_slice(name);
+            PyBytes::new(py, &bytes).into_any()
+        }
+        Address::UnixUnnamed => PyString::new(py, "").into_any(),
+        Address::Other => py.None().into_bound(py),
+    })
+}

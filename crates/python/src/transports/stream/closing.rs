@@ -1,0 +1,166 @@
+//! The end of a connection: closed by the user, by the peer, or by an error.
+
+use pyo3::exceptions::PyOSError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{StreamTransport, reading, writing};
+use crate::error;
+use crate::ffi;
+use crate::report;
+use crate::transports::socket::Socket;
+
+/// Stops reading; the connection is lost once everything that was written has gone.
+pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let drained = {
+        let mut state = transport.get().state.borrow_mut();
+        if std::mem::replace(&mut state.closing, true) {
+            return Ok(());
+        }
+        state.queue.is_empty()
+    };
+    reading::unwatch(transport)?;
+    if drained { queue_lost(transport, None) } else { Ok(()) }
+}
+
+/// Ends the connection at once; what is queued is dropped.
+pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
+    let queued = {
+        let mut state = transport.get().state.borrow_mut();
+        if state.lost > 0 {
+            return Ok(());
+        }
+        state.closing = true;
+        state.queue.clear()
+    };
+    drop(queued);
+    reading::unwatch(transport)?;
+    queue_lost(transport, reason)
+}
+
+/// An error after which the connection cannot go on. One of the system is only logged in debug mode, since the
+/// protocol hears of it; any other goes to the exception handler. Returns one that leaves the loop.
+#[cold]
+pub(super) fn fatal(
+    transport: &Bound<'_, StreamTransport>,
+    error: PyErr,
+    message: &str,
+) -> PyResult<()> {
+    let py = transport.py();
+    if error::leaves_the_loop(py, &error) {
+        return Err(error);
+    }
+    let this = transport.get();
+    if error.is_instance_of::<PyOSError>(py) {
+        if this.core.get().debug() {
+            let text = format!("{}: {message}", transport.repr()?);
+            report::debug_exception(py, &text, error::exception(py, &error).as_any())?;
+        }
+    } else {
+        let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
+        let details = [("transport", transport.as_any()), ("protocol", &protocol)];
+        let event_loop = this.core.bind(py).as_any();
+        report::call_exception_handler(
+            event_loop,
+            message,
+            Some(&error::exception(py, &error)),
+            &details,
+        )?;
+    }
+    force(transport, Some(error))
+}
+
+/// Queues `connection_lost(reason)`.
+fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
+    let this = transport.get();
+    {
+        let mut state = this.state.borrow_mut();
+        if state.lost > 0 {
+            return Ok(());
+        }
+        state.lost = 1;
+        state.reason = reason;
+    }
+    writing::unwatch(transport)?;
+    this.core.get().push_native(transport.clone().into_any().into(), lost);
+    Ok(())
+}
+
+/// Calls `connection_lost(None)` from an event of the loop: the last byte of a closing connection has gone.
+pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    {
+        let mut state = transport.get().state.borrow_mut();
+        if state.lost > 0 {
+            return Ok(());
+        }
+        state.lost = 1;
+    }
+    lost(transport.as_any())
+}
+
+/// Tells the protocol that its connection is gone, and closes the socket.
+fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<StreamTransport>(transport);
+    let py = transport.py();
+    let this = transport.get();
+    let (protocol, reason) = {
+        let mut state = this.state.borrow_mut();
+        (state.protocol.take(), state.reason.take())
+    };
+    let reason = match &reason {
+        Some(error) => error::exception(py, error).into_any(),
+        None => py.None().into_bound(py),
+    };
+    let told = match &protocol {
+        Some(protocol) => this.in_context(py, || {
+            ffi::call_method(protocol.bind(py), intern!(py, "connection_lost"), &[&reason])
+        }),
+        None => Ok(py.None().into_bound(py)),
+    };
+    let released = release(py, this, transport.as_any());
+    let reported = match told {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let event_loop = this.core.bind(py).as_any();
+            let message = format!(
+                "Exception in callback StreamTransport._call_connection_lost({})",
+                reason.repr()?
+            );
+            let details = [("transport", transport.as_any())];
+            report::callback_error(event_loop, error, &message, &details)
+        }
+    };
+    reported.and(released)
+}
+
+/// Closes the socket and takes leave of the server and the loop.
+fn release(py: Python<'_>, this: &StreamTransport, transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let (socket, server, fd) = {
+        let mut state = this.state.borrow_mut();
+        let fd = state.socket.raw_fd();
+        let socket = std::mem::replace(&mut state.socket, Socket::Closed);
+        (socket, state.server.take(), fd)
+    };
+    this.core.get().disown(fd, transport);
+    let closed = socket.close(py);
+    if let Some(server) = server {
+        ffi::call_method(server.bind(py), intern!(py, "_detach"), &[transport])?;
+    }
+    closed
+}
+
+/// A transport that nobody refers to any more, not even the loop: warns, and closes the socket.
+pub(super) fn abandon(py: Python<'_>, this: &StreamTransport) -> PyResult<()> {
+    let text = this.text();
+    let (socket, server) = {
+        let mut state = this.state.borrow_mut();
+        (std::mem::replace(&mut state.socket, Socket::Closed), state.server.take())
+    };
+    let warned =
+        report::resource_warning(py, &format!("unclosed transport {text}"), py.None().bind(py));
+    let closed = socket.close(py);
+    if let Some(server) = server {
+        ffi::call_method(server.bind(py), intern!(py, "_forget"), &[])?;
+    }
+    warned.and(closed)
+}

@@ -1,0 +1,475 @@
+//! The stream transport: one state machine for every connection of bytes.
+//!
+//! Its states are few: *open*, *closing* (nothing is read any more, the write buffer drains), *lost*
+//! (`connection_lost` is queued; writes are counted and dropped), and *closed* (the socket is gone). Whatever
+//! the peer, the kernel or the protocol does, the way leads through them in this order and calls
+//! `connection_lost` exactly once, never from inside `close`.
+//!
+//! Each step borrows the state, decides, ends the borrow, and only then calls the protocol, which may call
+//! anything of the transport in turn. What surprised us: between two borrows everything may have changed,
+//! so each step looks at the state again rather than carry a conclusion over a call.
+
+mod closing;
+mod reading;
+mod writing;
+
+use std::os::fd::RawFd;
+
+use oxloop_engine::flow::FlowControl;
+use oxloop_engine::sys;
+use oxloop_engine::write_queue::WriteQueue;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::PyDict;
+
+use crate::buffer::Chunk;
+use crate::cell::{LoopCell, Made};
+use crate::core::Core;
+use crate::coroutine;
+use crate::ffi::{self, Ref};
+use crate::handle::format_callback;
+use crate::imports::imports;
+use crate::report;
+use crate::transports::socket::{Kind, Socket, address_object};
+
+pub(crate) use writing::methods;
+
+/// What a transport knows of its connection.
+#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
+struct State {
+    socket: Socket,
+    /// `None` once `connection_lost` has been called.
+    protocol: Option<Ref>,
+    /// Whether the protocol is a `BufferedProtocol`; follows `set_protocol`.
+    buffered: bool,
+    /// What has been written and not yet sent.
+    queue: WriteQueue<Chunk>,
+    flow: FlowControl,
+    /// Set by `close`, `abort` and every fatal error; never cleared.
+    closing: bool,
+    /// How often something was written since `connection_lost` was queued, plus one; 0 before.
+    lost: u32,
+    /// Set and cleared by `pause_reading` and `resume_reading`.
+    paused: bool,
+    /// Whether the loop watches the descriptor for us.
+    watching_reads: bool,
+    watching_writes: bool,
+    /// Set by `write_eof`.
+    eof_written: bool,
+    /// What `connection_lost` will be called with, while it is queued.
+    reason: Option<PyErr>,
+    /// Resolved when the connection is made; taken then.
+    waiter: Option<Ref>,
+    /// The server that accepted the connection, until the connection is lost.
+    server: Option<Ref>,
+    /// What `get_extra_info` knows.
+    extra: Ref<PyDict>,
+}
+
+/// A connection that carries a stream of bytes.
+///
+/// Source: asyncio's documentation, "Transports and Protocols".
+#[pyclass(frozen, dict, weakref, module = "oxloop._native")]
+pub(crate) struct StreamTransport {
+    made: Made,
+    core: Ref<Core>,
+    /// The context in which the protocol's methods run: a copy of the one in which the transport was made.
+    context: Ref,
+    /// The descriptor's number, kept for the text of the transport when it is closed.
+    fd: RawFd,
+    state: LoopCell<State>,
+}
+
+/// What a transport is made of.
+pub(crate) struct Opening<'a, 'py> {
+    pub(crate) socket: Socket,
+    pub(crate) protocol: &'a Bound<'py, PyAny>,
+    /// The peer's address if it is known already.
+    pub(crate) peer: Option<Bound<'py, PyAny>>,
+    pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
+    pub(crate) server: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl StreamTransport {
+    /// Makes a transport and queues its `connection_made`, after which it reads and the waiter is resolved.
+    pub(crate) fn open<'py>(
+        core: &Bound<'py, Core>,
+        opening: Opening<'_, 'py>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = core.py();
+        let Opening { socket, protocol, peer, waiter, server } = opening;
+        if matches!(socket, Socket::Object { .. }) {
+            core.get().check_no_transport(py, socket.raw_fd())?;
+        }
+        let extra = PyDict::new(py);
+        describe(py, &socket, peer, &extra)?;
+        let fd = socket.raw_fd();
+        let state = State {
+            socket,
+            protocol: Some(protocol.into()),
+            buffered: is_buffered(protocol)?,
+            queue: WriteQueue::new(),
+            flow: FlowControl::new(),
+            closing: false,
+            lost: 0,
+            paused: false,
+            watching_reads: false,
+            watching_writes: false,
+            eof_written: false,
+            reason: None,
+            waiter: waiter.map(Ref::from),
+            server: server.map(Ref::from),
+            extra: extra.into(),
+        };
+        let transport = Bound::new(
+            py,
+            Self {
+                made: Made::new(),
+                core: core.into(),
+                context: ffi::copy_context(py)?,
+                fd,
+                state: LoopCell::new(state),
+            },
+        )?;
+        if let Some(server) = server {
+            ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
+        }
+        core.get().own(fd, transport.as_any())?;
+        core.get().push_native(transport.clone().into_any().into(), opened);
+        Ok(transport)
+    }
+
+    /// The protocol, unless the connection has been lost.
+    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state.borrow().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
+    }
+
+    fn raw_fd(&self) -> RawFd {
+        self.state.borrow().socket.raw_fd()
+    }
+
+    fn is_open_for_reading(&self) -> bool {
+        let state = self.state.borrow();
+        !state.closing && !state.paused
+    }
+
+    /// Runs `body` in the transport's context.
+    fn in_context<R>(&self, py: Python<'_>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
+        ffi::run_in_context(self.context.bind(py), body)
+    }
+
+    fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
+        if slf.get().core.get().debug() {
+            report::log(slf.py(), "debug", &format!("{} {what}", slf.repr()?))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells the protocol of its connection, starts to read, and resolves the waiter: three callbacks that asyncio
+/// queues one behind the other.
+fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<StreamTransport>(transport);
+    let py = transport.py();
+    let this = transport.get();
+    let protocol = this.protocol(py);
+    let made = match &protocol {
+        Some(protocol) => this.in_context(py, || {
+            ffi::call_method(protocol, intern!(py, "connection_made"), &[transport.as_any()])
+        }),
+        None => Ok(py.None().into_bound(py)),
+    };
+    let reported = match (made, &protocol) {
+        (Err(error), Some(protocol)) => report_connection_made(transport, protocol, error),
+        _ => Ok(()),
+    };
+    reading::watch(transport)?;
+    let waiter = this.state.borrow_mut().waiter.take();
+    if let Some(waiter) = waiter {
+        coroutine::resolve(waiter.bind(py))?;
+    }
+    reported
+}
+
+#[cold]
+fn report_connection_made(
+    transport: &Bound<'_, StreamTransport>,
+    protocol: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = transport.py();
+    let event_loop = transport.get().core.bind(py).as_any();
+    let callback = protocol.getattr(intern!(py, "connection_made"))?;
+    let arguments = pyo3::types::PyTuple::new(py, [transport.as_any()])?;
+    let message =
+        format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
+    let details = [("transport", transport.as_any()), ("protocol", protocol)];
+    report::callback_error(event_loop, error, &message, &details)
+}
+
+/// Switches Nagle's algorithm off and notes the addresses.
+fn describe<'py>(
+    py: Python<'py>,
+    socket: &Socket,
+    peer: Option<Bound<'py, PyAny>>,
+    extra: &Bound<'py, PyDict>,
+) -> PyResult<()> {
+    match socket {
+        Socket::Descriptor { fd, kind } => {
+            if kind.is_tcp() {
+                // A connection that is gone already says so when it is read from.
+                let _ = sys::socket::set_nodelay(std::os::fd::AsFd::as_fd(fd));
+            }
+            let local = match sys::socket::local_address(std::os::fd::AsFd::as_fd(fd)) {
+                Ok(address) => address_object(py, &address)?,
+                Err(_) => py.None().into_bound(py),
+            };
+            extra.set_item(intern!(py, "sockname"), local)?;
+            extra.set_item(intern!(py, "peername"), peer)?;
+        }
+        Socket::Object { object, .. } => {
+            let object = object.bind(py);
+            if Kind::of(object)?.is_tcp()
+                && let Some(fd) = socket.fd()
+            {
+                let _ = sys::socket::set_nodelay(fd);
+            }
+            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
+            extra.set_item(intern!(py, "socket"), transport_socket)?;
+            let name = object.call_method0(intern!(py, "getsockname"));
+            extra.set_item(intern!(py, "sockname"), name.ok())?;
+            let peer = match peer {
+                Some(peer) => Some(peer),
+                None => object.call_method0(intern!(py, "getpeername")).ok(),
+            };
+            extra.set_item(intern!(py, "peername"), peer)?;
+        }
+        Socket::Closed => {}
+    }
+    Ok(())
+}
+
+fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
+    protocol.is_instance(imports(protocol.py()).buffered_protocol.bind(protocol.py()))
+}
+
+#[pymethods]
+impl StreamTransport {
+    /// Information about the connection: "socket", "sockname", "peername".
+    #[pyo3(signature = (name, default=None))]
+    fn get_extra_info<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        let extra = slf.get().state.borrow().extra.clone_ref(py);
+        let extra = extra.bind(py);
+        if let Some(value) = extra.get_item(name)? {
+            return Ok(Some(value));
+        }
+        if name.eq(intern!(py, "socket"))?
+            && let Some(object) = slf.get().socket_object(py)?
+        {
+            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
+            extra.set_item(name, &transport_socket)?;
+            return Ok(Some(transport_socket));
+        }
+        Ok(default)
+    }
+
+    /// Whether the transport is closing or closed.
+    fn is_closing(&self) -> bool {
+        self.state.borrow().closing
+    }
+
+    /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        closing::close(slf)
+    }
+
+    /// Close without sending what is buffered.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        closing::force(slf, None)
+    }
+
+    /// Change the protocol.
+    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        let buffered = is_buffered(protocol)?;
+        let before = {
+            let mut state = self.state.borrow_mut();
+            state.buffered = buffered;
+            state.protocol.replace(protocol.into())
+        };
+        drop(before);
+        Ok(())
+    }
+
+    /// The current protocol.
+    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol(py)
+    }
+
+    /// Whether the transport receives.
+    fn is_reading(&self) -> bool {
+        self.is_open_for_reading()
+    }
+
+    /// Receive nothing until `resume_reading()`. Idempotent.
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        reading::pause(slf)
+    }
+
+    /// Receive again. Idempotent.
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        reading::resume(slf)
+    }
+
+    /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
+    /// to resume. Raises `ValueError` unless high >= low >= 0.
+    #[pyo3(signature = (high=None, low=None))]
+    fn set_write_buffer_limits(
+        slf: &Bound<'_, Self>,
+        high: Option<isize>,
+        low: Option<isize>,
+    ) -> PyResult<()> {
+        writing::set_limits(slf, high, low)
+    }
+
+    /// The limits in bytes: (low, high).
+    fn get_write_buffer_limits(&self) -> (usize, usize) {
+        self.state.borrow().flow.limits()
+    }
+
+    /// The number of bytes that have been written and not yet sent.
+    fn get_write_buffer_size(&self) -> usize {
+        self.state.borrow().queue.len_bytes()
+    }
+
+    /// Write the concatenation of the items of `list_of_data`, without joining them.
+    fn writelines(slf: &Bound<'_, Self>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
+        writing::writelines(slf, list_of_data)
+    }
+
+    /// Close the sending side once what was written is sent; receiving goes on.
+    fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
+        writing::write_eof(slf)
+    }
+
+    /// True: a stream socket can be half-closed.
+    fn can_write_eof(&self) -> bool {
+        true
+    }
+
+    #[getter(__class__)]
+    fn class<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        imports(py).transport.bind(py).clone()
+    }
+
+    #[getter]
+    fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
+        self.state.borrow().extra.bind(py).clone()
+    }
+
+    #[getter]
+    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
+        self.core.bind(py).clone()
+    }
+
+    #[getter]
+    fn _protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol(py)
+    }
+
+    #[getter]
+    fn _sock<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.socket_object(py)
+    }
+
+    #[getter]
+    fn _sock_fd(&self) -> RawFd {
+        self.raw_fd()
+    }
+
+    fn __repr__(&self) -> String {
+        self.text()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
+        visit.call(&*self.core)?;
+        visit.call(&*self.context)?;
+        let Some(state) = self.state.try_borrow() else { return Ok(()) };
+        for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
+            visit.call(&**object)?;
+        }
+        if let Socket::Object { object, .. } = &state.socket {
+            visit.call(&**object)?;
+        }
+        visit.call(&*state.extra)
+    }
+
+    fn __clear__(&self) {
+        let taken = {
+            let mut state = self.state.borrow_mut();
+            (state.protocol.take(), state.waiter.take(), state.server.take())
+        };
+        drop(taken);
+    }
+}
+
+impl StreamTransport {
+    /// The Python socket, made when it is first asked for; `None` once it is closed.
+    fn socket_object<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        if matches!(self.state.borrow().socket, Socket::Descriptor { .. }) {
+            let socket = std::mem::replace(&mut self.state.borrow_mut().socket, Socket::Closed);
+            let socket = socket.into_object(py)?;
+            self.state.borrow_mut().socket = socket;
+        }
+        match &self.state.borrow().socket {
+            Socket::Object { object, .. } => Ok(Some(object.bind(py).clone())),
+            _ => Ok(None),
+        }
+    }
+
+    fn text(&self) -> String {
+        let state = self.state.borrow();
+        let fd = self.fd;
+        if state.socket.is_closed() {
+            return format!("<StreamTransport closed fd={fd}>");
+        }
+        let closing = if state.closing { " closing" } else { "" };
+        let polling = |watching| if watching { "polling" } else { "idle" };
+        let (reads, writes) = (polling(state.watching_reads), polling(state.watching_writes));
+        let size = state.queue.len_bytes();
+        format!("<StreamTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>")
+    }
+}
+
+impl Drop for StreamTransport {
+    /// A transport that was dropped without having been closed: its socket is closed here, with a warning.
+    fn drop(&mut self) {
+        if self.state.borrow().socket.is_closed() {
+            return;
+        }
+        Python::attach(|py| {
+            let pending = PyErr::take(py);
+            if let Err(error) = closing::abandon(py, self) {
+                error.write_unraisable(py, None);
+            }
+            if let Some(pending) = pending {
+                pending.restore(py);
+            }
+        });
+    }
+}
+
+/// `RuntimeError` for what cannot be done any more.
+fn refused(message: &str) -> PyErr {
+    PyRuntimeError::new_err(message.to_owned())
+}

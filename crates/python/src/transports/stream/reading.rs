@@ -1,0 +1,225 @@
+//! Receiving: into the loop's buffer and out of it as `bytes`, or into the protocol's own buffer.
+
+use oxloop_engine::{Interest, sys};
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::{StreamTransport, closing};
+use crate::buffer::View;
+use crate::core::Entry;
+use crate::error::{self, os_error};
+use crate::ffi;
+
+/// Lets the loop tell us when there is something to receive, unless reading is paused or over.
+pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let fd = {
+        let mut state = this.state.borrow_mut();
+        if state.closing || state.paused || state.watching_reads || state.socket.is_closed() {
+            return Ok(());
+        }
+        state.watching_reads = true;
+        state.socket.raw_fd()
+    };
+    let entry = Entry::Native { object: transport.as_any().into(), run: readable };
+    match this.core.get().watch(py, fd, Interest::READABLE, entry) {
+        Ok(replaced) => {
+            drop(replaced);
+            Ok(())
+        }
+        Err(error) => {
+            this.state.borrow_mut().watching_reads = false;
+            closing::fatal(transport, error, "Fatal error on transport")
+        }
+    }
+}
+
+/// Stops the loop from telling us.
+pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let this = transport.get();
+    let fd = {
+        let mut state = this.state.borrow_mut();
+        if !std::mem::replace(&mut state.watching_reads, false) {
+            return Ok(());
+        }
+        state.socket.raw_fd()
+    };
+    let entry = this.core.get().unwatch(transport.py(), fd, Interest::READABLE)?;
+    drop(entry);
+    Ok(())
+}
+
+pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    {
+        let mut state = transport.get().state.borrow_mut();
+        if state.closing || state.paused {
+            return Ok(());
+        }
+        state.paused = true;
+    }
+    unwatch(transport)?;
+    StreamTransport::log_debug(transport, "pauses reading")
+}
+
+pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    {
+        let mut state = transport.get().state.borrow_mut();
+        if state.closing || !state.paused {
+            return Ok(());
+        }
+        state.paused = false;
+    }
+    watch(transport)?;
+    StreamTransport::log_debug(transport, "resumes reading")
+}
+
+/// What came of one call of recv(2).
+enum Received<'py> {
+    Data(Bound<'py, PyAny>),
+    End,
+    Nothing,
+}
+
+/// The descriptor is readable.
+fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<StreamTransport>(transport);
+    let py = transport.py();
+    let this = transport.get();
+    let (buffered, protocol) = {
+        let state = this.state.borrow();
+        // The event was queued before reading was paused or ended.
+        if !state.watching_reads || state.lost > 0 {
+            return Ok(());
+        }
+        let Some(protocol) = &state.protocol else { return Ok(()) };
+        (state.buffered, protocol.bind(py).clone())
+    };
+    if buffered {
+        return this.in_context(py, || receive_into(transport, &protocol));
+    }
+    let received = match receive(transport) {
+        Ok(received) => received,
+        Err(error) => {
+            return closing::fatal(transport, error, "Fatal read error on socket transport");
+        }
+    };
+    match received {
+        Received::Nothing => Ok(()),
+        Received::End => this.in_context(py, || end(transport, &protocol)),
+        Received::Data(data) => {
+            let delivered = this.in_context(py, || {
+                ffi::call_method(&protocol, intern!(py, "data_received"), &[&data])
+            });
+            drop(data);
+            match delivered {
+                Ok(_) => Ok(()),
+                Err(error) => closing::fatal(
+                    transport,
+                    error,
+                    "Fatal error: protocol.data_received() call failed.",
+                ),
+            }
+        }
+    }
+}
+
+/// Receives as `bytes`.
+fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Received<'py>> {
+    let py = transport.py();
+    let this = transport.get();
+    this.core.get().with_read_buffer(|buffer| {
+        let received = match this.state.borrow().socket.fd() {
+            Some(fd) => sys::socket::recv(fd, buffer),
+            None => return Ok(Received::Nothing),
+        };
+        match received {
+            Ok(0) => Ok(Received::End),
+            Ok(count) => Ok(Received::Data(ffi::bytes(py, &buffer[..count])?)),
+            Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
+            Err(error) => Err(os_error(&error)),
+        }
+    })
+}
+
+/// Receives into the buffer of a `BufferedProtocol`.
+fn receive_into(
+    transport: &Bound<'_, StreamTransport>,
+    protocol: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let view = ffi::call_method(protocol, intern!(py, "get_buffer"), &[&ffi::minus_one(py)])
+        .and_then(|buffer| {
+            if buffer.len()? == 0 {
+                return Err(PyRuntimeError::new_err("get_buffer() returned an empty buffer"));
+            }
+            Ok(buffer)
+        });
+    let buffer = match view {
+        Ok(buffer) => buffer,
+        Err(error) => {
+            let message = "Fatal error: protocol.get_buffer() call failed.";
+            return closing::fatal(transport, error, message);
+        }
+    };
+    let received = writable(&buffer).map(|mut view| {
+        // `get_buffer` may have closed the transport.
+        let state = this.state.borrow();
+        match state.socket.fd() {
+            Some(fd) if state.lost == 0 => Some(sys::socket::recv(fd, view.as_mut_slice())),
+            _ => None,
+        }
+    });
+    let count = match received {
+        Ok(None) => return Ok(()),
+        Ok(Some(Ok(count))) => count,
+        Ok(Some(Err(error))) if error::is_transient(&error) => return Ok(()),
+        Ok(Some(Err(error))) => {
+            let message = "Fatal read error on socket transport";
+            return closing::fatal(transport, os_error(&error), message);
+        }
+        Err(error) => {
+            return closing::fatal(transport, error, "Fatal read error on socket transport");
+        }
+    };
+    drop(buffer);
+    if count == 0 {
+        return end(transport, protocol);
+    }
+    let count = pyo3::types::PyInt::new(py, count);
+    match ffi::call_method(protocol, intern!(py, "buffer_updated"), &[count.as_any()]) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let message = "Fatal error: protocol.buffer_updated() call failed.";
+            closing::fatal(transport, error, message)
+        }
+    }
+}
+
+/// The protocol's buffer for writing; otherwise the error of `socket.recv_into`.
+fn writable(buffer: &Bound<'_, PyAny>) -> PyResult<View> {
+    View::writable(buffer).or_else(|_| {
+        let name = buffer.get_type().name()?;
+        let message =
+            format!("recv_into() argument 1 must be read-write bytes-like object, not {name}");
+        Err(PyTypeError::new_err(message))
+    })
+}
+
+/// The peer sends no more: the protocol says whether the connection stays open for writing.
+fn end(transport: &Bound<'_, StreamTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = transport.py();
+    StreamTransport::log_debug(transport, "received EOF")?;
+    let keep_open = ffi::call_method(protocol, intern!(py, "eof_received"), &[])
+        .and_then(|answer| answer.is_truthy());
+    match keep_open {
+        Ok(true) => unwatch(transport),
+        Ok(false) => closing::close(transport),
+        Err(error) => {
+            let message = "Fatal error: protocol.eof_received() call failed.";
+            closing::fatal(transport, error, message)
+        }
+    }
+}

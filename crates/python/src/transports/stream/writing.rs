@@ -1,0 +1,356 @@
+//! Sending: at once if the kernel takes it, the rest from a queue whenever there is room again.
+
+use std::io::{self, IoSlice};
+
+use oxloop_engine::flow::FlowEvent;
+use oxloop_engine::{Interest, sys};
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+
+use super::{State, StreamTransport, closing, refused};
+use crate::buffer::{Chunk, View};
+use crate::core::Entry;
+use crate::error::{self, os_error};
+use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
+use crate::report;
+
+/// How many buffers one system call sends at most.
+const SLICES: usize = 64;
+
+/// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const LOST_WRITES_LOGGED: u32 = 5;
+
+const WRITE_FAILED: &str = "Fatal write error on socket transport";
+
+/// The methods that are called past `PyO3`.
+pub(crate) fn methods() -> [FastMethod; 1] {
+    [fast_method!(
+        c"write",
+        write,
+        c"write($self, data)\n--\n\nSend data (bytes, bytearray or memoryview) without waiting; what the kernel does not take at once is buffered."
+    )]
+}
+
+fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    let py = slf.py();
+    let Parsed { required: [data], .. } = arguments.parse("write", ["data"])?;
+    let transport = ffi::cast_known::<StreamTransport>(slf);
+    if let Ok(bytes) = data.cast_exact::<PyBytes>() {
+        send(transport, data, bytes.as_bytes())?;
+        return Ok(py.None().into());
+    }
+    check_type(data)?;
+    let view = View::readable(data)?;
+    send(transport, data, view.as_slice())?;
+    Ok(py.None().into())
+}
+
+fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "data argument must be a bytes-like object, not '{}'",
+        data.get_type().name()?
+    )))
+}
+
+/// Sends `data`, the memory of `object`, or queues what the kernel does not take.
+fn send(
+    transport: &Bound<'_, StreamTransport>,
+    object: &Bound<'_, PyAny>,
+    data: &[u8],
+) -> PyResult<()> {
+    let this = transport.get();
+    let sent = {
+        let mut state = this.state.borrow_mut();
+        if state.eof_written {
+            return Err(refused("Cannot call write() after write_eof()"));
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        if state.lost > 0 {
+            drop(state);
+            return count_lost_write(transport);
+        }
+        if state.queue.is_empty() {
+            match state.socket.fd() {
+                Some(fd) => sys::socket::send(fd, data),
+                None => return Ok(()),
+            }
+        } else {
+            let (chunk, _) = Chunk::rest(object, data, 0);
+            state.queue.push(chunk);
+            Err(io::ErrorKind::Interrupted.into())
+        }
+    };
+    let sent = match sent {
+        Ok(sent) if sent == data.len() => return Ok(()),
+        Ok(sent) => sent,
+        Err(error) if error::is_transient(&error) => 0,
+        Err(error) => return closing::fatal(transport, os_error(&error), WRITE_FAILED),
+    };
+    {
+        let mut state = this.state.borrow_mut();
+        if state.queue.is_empty() {
+            let (chunk, gone) = Chunk::rest(object, data, sent);
+            state.queue.push_rest(chunk, gone);
+        }
+    }
+    watch(transport)?;
+    grown(transport)
+}
+
+/// A write after the connection was lost is dropped; the fifth and later ones say so in the log.
+#[cold]
+fn count_lost_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let lost = {
+        let mut state = transport.get().state.borrow_mut();
+        state.lost = state.lost.saturating_add(1);
+        state.lost
+    };
+    if lost > LOST_WRITES_LOGGED {
+        report::log(transport.py(), "warning", "socket.send() raised exception.")?;
+    }
+    Ok(())
+}
+
+/// Lets the loop tell us when there is room for what is queued.
+fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let this = transport.get();
+    let fd = {
+        let mut state = this.state.borrow_mut();
+        if state.watching_writes || state.queue.is_empty() {
+            return Ok(());
+        }
+        state.watching_writes = true;
+        state.socket.raw_fd()
+    };
+    let entry = Entry::Native { object: transport.as_any().into(), run: writable };
+    match this.core.get().watch(transport.py(), fd, Interest::WRITABLE, entry) {
+        Ok(replaced) => {
+            drop(replaced);
+            Ok(())
+        }
+        Err(error) => {
+            this.state.borrow_mut().watching_writes = false;
+            closing::fatal(transport, error, WRITE_FAILED)
+        }
+    }
+}
+
+/// Stops the loop from telling us.
+pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let this = transport.get();
+    let fd = {
+        let mut state = this.state.borrow_mut();
+        if !std::mem::replace(&mut state.watching_writes, false) {
+            return Ok(());
+        }
+        state.socket.raw_fd()
+    };
+    let entry = this.core.get().unwatch(transport.py(), fd, Interest::WRITABLE)?;
+    drop(entry);
+    Ok(())
+}
+
+/// The descriptor is writable.
+fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<StreamTransport>(transport);
+    let this = transport.get();
+    {
+        let state = this.state.borrow();
+        // The event was queued before the queue was emptied or the connection lost.
+        if !state.watching_writes || state.lost > 0 {
+            return Ok(());
+        }
+    }
+    if !flush(transport)? {
+        return Ok(());
+    }
+    this.in_context(transport.py(), || shrunk(transport))?;
+    drained(transport)
+}
+
+/// Sends what is queued, as much as the kernel takes; false if the connection was lost by it.
+fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
+    let sent = {
+        let mut state = transport.get().state.borrow_mut();
+        let sent = send_queued(&state);
+        if let Ok(count) = sent {
+            // Buffers are exactly `bytes` or ours: dropping them calls nothing.
+            state.queue.advance(count, drop);
+        }
+        sent
+    };
+    match sent {
+        Ok(_) => Ok(true),
+        Err(error) if error::is_transient(&error) => Ok(true),
+        Err(error) => {
+            closing::fatal(transport, os_error(&error), WRITE_FAILED)?;
+            Ok(false)
+        }
+    }
+}
+
+fn send_queued(state: &State) -> io::Result<usize> {
+    let Some(fd) = state.socket.fd() else { return Ok(0) };
+    if state.queue.len() == 1
+        && let Some(slice) = state.queue.first_slice()
+    {
+        return sys::socket::send(fd, slice);
+    }
+    let mut slices = [IoSlice::new(&[]); SLICES];
+    let count = state.queue.slices(&mut slices);
+    sys::socket::send_vectored(fd, &slices[..count])
+}
+
+/// What was waiting for the queue to be empty: the end of the stream, or of the connection.
+fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let this = transport.get();
+    let closing = {
+        let state = this.state.borrow();
+        if !state.queue.is_empty() || state.lost > 0 {
+            return Ok(());
+        }
+        state.closing
+    };
+    unwatch(transport)?;
+    if closing {
+        return closing::lose_now(transport);
+    }
+    let state = this.state.borrow();
+    if state.eof_written
+        && let Some(fd) = state.socket.fd()
+    {
+        // As after any failed shutdown, the connection's next event tells what is wrong with it.
+        let _ = sys::socket::shutdown_write(fd);
+    }
+    Ok(())
+}
+
+/// Tells the protocol to pause if the queue is above the high-water mark.
+fn grown(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let event = {
+        let mut state = transport.get().state.borrow_mut();
+        let size = state.queue.len_bytes();
+        state.flow.on_growth(size)
+    };
+    tell(transport, event)
+}
+
+/// Tells the protocol to resume if the queue is at or below the low-water mark.
+fn shrunk(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let event = {
+        let mut state = transport.get().state.borrow_mut();
+        let size = state.queue.len_bytes();
+        state.flow.on_shrink(size)
+    };
+    tell(transport, event)
+}
+
+fn tell(transport: &Bound<'_, StreamTransport>, event: Option<FlowEvent>) -> PyResult<()> {
+    let py = transport.py();
+    let (name, message) = match event {
+        None => return Ok(()),
+        Some(FlowEvent::Pause) => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
+        Some(FlowEvent::Resume) => {
+            (intern!(py, "resume_writing"), "protocol.resume_writing() failed")
+        }
+    };
+    let Some(protocol) = transport.get().protocol(py) else { return Ok(()) };
+    match ffi::call_method(&protocol, name, &[]) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let event_loop = transport.get().core.bind(py).as_any();
+            let details = [("transport", transport.as_any()), ("protocol", &protocol)];
+            report::callback_error(event_loop, error, message, &details)
+        }
+    }
+}
+
+pub(super) fn set_limits(
+    transport: &Bound<'_, StreamTransport>,
+    high: Option<isize>,
+    low: Option<isize>,
+) -> PyResult<()> {
+    let unsigned = |limit: Option<isize>| limit.map(usize::try_from).transpose();
+    let (Ok(high_limit), Ok(low_limit)) = (unsigned(high), unsigned(low)) else {
+        let high = high.unwrap_or_else(|| low.map_or(64 * 1024, |low| low.saturating_mul(4)));
+        let low = low.unwrap_or(high / 4);
+        return Err(PyValueError::new_err(format!(
+            "high ({high}) must be >= low ({low}) must be >= 0"
+        )));
+    };
+    transport
+        .get()
+        .state
+        .borrow_mut()
+        .flow
+        .set_limits(high_limit, low_limit)
+        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    grown(transport)
+}
+
+pub(super) fn writelines(
+    transport: &Bound<'_, StreamTransport>,
+    list: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let this = transport.get();
+    {
+        let state = this.state.borrow();
+        if state.eof_written {
+            return Err(refused("Cannot call writelines() after write_eof()"));
+        }
+    }
+    let mut chunks = Vec::new();
+    for item in list.try_iter()? {
+        let item = item?;
+        let view = View::readable(&item)?;
+        if view.len() > 0 {
+            chunks.push(Chunk::rest(&item, view.as_slice(), 0).0);
+        }
+    }
+    if chunks.is_empty() {
+        return Ok(());
+    }
+    let was_empty = {
+        let mut state = this.state.borrow_mut();
+        if state.lost > 0 {
+            drop(state);
+            drop(chunks);
+            return count_lost_write(transport);
+        }
+        let was_empty = state.queue.is_empty();
+        for chunk in chunks {
+            state.queue.push(chunk);
+        }
+        was_empty
+    };
+    if was_empty && !flush(transport)? {
+        return Ok(());
+    }
+    watch(transport)?;
+    grown(transport)
+}
+
+pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let mut state = transport.get().state.borrow_mut();
+    if state.closing || state.eof_written {
+        return Ok(());
+    }
+    state.eof_written = true;
+    if !state.queue.is_empty() {
+        return Ok(());
+    }
+    match state.socket.fd().map(sys::socket::shutdown_write) {
+        Some(Err(error)) => Err(os_error(&error)),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,58 @@
+"""The event loop classes: names and docstrings over what ``oxloop._native`` does."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from oxloop import _native
+
+if TYPE_CHECKING:
+
+    class _Native(_native.EventLoop):
+        """The native loop, and what asyncio promises of a loop and this release does not have.
+
+        Without it type checkers would call the loop an abstract class. At run time these are
+        ``asyncio.AbstractEventLoop``'s and raise ``NotImplementedError``.
+        """
+
+        connect_read_pipe: Any
+        connect_write_pipe: Any
+        create_datagram_endpoint: Any
+        create_unix_connection: Any
+        create_unix_server: Any
+        sendfile: Any
+        sock_sendfile: Any
+        start_tls: Any
+        subprocess_exec: Any
+        subprocess_shell: Any
+
+else:
+    _Native = _native.EventLoop
+
+
+# misc: typeshed promises asyncio's own Server class.
+class SelectorEventLoop(_Native, asyncio.AbstractEventLoop):  # type: ignore[misc]
+    """An event loop over the readiness interface of the system.
+
+    *selector* chooses it: None for the most efficient one that the system has,
+    ``selectors.EpollSelector()``, ``PollSelector()``, ``SelectSelector()`` or
+    ``KqueueSelector()`` for the native backend of that kind. An instance of any other subclass
+    of ``selectors.BaseSelector`` is used through its own methods.
+
+    A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
+    another thread only ``call_soon_threadsafe`` may be called.
+    """
+
+
+class ProactorEventLoop(asyncio.AbstractEventLoop):
+    """An event loop over the completion interface of the system.
+
+    Not available in this release: the constructor raises ``RuntimeError``.
+    """
+
+    def __init__(self, proactor: object = None) -> NoReturn:  # noqa: ARG002 - asyncio's
+        raise RuntimeError(
+            "ProactorEventLoop is not available in this release of oxloop; "
+            "use oxloop.SelectorEventLoop"
+        )
