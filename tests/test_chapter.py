@@ -289,7 +289,7 @@ def test_a_users_own_selector_sees_both_interests(package: Any) -> None:
     loop = package.SelectorEventLoop(selector)
     left, right = socket.socketpair()
     with left, right:
-        del selector.calls[:]
+        selector.calls.clear()
         calls: List[str] = []
         loop.add_reader(left.fileno(), calls.append, "read")
         loop.add_writer(left.fileno(), calls.append, "write")
@@ -316,13 +316,13 @@ def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     loop.stop()
     loop.run_forever()
     assert selector.named("select") == [0]
-    del selector.calls[:]
+    selector.calls.clear()
     loop.call_later(0.02, loop.stop)
     loop.run_forever()
     first = selector.named("select")[0]
     assert first is not None
     assert 0 < first <= 0.021
-    del selector.calls[:]
+    selector.calls.clear()
     thread = threading.Timer(0.01, loop.call_soon_threadsafe, [loop.stop])
     thread.start()
     loop.run_forever()

@@ -206,7 +206,9 @@ def keywords_given(loop: Any) -> List[Any]:
         options += [{"eager_start": False}]
     loop.set_task_factory(factory)
     tasks = [loop.create_task(nothing(), **given_options) for given_options in options]
-    names = ["own" if task.get_name().startswith("Task-") else task.get_name() for task in tasks]
+    names = [task.get_name() for task in tasks]
+    # CPython 3.13.0 to 3.13.2 call a factory's task "None" where no name was given.
+    names = ["own" if name.startswith(("Task-", "None")) else name for name in names]
 
     async def main() -> None:
         await asyncio.ensure_future(nothing())

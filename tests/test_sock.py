@@ -19,7 +19,6 @@ from support.sockets import (
     listener,
     refusing_address,
     reset,
-    small_send_buffer,
     tcp_pair,
 )
 
@@ -230,19 +229,19 @@ def test_sock_sendall_of_nothing(run: Run, pair: Pair) -> None:
 
 def test_sock_sendall_waits_for_room(run: Run, pair: Pair) -> None:
     left, right = pair
-    small_send_buffer(left)
     payload = bytes(range(256)) * 8192
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
+        filled = fill(left)
         task = asyncio.ensure_future(loop.sock_sendall(left, payload))
         await turns(3)
         assert not task.done()
         got = bytearray()
-        while len(got) < len(payload):
+        while len(got) < filled + len(payload):
             got += await loop.sock_recv(right, 1 << 20)
         await task
-        assert got == payload
+        assert got[filled:] == payload
         assert loop.remove_writer(left) is False, "the descriptor is no longer watched"
 
     run(main)
@@ -275,11 +274,11 @@ def test_sock_sendall_needs_bytes(run: Run, pair: Pair, wrong: Any) -> None:
 def test_sock_sendall_to_a_peer_that_resets(run: Run, pair: Pair) -> None:
     """Issue 2: a peer that resets gives asyncio's exception."""
     left, right = pair
-    small_send_buffer(left)
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        task = asyncio.ensure_future(loop.sock_sendall(left, b"x" * (1 << 22)))
+        fill(left)
+        task = asyncio.ensure_future(loop.sock_sendall(left, b"x" * 1000))
         await turns(3)
         assert not task.done()
         reset(right)
@@ -664,7 +663,7 @@ def test_a_socket_closed_while_a_read_waits_neither_hangs_nor_touches_another(
             peer.send(b"data")
             assert await reading == b"data"
 
-    if backend.name == "select":
+    if backend.name in ("select", "user"):
         pytest.skip("select() fails as a whole with EBADF for a descriptor that is closed")
     run(main)
 

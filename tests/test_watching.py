@@ -11,7 +11,7 @@ import pytest
 from support.backends import Backend
 from support.recorders import Recorder
 from support.running import turns
-from support.sockets import fill, tcp_pair
+from support.sockets import fill, pair_at, tcp_pair
 
 Pair = Tuple[socket.socket, socket.socket]
 
@@ -360,20 +360,6 @@ def test_a_descriptor_closed_before_its_removal(loop: Any, pair: Pair, which: st
     assert remove(fd) is True
     assert remove(fd) is False
     one_turn(loop)
-
-
-def pair_at(fd: int) -> Pair:
-    """Two connected non-blocking sockets, the first at the descriptor number `fd`, which is free."""
-    new, peer = socket.socketpair()
-    if peer.fileno() == fd:
-        new, peer = peer, new
-    elif new.fileno() != fd:
-        moved = socket.socket(fileno=os.dup2(new.fileno(), fd, inheritable=False))
-        new.close()
-        new = moved
-    new.setblocking(False)
-    peer.setblocking(False)
-    return new, peer
 
 
 def test_a_number_reused_after_its_removal(loop: Any) -> None:

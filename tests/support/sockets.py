@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import struct
 from typing import Any, Iterator, Tuple
@@ -40,9 +41,18 @@ def tcp_pair() -> Tuple[socket.socket, socket.socket]:
     return left, right
 
 
-def small_send_buffer(sock: socket.socket) -> None:
-    """Make the kernel's send buffer small, so that a peer that does not read is soon felt."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+def pair_at(fd: int) -> Tuple[socket.socket, socket.socket]:
+    """Two connected non-blocking sockets, the first at the descriptor number `fd`, which is free."""
+    new, peer = socket.socketpair()
+    if peer.fileno() == fd:
+        new, peer = peer, new
+    elif new.fileno() != fd:
+        moved = socket.socket(fileno=os.dup2(new.fileno(), fd, inheritable=False))
+        new.close()
+        new = moved
+    new.setblocking(False)
+    peer.setblocking(False)
+    return new, peer
 
 
 def fill(sock: socket.socket) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import selectors
-from typing import Any, List, Mapping, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, List, Mapping, Optional, Tuple
 
 
 class UserSelector(selectors.BaseSelector):
-    """A selector that is no stdlib class, and writes down what the loop asks of it."""
+    """A selector that is no stdlib class, and writes down what the loop asked of it lately."""
 
     def __init__(self) -> None:
-        self.calls: List[Tuple[str, Any, Any]] = []
+        self.calls: Deque[Tuple[str, Any, Any]] = deque(maxlen=200)
         self._inner = selectors.SelectSelector()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
