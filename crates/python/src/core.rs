@@ -57,6 +57,7 @@ impl Entry {
 
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
+            Self::Handle(handle) if ffi::is_unique(handle) => handle.get().visit_contents(visit),
             Self::Handle(handle) => visit.call(&**handle),
             Self::TaskStep { callback, argument, context } => {
                 visit.call(&**callback)?;
@@ -287,7 +288,13 @@ impl Core {
     /// Closes the inbox for good; what was in it is for the caller to drop.
     pub(crate) fn close_inbox(&self) -> Vec<Entry> {
         let inbox = self.inbox.take();
-        inbox.map(|inbox| inbox.close()).unwrap_or_default()
+        let entries = inbox.map(|inbox| inbox.close()).unwrap_or_default();
+        for entry in &entries {
+            if let Entry::Handle(handle) = entry {
+                Handle::leave_queue(handle);
+            }
+        }
+        entries
     }
 
     /// Runs `wait` with the timeout that may be slept for: none if something came in before.
@@ -582,6 +589,11 @@ impl Core {
             let mut engine = self.engine.borrow_mut();
             entries.extend(engine.ready.drain());
             entries.extend(engine.timers.drain());
+        }
+        for entry in &entries {
+            if let Entry::Handle(handle) = entry {
+                Handle::leave_queue(handle);
+            }
         }
         let mut watches = self.watches.borrow_mut();
         watches.tokens.clear();

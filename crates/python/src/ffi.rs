@@ -623,6 +623,34 @@ pub(crate) fn copy_of_context(context: &Bound<'_, PyAny>) -> PyResult<Ref> {
     }
 }
 
+/// Hides a new object from the garbage collector, until [`show_if_shared`].
+///
+/// The caller owns the only reference that counts, or shows what the object refers to in its stead.
+#[inline]
+pub(crate) fn hide(object: &Bound<'_, PyAny>) {
+    // SAFETY: an object whose class takes part in garbage collection, tracked or not.
+    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
+}
+
+/// Shows a hidden object to the garbage collector again, if somebody beside the caller refers to it: then it
+/// may be part of a cycle.
+#[inline]
+pub(crate) fn show_if_shared<T>(object: &Ref<T>) {
+    // SAFETY: as above; only a hidden object is tracked again.
+    unsafe {
+        if ffi::Py_REFCNT(object.as_ptr()) > 1 && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
+/// Whether the caller's reference is the only one.
+#[inline]
+pub(crate) fn is_unique<T>(object: &Ref<T>) -> bool {
+    // SAFETY: reads the count of a live object.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
 /// Whether `object` may be called.
 #[inline]
 pub(crate) fn is_callable(object: &Bound<'_, PyAny>) -> bool {

@@ -166,7 +166,10 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
     let py = event_loop.py();
     match entry {
-        Entry::Handle(handle) => Handle::run(handle.bind(py)),
+        Entry::Handle(handle) => {
+            Handle::leave_queue(handle);
+            Handle::run(handle.bind(py))
+        }
         Entry::TaskStep { callback, argument, context } => {
             let callback = callback.bind(py);
             let stepped = ffi::run_in_context(context.bind(py), || match argument {
