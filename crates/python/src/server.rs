@@ -21,6 +21,7 @@ use crate::imports::imports;
 use crate::report;
 use crate::transports::socket::{Kind, Socket, address_object};
 use crate::transports::stream::{Opening, StreamTransport};
+use crate::transports::tls::{Handshake, Tls};
 
 /// Seconds until a listener tries again after the process ran out of descriptors or memory
 /// (`ACCEPT_RETRY_DELAY`).
@@ -48,6 +49,8 @@ pub(crate) struct Server {
     core: Ref<Core>,
     protocol_factory: Ref,
     backlog: i32,
+    /// What its connections are encrypted with.
+    tls: Option<Tls>,
     serving: AtomicBool,
     state: LoopCell<State>,
 }
@@ -59,6 +62,7 @@ impl Server {
         sockets: Vec<Ref>,
         protocol_factory: &Bound<'py, PyAny>,
         backlog: i32,
+        tls: Option<Tls>,
     ) -> PyResult<Bound<'py, Self>> {
         let state = State {
             sockets: Some(sockets),
@@ -74,6 +78,7 @@ impl Server {
                 core: core.into(),
                 protocol_factory: protocol_factory.into(),
                 backlog,
+                tls,
                 serving: AtomicBool::new(false),
                 state: LoopCell::new(state),
             },
@@ -470,14 +475,21 @@ impl Listener {
             report::log(py, "debug", &text)?;
         }
         let made = ffi::call(server.get().protocol_factory.bind(py), &[]).and_then(|protocol| {
+            let waiter = server.get().tls.as_ref().map(|_| Core::future(core)).transpose()?;
             let opening = Opening {
                 socket,
                 protocol: &protocol,
                 peer: Some(peer),
-                waiter: None,
+                waiter: waiter.as_ref(),
                 server: Some(server.as_any()),
             };
-            StreamTransport::open(core, opening)
+            match (&server.get().tls, &waiter) {
+                (Some(tls), Some(waiter)) => {
+                    let transport = tls.open(core, opening)?;
+                    Handshake::watch(core, &transport, &protocol, waiter)
+                }
+                _ => StreamTransport::open(core, opening).map(drop),
+            }
         });
         let Err(error) = made else { return Ok(()) };
         if error::leaves_the_loop(py, &error) {

@@ -4,9 +4,9 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyList, PyTuple};
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::{Optional, check_not_tls, check_stream, check_tls, open_transport, pair};
+use super::{Optional, check_not_tls, check_stream, open_transport, pair};
 use crate::cell::LoopCell;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -15,6 +15,7 @@ use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::tls::Tls;
 
 /// The arguments of `create_connection`.
 pub(crate) struct Client {
@@ -36,37 +37,33 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    /// The errors in the arguments that asyncio finds before it does anything.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
-        let tls = match &self.ssl {
+    /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
+    fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
+        let encrypted = match &self.ssl {
             Some(ssl) => ssl.bind(py).is_truthy()?,
             None => false,
         };
-        if self.server_hostname.is_some() && !tls {
+        if self.server_hostname.is_some() && !encrypted {
             return Err(PyValueError::new_err("server_hostname is only meaningful with ssl"));
         }
-        if tls && self.server_hostname.is_none() {
-            let has_host = match &self.host {
-                Some(host) => host.bind(py).is_truthy()?,
-                None => false,
+        let mut server_hostname = self.server_hostname.as_ref().map(|name| name.clone_ref(py));
+        if encrypted && server_hostname.is_none() {
+            // The host's name is what its certificate is checked for; "" asks for no check.
+            let host = match &self.host {
+                Some(host) if host.bind(py).is_truthy()? => host.clone_ref(py),
+                _ => {
+                    let message = "You must set server_hostname when using ssl without a host";
+                    return Err(PyValueError::new_err(message));
+                }
             };
-            if !has_host {
-                let message = "You must set server_hostname when using ssl without a host";
-                return Err(PyValueError::new_err(message));
-            }
+            server_hostname = Some(host);
         }
-        check_tls(
-            py,
-            &self.ssl,
-            [
-                ("ssl_handshake_timeout", &self.ssl_handshake_timeout),
-                ("ssl_shutdown_timeout", &self.ssl_shutdown_timeout),
-            ],
-        )?;
+        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
+        let tls = Tls::new(py, &self.ssl, false, server_hostname, timeouts)?;
         if let Some(socket) = &self.sock {
             check_not_tls(py, socket)?;
         }
-        Ok(())
+        Ok(tls)
     }
 
     fn hints(&self, py: Python<'_>) -> PyResult<Ref<PyDict>> {
@@ -388,10 +385,11 @@ pub(crate) fn connect<'py>(
     Coroutine::spawn(event_loop.py(), "create_connection", |flow| {
         let core = flow.keep(event_loop);
         async move {
-            Python::attach(|py| client.check(py))?;
+            let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
             let (transport, protocol) =
-                open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
+                open_transport(&flow, &core, &client.protocol_factory, &socket, tls.as_ref())
+                    .await?;
             Python::attach(|py| {
                 if !core.get().debug() {
                     return Ok(());
@@ -421,16 +419,16 @@ pub(crate) fn accepted<'py>(
     Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| {
         let core = flow.keep(event_loop);
         async move {
-            Python::attach(|py| {
+            let tls = Python::attach(|py| {
                 check_stream(socket.bind(py))?;
                 let [handshake, shutdown] = &timeouts;
-                let named =
-                    [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
-                check_tls(py, &ssl, named)?;
-                check_not_tls(py, &socket)
+                let name = Some(PyString::new(py, "").into_any().into());
+                let tls = Tls::new(py, &ssl, true, name, [handshake, shutdown])?;
+                check_not_tls(py, &socket)?;
+                Ok::<_, PyErr>(tls)
             })?;
             let (transport, protocol) =
-                open_transport(&flow, &core, &protocol_factory, &socket).await?;
+                open_transport(&flow, &core, &protocol_factory, &socket, tls.as_ref()).await?;
             pair(&transport, &protocol)
         }
     })

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use super::client::bind_error;
-use super::{Optional, check_not_tls, check_stream, check_tls};
+use super::{Optional, check_not_tls, check_stream};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
@@ -14,6 +14,7 @@ use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
 use crate::server::Server;
+use crate::transports::tls::Tls;
 
 /// The arguments of `create_server`.
 #[allow(clippy::struct_excessive_bools)] // as many as the method has
@@ -42,14 +43,14 @@ pub(crate) fn create_server<'py>(
     Coroutine::spawn(event_loop.py(), "create_server", |flow| {
         let core = flow.keep(event_loop);
         async move {
-            Python::attach(|py| listening.check(py))?;
+            let tls = Python::attach(|py| listening.check(py))?;
             let sockets = listening.sockets(&flow, &core).await?;
             let server = Python::attach(|py| {
                 for socket in &sockets {
                     socket.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
                 }
                 let factory = listening.protocol_factory.bind(py);
-                let server = Server::new(core.bind(py), sockets, factory, listening.backlog)?;
+                let server = Server::new(core.bind(py), sockets, factory, listening.backlog, tls)?;
                 if listening.start_serving {
                     Server::listen(&server)?;
                 }
@@ -70,25 +71,19 @@ pub(crate) fn create_server<'py>(
 }
 
 impl Listening {
-    /// The errors in the arguments that asyncio finds before it does anything.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
+    /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
+    fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
         if let Some(ssl) = &self.ssl
             && ssl.bind(py).is_instance_of::<PyBool>()
         {
             return Err(PyTypeError::new_err("ssl argument must be an SSLContext or None"));
         }
-        check_tls(
-            py,
-            &self.ssl,
-            [
-                ("ssl_handshake_timeout", &self.ssl_handshake_timeout),
-                ("ssl_shutdown_timeout", &self.ssl_shutdown_timeout),
-            ],
-        )?;
+        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
+        let tls = Tls::new(py, &self.ssl, true, None, timeouts)?;
         if let Some(socket) = &self.sock {
             check_not_tls(py, socket)?;
         }
-        Ok(())
+        Ok(tls)
     }
 
     /// The sockets to listen on, bound.

@@ -2,11 +2,13 @@
 
 mod client;
 mod listen;
+mod start_tls;
 
 pub(crate) use client::{Client, accepted, connect};
 pub(crate) use listen::{Listening, create_server};
+pub(crate) use start_tls::{Upgrade, start_tls};
 
-use pyo3::exceptions::{PyNotImplementedError, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -16,26 +18,8 @@ use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::transports::socket::Socket;
 use crate::transports::stream::{Opening, StreamTransport};
-
-/// A keyword of the user's: `None` is the same as not given.
-pub(crate) type Optional = Option<Ref>;
-
-/// `ValueError` for a timeout of TLS without TLS; `NotImplementedError` for TLS, which this release lacks.
-fn check_tls(py: Python<'_>, ssl: &Optional, timeouts: [(&str, &Optional); 2]) -> PyResult<()> {
-    let wanted = match ssl {
-        Some(ssl) => ssl.bind(py).is_truthy()?,
-        None => false,
-    };
-    if wanted {
-        return Err(PyNotImplementedError::new_err("oxloop: TLS is not available in this release"));
-    }
-    for (name, value) in timeouts {
-        if value.is_some() {
-            return Err(PyValueError::new_err(format!("{name} is only meaningful with ssl")));
-        }
-    }
-    Ok(())
-}
+pub(crate) use crate::transports::tls::Optional;
+use crate::transports::tls::Tls;
 
 /// `TypeError` for a TLS socket.
 fn check_not_tls(py: Python<'_>, socket: &Ref) -> PyResult<()> {
@@ -61,6 +45,7 @@ async fn open_transport(
     core: &Kept<Core>,
     protocol_factory: &Ref,
     socket: &Ref,
+    tls: Option<&Tls>,
 ) -> PyResult<(Kept, Kept)> {
     let (transport, protocol, waiter) = Python::attach(|py| {
         let core = core.bind(py);
@@ -75,7 +60,10 @@ async fn open_transport(
             waiter: Some(&waiter),
             server: None,
         };
-        let transport = StreamTransport::open(core, opening)?.into_any();
+        let transport = match tls {
+            None => StreamTransport::open(core, opening)?.into_any(),
+            Some(tls) => tls.open(core, opening)?,
+        };
         Ok::<_, PyErr>((flow.keep(transport), flow.keep(protocol), flow.keep(waiter)))
     })?;
     if let Err(error) = flow.wait_kept(&waiter).await {

@@ -321,6 +321,35 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         connection::create_server(slf.as_super(), listening)
     }
 
+    /// Encrypt the connection of transport with sslcontext; return the transport that protocol is to use from
+    /// then on. A coroutine.
+    #[pyo3(signature = (
+        transport, protocol, sslcontext, *, server_side=None, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ), text_signature = "($self, transport, protocol, sslcontext, *, server_side=False, \
+server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
+    fn start_tls<'py>(
+        slf: &Bound<'py, Self>,
+        transport: &Bound<'py, PyAny>,
+        protocol: &Bound<'py, PyAny>,
+        sslcontext: &Bound<'py, PyAny>,
+        server_side: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let upgrade = connection::Upgrade {
+            transport: transport.into(),
+            protocol: protocol.into(),
+            context: sslcontext.into(),
+            server_side: is_true(server_side, false)?,
+            server_hostname: server_hostname.map(Ref::from),
+            handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+        };
+        connection::start_tls(slf.as_super(), upgrade)
+    }
+
     // Watching descriptors
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.

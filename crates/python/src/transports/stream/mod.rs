@@ -396,6 +396,17 @@ impl StreamTransport {
         imports(py).transport.bind(py).clone()
     }
 
+    /// What asyncio's `SSLProtocol` calls for an error that ends the connection.
+    fn _force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        closing::force(slf, exc.map(PyErr::from_value))
+    }
+
+    /// What `start_tls` asks.
+    #[getter]
+    fn _start_tls_compatible(&self) -> bool {
+        true
+    }
+
     #[getter]
     fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
         self.state.borrow().extra.bind(py).clone()

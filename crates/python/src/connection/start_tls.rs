@@ -1,0 +1,106 @@
+//! `start_tls`: TLS on a connection that is already in use.
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::Optional;
+use crate::core::Core;
+use crate::coroutine::{Coroutine, Kept};
+use crate::ffi::Ref;
+use crate::transports::tls::Tls;
+
+/// The arguments of `start_tls`.
+pub(crate) struct Upgrade {
+    pub(crate) transport: Ref,
+    pub(crate) protocol: Ref,
+    pub(crate) context: Ref,
+    pub(crate) server_side: bool,
+    pub(crate) server_hostname: Optional,
+    pub(crate) handshake_timeout: Optional,
+    pub(crate) shutdown_timeout: Optional,
+}
+
+/// What an upgrade in progress has done so far.
+struct Upgrading {
+    tls: Kept,
+    waiter: Kept,
+    /// The handles of `connection_made` and of the end of the pause.
+    scheduled: [Kept; 2],
+}
+
+/// `loop.start_tls(...)`: the transport that the protocol is to use from then on.
+pub(crate) fn start_tls<'py>(
+    event_loop: &Bound<'py, Core>,
+    upgrade: Upgrade,
+) -> PyResult<Bound<'py, PyAny>> {
+    Coroutine::spawn(event_loop.py(), "start_tls", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            let upgrading = Python::attach(|py| {
+                upgrade.check(py)?;
+                let [tls, waiter, made, resumed] = upgrade.begin(core.bind(py))?;
+                Ok::<_, PyErr>(Upgrading {
+                    tls: flow.keep(tls),
+                    waiter: flow.keep(waiter),
+                    scheduled: [flow.keep(made), flow.keep(resumed)],
+                })
+            })?;
+            let handshake = flow.wait_kept(&upgrading.waiter).await;
+            Python::attach(|py| match handshake {
+                Ok(_) => upgrading.tls.bind(py).getattr("_app_transport").map(Ref::from),
+                Err(error) => {
+                    upgrade.transport.bind(py).call_method0(intern!(py, "close"))?;
+                    for handle in &upgrading.scheduled {
+                        handle.bind(py).call_method0(intern!(py, "cancel"))?;
+                    }
+                    Err(error)
+                }
+            })
+        }
+    })
+}
+
+impl Upgrade {
+    fn check(&self, py: Python<'_>) -> PyResult<()> {
+        let context = self.context.bind(py);
+        if !context.is_instance(&py.import("ssl")?.getattr("SSLContext")?)? {
+            return Err(PyTypeError::new_err(format!(
+                "sslcontext is expected to be an instance of ssl.SSLContext, got {}",
+                context.repr()?
+            )));
+        }
+        let transport = self.transport.bind(py);
+        let compatible = transport.getattr_opt(intern!(py, "_start_tls_compatible"))?;
+        if !compatible.map_or(Ok(false), |compatible| compatible.is_truthy())? {
+            return Err(PyTypeError::new_err(format!(
+                "transport {} is not supported by start_tls()",
+                transport.repr()?
+            )));
+        }
+        Ok(())
+    }
+
+    /// Puts TLS between the transport and its protocol; returns it, its waiter and the two handles. Reading is paused until TLS has been told of the
+    /// transport, so that it is told of no data before.
+    fn begin<'py>(&self, core: &Bound<'py, Core>) -> PyResult<[Bound<'py, PyAny>; 4]> {
+        let py = core.py();
+        let clone = |value: &Optional| value.as_ref().map(|value| value.clone_ref(py));
+        let tls = Tls {
+            context: Some(self.context.clone_ref(py)),
+            server_side: self.server_side,
+            server_hostname: clone(&self.server_hostname),
+            handshake_timeout: clone(&self.handshake_timeout),
+            shutdown_timeout: clone(&self.shutdown_timeout),
+        };
+        let waiter = Core::future(core)?;
+        let tls = tls.protocol(core, self.protocol.bind(py), Some(&waiter), false)?;
+        let transport = self.transport.bind(py);
+        transport.call_method0(intern!(py, "pause_reading"))?;
+        transport.call_method1(intern!(py, "set_protocol"), (&tls,))?;
+        let call_soon = core.getattr(intern!(py, "call_soon"))?;
+        let made = call_soon.call1((tls.getattr(intern!(py, "connection_made"))?, transport))?;
+        let resumed = call_soon.call1((transport.getattr(intern!(py, "resume_reading"))?,))?;
+        Ok([tls, waiter, made, resumed])
+    }
+}
