@@ -57,7 +57,7 @@ impl Entry {
 
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Handle(handle) if ffi::is_unique(handle) => handle.get().visit_contents(visit),
+            Self::Handle(handle) if ffi::is_hidden(handle) => handle.get().visit_contents(visit),
             Self::Handle(handle) => visit.call(&**handle),
             Self::TaskStep { callback, argument, context } => {
                 visit.call(&**callback)?;
