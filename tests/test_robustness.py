@@ -17,7 +17,6 @@ import socket
 import threading
 import time
 import types
-import warnings
 import weakref
 from fractions import Fraction
 from typing import Any, Callable, Generator, List, Optional
@@ -60,8 +59,11 @@ async def connect(address: Any) -> socket.socket:
 # Protocols
 
 
+@pytest.mark.differs("it is reported outside of debug mode too")
 @left_unclosed
-def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(run: Run) -> None:
+def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(
+    run: Run, reports: Reports
+) -> None:
     made: List[Any] = []
 
     def factory() -> Any:
@@ -80,8 +82,10 @@ def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(run: Run) -> 
         await turns(2)
 
     run(main)
+    assert reports.contexts == []
 
 
+@pytest.mark.differs("the transport is made, and the failing connection_made() reported")
 @left_unclosed
 def test_a_factory_that_makes_no_protocol_fails_create_connection(run: Run) -> None:
     async def main() -> None:
@@ -178,6 +182,7 @@ def test_the_protocol_is_still_there_in_connection_lost(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.differs("the report has the transport and the protocol instead of a handle")
 @pytest.mark.parametrize("callback", ["connection_made", "connection_lost"])
 def test_the_context_of_a_failing_callback_has_its_handle(
     run: Run, reports: Reports, callback: str
@@ -666,6 +671,7 @@ def test_a_coroutine_that_is_never_awaited_warns(loop: Any) -> None:
         gc.collect()
 
 
+@pytest.mark.differs("inspect takes a native coroutine, which has no frame, for a closed one")
 def test_the_state_of_a_coroutine(run: Run) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
@@ -807,6 +813,7 @@ def test_a_transport_that_the_collector_finds_says_one_thing(backend: Backend) -
     assert "Exception ignored" not in child.stderr
 
 
+@pytest.mark.differs("native handles are freed recursively: a chain of 300,000 overflows the stack")
 def test_a_long_chain_of_handles_is_freed(backend: Backend) -> None:
     child_of(
         backend,
@@ -819,28 +826,24 @@ def test_a_long_chain_of_handles_is_freed(backend: Backend) -> None:
 # After the end
 
 
-def test_a_transport_after_its_loop_is_closed(loop: Any) -> None:
+@pytest.mark.differs("a transport of a closed loop is closed without a word")
+def test_a_transport_after_its_loop_is_closed(backend: Backend) -> None:
     """asyncio: closing it then needs call_soon(), which a closed loop refuses."""
-
-    async def main() -> Any:
-        left, right = tcp_pair()
-        transport, _ = await loop.create_connection(Recorder, sock=left)
-        return transport, right
-
-    transport, right = loop.run_until_complete(main())
-    transport.pause_reading()
-    loop.close()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        transport.resume_reading()
-    with pytest.raises(RuntimeError, match="Event loop is closed"):
-        transport.abort()
-    right.close()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        del transport
-        gc.collect()
+    child = child_of(
+        backend,
+        "a, b = socket.socketpair()\n"
+        "made = loop.create_connection(asyncio.Protocol, sock=a)\n"
+        "transport, protocol = loop.run_until_complete(made)\n"
+        "transport.pause_reading()\n"
+        "loop.close()\n"
+        "for method in (transport.resume_reading, transport.abort):\n"
+        "    try:\n        method()\n"
+        "    except RuntimeError as error:\n        print(error)\n",
+    )
+    assert child.stdout == "Event loop is closed\n" * 2
 
 
+@pytest.mark.differs("start_serving() of a closed server does nothing")
 def test_a_closed_server_cannot_start_again(run: Run) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
