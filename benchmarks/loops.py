@@ -54,4 +54,5 @@ def version(name: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return "unknown"
+        # Imported from where it was built.
+        return str(getattr(importlib.import_module(package), "__version__", "unknown"))

@@ -145,6 +145,18 @@ class Run:
         }
 
 
+def _written(result: dict[str, Any]) -> str:
+    """Return the result as JSON with a workload on a line: short, and diffs can be read."""
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(value)}"
+        for key, value in result.items()
+        if key != "samples"
+    ]
+    rows = [f" {json.dumps(name)}: {json.dumps(row)}" for name, row in result["samples"].items()]
+    lines.append('"samples": {\n' + ",\n".join(rows) + "\n}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -228,19 +240,20 @@ def main() -> int:
             file=sys.stderr,
         )
     _raise_file_limit()
+    if arguments.json:
+        # Now, rather than fail after many minutes.
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
     run = Run(names, chosen, plan, arguments.retakes)
     run.rounds(1 if arguments.quick else arguments.rounds)
     result = run.result()
     if arguments.json:
-        arguments.json.write_text(json.dumps(result, indent=1) + "\n")
-    subject = "oxloop" if "oxloop" in names else names[-1]
-    baselines = [name for name in names if name in table.BASELINES and name != subject]
+        arguments.json.write_text(_written(result), encoding="utf-8")
     if result["disturbance"] > TOLERATED:
         print(
             f"Others used {result['disturbance']:.2f} cores meanwhile: be sure of nothing here.",
             file=sys.stderr,
         )
-    cells = table.rows(result, subject, baselines)
+    cells = table.rows(result)
     print(table.markdown(cells) if arguments.markdown else table.text(cells))
     failed = [text for text in run.failures.values() if not text.startswith("unsupported")]
     return 1 if failed else 0

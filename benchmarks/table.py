@@ -1,8 +1,15 @@
-"""The table: medians, and ratios taken round by round."""
+"""The table: medians, and ratios taken round by round.
+
+Of a result that is on disk: `python benchmarks/table.py result.json`.
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
+import pathlib
+import sys
 from statistics import median
 from typing import Any
 
@@ -72,10 +79,15 @@ def _geometric_mean(values: list[float | None]) -> float | None:
     return math.exp(sum(logs) / len(logs)) if logs else None
 
 
-def rows(result: dict[str, Any], loop: str, baselines: list[str]) -> list[list[str]]:
-    """Return the table's cells, its head first and the geometric means last."""
+def rows(result: dict[str, Any]) -> list[list[str]]:
+    """Return the table's cells, its head first and the geometric means last.
+
+    Compared is oxloop, or the last of the loops where it is not among them.
+    """
     samples: Samples = result["samples"]
     names = list(result["loops"])
+    loop = "oxloop" if "oxloop" in names else names[-1]
+    baselines = [name for name in names if name in BASELINES and name != loop]
     head = ["workload", "unit", *names]
     head += [f"CPU vs {against}" for against in baselines]
     head += [f"rate vs {against}" for against in baselines]
@@ -112,3 +124,21 @@ def markdown(cells: list[list[str]]) -> str:
     lines = ["| " + " | ".join(line) + " |" for line in cells]
     lines.insert(1, "|---|" + "--:|" * (len(cells[0]) - 1))
     return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("result", type=pathlib.Path)
+    parser.add_argument("--markdown", action="store_true")
+    parser.add_argument("--no-rates", action="store_true", help="leave out what depends on others")
+    arguments = parser.parse_args()
+    cells = rows(json.loads(arguments.result.read_text(encoding="utf-8")))
+    if arguments.no_rates:
+        kept = [index for index, title in enumerate(cells[0]) if not title.startswith("rate")]
+        cells = [[line[index] for index in kept] for line in cells]
+    print(markdown(cells) if arguments.markdown else text(cells))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -100,6 +100,16 @@ impl<T> Inbox<T> {
         }
     }
 
+    /// Shows what waits in the inbox to `visit`, until that fails: for a garbage collector, which must not wait
+    /// for a thread that is pushing. Shows nothing then.
+    ///
+    /// # Errors
+    /// What `visit` failed with.
+    pub fn try_for_each<E>(&self, visit: impl FnMut(&T) -> Result<(), E>) -> Result<(), E> {
+        let Ok(queue) = self.queue.try_lock() else { return Ok(()) };
+        queue.payloads.iter().try_for_each(visit)
+    }
+
     /// Announces that the loop is going to wait. False when something waits in the inbox: then the
     /// loop must not block, and has not been announced as sleeping. For the loop's thread.
     #[must_use = "the loop must not block when something is pending"]

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::{Engine, Inbox, Interest, Slots, Timestamp, Token, Waker};
@@ -31,7 +31,8 @@ pub(crate) enum Entry {
     Handle(Ref<Handle>),
     /// A step of an asyncio task, for which nobody can see a handle: so there is none.
     TaskStep { callback: Ref, argument: Option<Ref>, context: Ref },
-    /// Something native: `run(object)`. Its errors have been dealt with, but for those that leave the loop.
+    /// Something native: `run(object)`. It deals with the errors that it expects; any other is reported as an
+    /// exception of a callback, or leaves the loop.
     Native { object: Ref, run: Run },
 }
 
@@ -56,6 +57,7 @@ impl Entry {
 
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
+            Self::Handle(handle) if ffi::is_unique(handle) => handle.get().visit_contents(visit),
             Self::Handle(handle) => visit.call(&**handle),
             Self::TaskStep { callback, argument, context } => {
                 visit.call(&**callback)?;
@@ -163,8 +165,14 @@ pub(crate) struct Core {
     pub(crate) thread: AtomicU64,
     /// Whether `time` was overridden by a subclass or replaced on the instance: then the loop asks it.
     pub(crate) own_clock: AtomicBool,
+    /// Whether `call_at` was overridden by a subclass or replaced on the instance: then `call_later` asks it.
+    pub(crate) own_call_at: AtomicBool,
     /// Whether `call_soon` was overridden by a subclass or replaced on the instance, whose code sees handles.
     pub(crate) own_call_soon: AtomicBool,
+    /// The version of the loop's class for which the three flags above hold; 0 for none.
+    pub(crate) class_version: AtomicU32,
+    /// The handle that runs, in debug mode, for the reports of what goes wrong in it.
+    pub(crate) current_handle: LoopCell<Option<Ref<Handle>>>,
     /// Seconds after which debug mode reports a callback as slow.
     pub(crate) slow_callback_duration: LoopCell<f64>,
 }
@@ -198,7 +206,10 @@ impl Core {
             stopping: AtomicBool::new(false),
             thread: AtomicU64::new(0),
             own_clock: AtomicBool::new(false),
+            own_call_at: AtomicBool::new(false),
             own_call_soon: AtomicBool::new(false),
+            class_version: AtomicU32::new(0),
+            current_handle: LoopCell::default(),
             slow_callback_duration: LoopCell::new(0.1),
         })
     }
@@ -277,7 +288,13 @@ impl Core {
     /// Closes the inbox for good; what was in it is for the caller to drop.
     pub(crate) fn close_inbox(&self) -> Vec<Entry> {
         let inbox = self.inbox.take();
-        inbox.map(|inbox| inbox.close()).unwrap_or_default()
+        let entries = inbox.map(|inbox| inbox.close()).unwrap_or_default();
+        for entry in &entries {
+            if let Entry::Handle(handle) = entry {
+                Handle::leave_queue(handle);
+            }
+        }
+        entries
     }
 
     /// Runs `wait` with the timeout that may be slept for: none if something came in before.
@@ -294,8 +311,10 @@ impl Core {
 
     /// Queues `run(object)`.
     #[inline]
-    pub(crate) fn push_native(&self, object: Ref, run: Run) {
+    pub(crate) fn push_native(&self, object: Ref, run: Run) -> PyResult<()> {
+        self.check_closed()?;
         self.push(Entry::Native { object, run });
+        Ok(())
     }
 
     pub(crate) fn cancel_timer(&self, token: Token) -> Option<Entry> {
@@ -309,6 +328,16 @@ impl Core {
     /// Queues `run(object)` for the time `when`.
     pub(crate) fn push_timer(&self, when: Timestamp, object: Ref, run: Run) -> Token {
         self.engine.borrow_mut().timers.insert(when, Entry::Native { object, run })
+    }
+
+    /// `RuntimeError` while another thread waits in the selector: then nothing may be done that needs it, and
+    /// whoever would is to find out before it has changed anything.
+    #[inline]
+    pub(crate) fn check_selector(&self) -> PyResult<()> {
+        match &*self.poller.borrow() {
+            Poller::Native(None) => Err(poller::in_use()),
+            _ => Ok(()),
+        }
     }
 
     /// Tells `entry` whenever `fd` is ready in `direction` (one of the two). Returns what was told before.
@@ -330,19 +359,20 @@ impl Core {
             } else {
                 let token =
                     watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                watches.set_token(fd, Some(token));
                 (token, Change::Register(direction), true)
             }
         };
         if let Err(error) = self.apply(py, fd, token, change) {
-            if is_new {
-                let mut watches = self.watches.borrow_mut();
-                watches.slots.remove(token);
-                watches.set_token(fd, None);
-            }
+            let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
+            drop(removed);
             return Err(error);
         }
         let mut watches = self.watches.borrow_mut();
+        if is_new {
+            // Not before the selector has said that there is such a descriptor: the table is as long as the
+            // largest one.
+            watches.set_token(fd, Some(token));
+        }
         let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
         Ok(slot.and_then(|slot| slot.replace(entry)))
     }
@@ -354,6 +384,7 @@ impl Core {
         fd: RawFd,
         direction: Interest,
     ) -> PyResult<Option<Entry>> {
+        self.check_selector()?;
         let (token, entry, change) = {
             let mut watches = self.watches.borrow_mut();
             let Some(token) = watches.token(fd) else { return Ok(None) };
@@ -394,7 +425,7 @@ impl Core {
         .map(|(_, watch)| watch.fd)
     }
 
-    /// The same, if who is told is the native entry of `object`; otherwise nothing changes.
+    /// Like [`unwatch`](Self::unwatch), if who is told is the native entry of `object`; otherwise nothing changes.
     pub(crate) fn unwatch_object(
         &self,
         py: Python<'_>,
@@ -424,7 +455,11 @@ impl Core {
     /// Waits for at most `timeout` (`None`: without end), and queues what became ready.
     pub(crate) fn poll(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<()> {
         let taken = match &mut *self.poller.borrow_mut() {
-            Poller::Closed => return self.check_closed(),
+            Poller::Closed => {
+                self.check_closed()?;
+                let message = "the event loop was not initialised: super().__init__() not called";
+                return Err(PyRuntimeError::new_err(message));
+            }
             Poller::Native(native) => Ok(native.take().ok_or_else(poller::in_use)?),
             Poller::Python(selector) => Err(selector.clone_ref(py)),
         };
@@ -555,6 +590,11 @@ impl Core {
             entries.extend(engine.ready.drain());
             entries.extend(engine.timers.drain());
         }
+        for entry in &entries {
+            if let Entry::Handle(handle) = entry {
+                Handle::leave_queue(handle);
+            }
+        }
         let mut watches = self.watches.borrow_mut();
         watches.tokens.clear();
         watches.internal = 0;
@@ -622,6 +662,16 @@ impl Core {
         if let Some(signals) = self.signals.try_borrow() {
             signals.visit(visit)?;
         }
+        if let Some(poller) = self.poller.try_borrow()
+            && let Poller::Python(selector) = &*poller
+        {
+            visit.call(&**selector)?;
+        }
+        if let Some(inbox) = self.inbox.try_borrow()
+            && let Some(inbox) = inbox.as_ref()
+        {
+            inbox.try_for_each(|entry| entry.visit(visit))?;
+        }
         Ok(())
     }
 
@@ -633,6 +683,7 @@ impl Core {
             self.executor.take(),
             self.asyncgens.take(),
             self.signals.take(),
+            self.close_inbox(),
         );
         drop((everything, others));
     }

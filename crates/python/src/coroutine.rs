@@ -8,18 +8,20 @@
 //! the Python code would, also when it is driven by hand or closed half way.
 
 use std::cell::RefCell;
+use std::ffi::CString;
 use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use oxloop_engine::{Interest, Timestamp, Token};
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyValueError,
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyType;
 
 use crate::cell::LoopCell;
@@ -30,9 +32,26 @@ use crate::ffi::{self, Ref, Sent};
 /// The body of a flow.
 type Body = Pin<Box<dyn Future<Output = PyResult<Ref>>>>;
 
+/// A reference that a flow holds and that the garbage collector can see: one that is shared between the flow's
+/// body, which nobody can look into, and the list of its coroutine.
+pub(crate) type Kept<T = PyAny> = Rc<Ref<T>>;
+
+/// What the collector is shown of a [`Kept`], whatever its class.
+trait Visible {
+    fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError>;
+}
+
+impl<T> Visible for Ref<T> {
+    fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&**self)
+    }
+}
+
 /// What a flow and the one that resumes it tell each other.
 #[derive(Default)]
 struct Exchange {
+    /// What the flow holds, for the garbage collector. Entries die with their last holder.
+    kept: Vec<Weak<dyn Visible>>,
     /// What was thrown in at the last resumption, for the innermost wait to take.
     thrown: Option<PyErr>,
     /// What the innermost wait yields, for the resumption to return.
@@ -44,11 +63,38 @@ struct Exchange {
 pub(crate) struct Flow(Rc<RefCell<Exchange>>);
 
 impl Flow {
+    /// Holds `object` where the garbage collector sees it.
+    pub(crate) fn keep<T: 'static>(&self, object: impl Into<Ref<T>>) -> Kept<T> {
+        let kept: Kept<T> = Rc::new(object.into());
+        let visible: Rc<dyn Visible> = kept.clone();
+        let list = &mut self.0.borrow_mut().kept;
+        if list.len() == list.capacity() {
+            list.retain(|entry| entry.strong_count() > 0);
+        }
+        list.push(Rc::downgrade(&visible));
+        kept
+    }
+
     /// Waits for an awaitable of Python's, as `await` does.
-    pub(crate) fn wait(&self, awaitable: &Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
+    ///
+    /// The awaitable is taken: what is left of it is its iterator, which the garbage collector sees. A caller
+    /// that needs it afterwards keeps it ([`keep`](Self::keep)).
+    pub(crate) fn wait(&self, awaitable: Ref) -> impl Future<Output = PyResult<Ref>> + use<> {
         let iterator = Python::attach(|py| iterator_of(awaitable.bind(py)));
+        drop(awaitable);
         let flow = self.clone();
-        async move { flow.wait_for(iterator?).await }
+        async move {
+            let iterator = flow.keep(iterator?);
+            Wait { flow, iterator }.await
+        }
+    }
+
+    /// The same for something that is kept.
+    pub(crate) fn wait_kept(
+        &self,
+        awaitable: &Kept,
+    ) -> impl Future<Output = PyResult<Ref>> + use<> {
+        self.wait(Python::attach(|py| awaitable.clone_ref(py)))
     }
 
     /// Lets the loop make one turn: `await asyncio.sleep(0)`.
@@ -56,27 +102,22 @@ impl Flow {
         Turn { flow: self.clone(), yielded: false }.await
     }
 
-    fn wait_for(&self, iterator: Ref) -> Wait {
-        Wait { flow: self.clone(), iterator }
-    }
-
     /// Waits until `fd` is ready in `direction`.
     pub(crate) async fn ready(
         &self,
-        core: &Ref<Core>,
+        core: &Kept<Core>,
         fd: RawFd,
         direction: Interest,
     ) -> PyResult<()> {
         let (watching, future) = Python::attach(|py| {
-            let future: Ref = Core::future(core.bind(py))?.into();
+            let future = self.keep(Core::future(core.bind(py))?);
             let entry = Entry::Native { object: future.clone_ref(py), run: resolve };
             let replaced = core.get().watch(py, fd, direction, entry)?;
             drop(replaced);
-            let watching =
-                Watching { core: core.clone_ref(py), fd, direction, future: future.clone_ref(py) };
+            let watching = Watching { core: core.clone(), fd, direction, future: future.clone() };
             Ok::<_, PyErr>((watching, future))
         })?;
-        let waited = self.wait(&future).await;
+        let waited = self.wait_kept(&future).await;
         drop(watching);
         waited.map(drop)
     }
@@ -84,18 +125,18 @@ impl Flow {
     /// Waits for `future`, which something else resolves, until `deadline` at the latest.
     pub(crate) async fn wait_until(
         &self,
-        core: &Ref<Core>,
-        future: &Ref,
+        core: &Kept<Core>,
+        future: &Kept,
         deadline: Option<Timestamp>,
     ) -> PyResult<()> {
         let timer = deadline.map(|deadline| {
             Python::attach(|py| {
                 let object = future.clone_ref(py);
                 let token = core.get().push_timer(deadline, object, resolve);
-                Timer { core: core.clone_ref(py), token }
+                Timer { core: core.clone(), token }
             })
         });
-        let waited = self.wait(future).await;
+        let waited = self.wait_kept(future).await;
         drop(timer);
         waited.map(drop)
     }
@@ -110,14 +151,26 @@ pub(crate) fn resolve(future: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
+/// What `await` iterates over: the coroutine itself, a generator that was marked as one, or what `__await__`
+/// gives (PEP 492).
 fn iterator_of(awaitable: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    const CO_ITERABLE_COROUTINE: u32 = 0x100;
     let py = awaitable.py();
-    ffi::call_method(awaitable, intern!(py, "__await__"), &[]).map(Ref::from)
+    if let Some(await_method) = awaitable.get_type().getattr_opt(intern!(py, "__await__"))? {
+        return ffi::call(&await_method, &[awaitable]).map(Ref::from);
+    }
+    if let Some(code) = awaitable.getattr_opt(intern!(py, "gi_code"))?
+        && code.getattr(intern!(py, "co_flags"))?.extract::<u32>()? & CO_ITERABLE_COROUTINE != 0
+    {
+        return Ok(awaitable.into());
+    }
+    let class = awaitable.get_type().name()?;
+    Err(PyTypeError::new_err(format!("object {class} can't be used in 'await' expression")))
 }
 
 /// A timer of a flow, cancelled when the flow no longer waits for it.
 struct Timer {
-    core: Ref<Core>,
+    core: Kept<Core>,
     token: Token,
 }
 
@@ -130,10 +183,10 @@ impl Drop for Timer {
 
 /// A descriptor that a flow waits for; watched until the flow no longer does.
 struct Watching {
-    core: Ref<Core>,
+    core: Kept<Core>,
     fd: RawFd,
     direction: Interest,
-    future: Ref,
+    future: Kept,
 }
 
 impl Drop for Watching {
@@ -141,10 +194,12 @@ impl Drop for Watching {
         Python::attach(|py| {
             // Not if somebody else watches the descriptor by now.
             let ours = self.future.as_ptr();
-            match self.core.get().unwatch_object(py, self.fd, self.direction, ours) {
-                Ok(entry) => drop(entry),
-                Err(error) => error.write_unraisable(py, None),
-            }
+            ffi::keep_exception(py, || {
+                match self.core.get().unwatch_object(py, self.fd, self.direction, ours) {
+                    Ok(entry) => drop(entry),
+                    Err(error) => error.write_unraisable(py, None),
+                }
+            });
         });
     }
 }
@@ -176,7 +231,7 @@ impl Future for Turn {
 /// A wait for an awaitable's iterator.
 struct Wait {
     flow: Flow,
-    iterator: Ref,
+    iterator: Kept,
 }
 
 impl Future for Wait {
@@ -370,7 +425,22 @@ impl Coroutine {
     }
 
     #[getter]
+    fn cr_suspended(&self) -> bool {
+        matches!(&*self.state.borrow(), State::Suspended(_))
+    }
+
+    #[getter]
     fn cr_await(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn cr_code(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    #[getter]
+    fn cr_origin(&self) -> Option<Py<PyAny>> {
         None
     }
 
@@ -379,25 +449,63 @@ impl Coroutine {
         None
     }
 
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(flow) = self.flow.try_borrow() else { return Ok(()) };
+        let Ok(exchange) = flow.0.try_borrow() else { return Ok(()) };
+        for kept in &exchange.kept {
+            if let Some(kept) = kept.upgrade() {
+                kept.visit(visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn __clear__(&self) {
+        if !matches!(&*self.state.borrow(), State::Running) {
+            self.abandon();
+        }
+    }
+
     fn __repr__(slf: &Bound<'_, Self>) -> String {
         format!("<coroutine object {} at {:p}>", slf.get().name, slf.as_ptr())
     }
 }
 
+impl Coroutine {
+    /// Ends a coroutine that nobody will resume: one that waits gets `GeneratorExit`, so that it can put back
+    /// what it took; one that was never started is reported, as the interpreter reports its own.
+    fn abandon(&self) {
+        Python::attach(|py| {
+            ffi::keep_exception(py, || {
+                let never_awaited = match &*self.state.borrow() {
+                    State::Created(_) => true,
+                    State::Suspended(_) => false,
+                    State::Running | State::Finished => return,
+                };
+                let result = if never_awaited {
+                    let state = self.state.replace(State::Finished);
+                    drop(state);
+                    self.warn_never_awaited(py)
+                } else {
+                    self.close(py)
+                };
+                if let Err(error) = result {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+    }
+
+    fn warn_never_awaited(&self, py: Python<'_>) -> PyResult<()> {
+        let message = CString::new(format!("coroutine '{}' was never awaited", self.name));
+        let category = py.get_type::<PyRuntimeWarning>();
+        PyErr::warn(py, &category, &message.unwrap_or_default(), 1)
+    }
+}
+
 impl Drop for Coroutine {
     fn drop(&mut self) {
-        if !matches!(&*self.state.borrow(), State::Created(_)) {
-            return;
-        }
-        Python::attach(|py| {
-            let message = format!("coroutine '{}' was never awaited\0", self.name);
-            let Ok(message) = std::ffi::CStr::from_bytes_with_nul(message.as_bytes()) else {
-                return;
-            };
-            let category = py.get_type::<PyRuntimeWarning>();
-            if let Err(error) = PyErr::warn(py, &category, message, 1) {
-                error.write_unraisable(py, None);
-            }
-        });
+        self.abandon();
     }
 }

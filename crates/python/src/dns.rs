@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PySlice, PyString, PyTuple};
 
 use crate::core::Core;
-use crate::coroutine::{Coroutine, Flow};
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -24,28 +24,30 @@ pub(crate) fn getaddrinfo<'py>(
     hints: [&Bound<'py, PyAny>; 4],
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let this: Ref = event_loop.as_any().into();
     let [family, kind, proto, flags] = hints;
     let arguments: Ref<PyTuple> =
         PyTuple::new(py, [host, port, family, kind, proto, flags])?.into();
-    Coroutine::spawn(py, "getaddrinfo", |flow| async move {
-        let future = Python::attach(|py| {
-            let event_loop = this.bind(py);
-            let arguments = arguments.bind(py);
-            if event_loop.cast::<Core>()?.get().debug() {
-                let function = event_loop.getattr(intern!(py, "_getaddrinfo_debug"))?;
-                return run_in_executor(event_loop, &function, arguments).map(Err);
+    Coroutine::spawn(py, "getaddrinfo", |flow| {
+        let this = flow.keep(event_loop.as_any());
+        async move {
+            let future = Python::attach(|py| {
+                let event_loop = this.bind(py);
+                let arguments = arguments.bind(py);
+                if event_loop.cast::<Core>()?.get().debug() {
+                    let function = event_loop.getattr(intern!(py, "_getaddrinfo_debug"))?;
+                    return run_in_executor(event_loop, &function, arguments).map(Err);
+                }
+                let function = imports(py).socket.bind(py).getattr(intern!(py, "getaddrinfo"))?;
+                if is_numeric(&arguments.get_item(0)?, &arguments.get_item(1)?) {
+                    // The resolver only parses it: no thread is needed, and the zone stays what it makes of it.
+                    return function.call1(arguments).map(Ref::from).map(Ok);
+                }
+                run_in_executor(event_loop, &function, arguments).map(Err)
+            })?;
+            match future {
+                Ok(result) => Ok(result),
+                Err(future) => flow.wait(future).await,
             }
-            let function = imports(py).socket.bind(py).getattr(intern!(py, "getaddrinfo"))?;
-            if is_numeric(&arguments.get_item(0)?, &arguments.get_item(1)?) {
-                // The resolver only parses it: no thread is needed, and the zone stays what it makes of it.
-                return function.call1(arguments).map(Ref::from).map(Ok);
-            }
-            run_in_executor(event_loop, &function, arguments).map(Err)
-        })?;
-        match future {
-            Ok(result) => Ok(result),
-            Err(future) => flow.wait(&future).await,
         }
     })
 }
@@ -57,14 +59,16 @@ pub(crate) fn getnameinfo<'py>(
     flags: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let this: Ref = event_loop.as_any().into();
     let arguments: Ref<PyTuple> = PyTuple::new(py, [address, flags])?.into();
-    Coroutine::spawn(py, "getnameinfo", |flow| async move {
-        let future = Python::attach(|py| {
-            let function = imports(py).socket.bind(py).getattr(intern!(py, "getnameinfo"))?;
-            run_in_executor(this.bind(py), &function, arguments.bind(py))
-        })?;
-        flow.wait(&future).await
+    Coroutine::spawn(py, "getnameinfo", |flow| {
+        let this = flow.keep(event_loop.as_any());
+        async move {
+            let future = Python::attach(|py| {
+                let function = imports(py).socket.bind(py).getattr(intern!(py, "getnameinfo"))?;
+                run_in_executor(this.bind(py), &function, arguments.bind(py))
+            })?;
+            flow.wait(future).await
+        }
     })
 }
 
@@ -133,9 +137,9 @@ pub(crate) fn is_internet(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
 /// already is not looked up.
 pub(crate) async fn ensure_resolved(
     flow: &Flow,
-    core: &Ref<Core>,
+    core: &Kept<Core>,
     address: &Ref,
-    like: &Ref,
+    like: &Kept,
 ) -> PyResult<Ref> {
     let hints = Python::attach(|py| {
         let like = like.bind(py);
@@ -151,7 +155,7 @@ pub(crate) async fn ensure_resolved(
 /// The same with the keywords of `getaddrinfo` in a dict.
 pub(crate) async fn resolve(
     flow: &Flow,
-    core: &Ref<Core>,
+    core: &Kept<Core>,
     address: &Ref,
     hints: &Ref<PyDict>,
 ) -> PyResult<Ref> {
@@ -169,7 +173,7 @@ pub(crate) async fn resolve(
     })?;
     match looked_up {
         Ok(infos) => Ok(infos),
-        Err(awaitable) => flow.wait(&awaitable).await,
+        Err(awaitable) => flow.wait(awaitable).await,
     }
 }
 

@@ -7,7 +7,8 @@
 #![allow(unsafe_code)] // the interpreter's C API
 
 use std::ffi::{CStr, c_char};
-use std::mem::ManuallyDrop;
+use std::io;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::Deref;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
@@ -212,6 +213,25 @@ impl<'a, 'py> Arguments<'a, 'py> {
         Ok(Some(keywords))
     }
 
+    /// The only argument, by position or by its name; `TypeError` unless it is given, and nothing else.
+    #[inline]
+    pub(crate) fn single(&self, function: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
+        if self.keywords.is_null() {
+            return self.only(function, name);
+        }
+        for (index, keyword) in self.keyword_names()?.into_iter().enumerate() {
+            if keyword != name {
+                return Err(PyTypeError::new_err(format!(
+                    "{function}() got an unexpected keyword argument '{keyword}'"
+                )));
+            }
+            if self.positional == 0 {
+                return Ok(self.value(index));
+            }
+        }
+        Err(PyTypeError::new_err(format!("{function}() got multiple values for argument '{name}'")))
+    }
+
     /// The only positional argument; `TypeError` unless it was given, and nothing else by position.
     pub(crate) fn only(&self, function: &str, name: &str) -> PyResult<&'a Bound<'py, PyAny>> {
         match self.positional {
@@ -224,13 +244,43 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
-    fn keyword_names(&self) -> PyResult<Vec<String>> {
+    /// The names of the keywords that were given.
+    pub(crate) fn keyword_names(&self) -> PyResult<Vec<String>> {
         if self.keywords.is_null() {
             return Ok(Vec::new());
         }
         // SAFETY: when it is not NULL it is a tuple of strings, borrowed for the call.
         let names = unsafe { Bound::from_borrowed_ptr(self.py, self.keywords) };
         names.extract()
+    }
+
+    /// Calls `callable` with these arguments and one keyword more.
+    pub(crate) fn forward(
+        &self,
+        callable: &Bound<'py, PyAny>,
+        name: &Bound<'py, PyTuple>,
+        value: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut values = Vec::with_capacity(self.values.len() + 2);
+        values.push(ptr::null_mut());
+        values.extend_from_slice(self.values);
+        values.push(value.as_ptr());
+        // SAFETY: as in `call`; the names are those of this call and the new one, in the order of the values.
+        unsafe {
+            let names = if self.keywords.is_null() {
+                name.clone().into_any()
+            } else {
+                let names = ffi::PySequence_Concat(self.keywords, name.as_ptr());
+                Bound::from_owned_ptr_or_err(self.py, names)?
+            };
+            let result = ffi::PyObject_Vectorcall(
+                callable.as_ptr(),
+                values.as_ptr().add(1),
+                self.positional | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                names.as_ptr(),
+            );
+            Bound::from_owned_ptr_or_err(self.py, result)
+        }
     }
 
     /// The value at `index`, positional or keyword.
@@ -555,6 +605,52 @@ pub(crate) fn returned(py: Python<'_>, error: PyErr) -> PyResult<Sent<'_>> {
     Err(error)
 }
 
+/// A number that changes whenever an attribute of the object's class, or of one of its bases, is set; 0 while the
+/// interpreter has given none.
+#[inline]
+pub(crate) fn class_version(object: &Bound<'_, PyAny>) -> u32 {
+    // SAFETY: every object has a class.
+    unsafe { (*ffi::Py_TYPE(object.as_ptr())).tp_version_tag }
+}
+
+/// A copy of `context`: `context.copy()`.
+#[inline]
+pub(crate) fn copy_of_context(context: &Bound<'_, PyAny>) -> PyResult<Ref> {
+    // SAFETY: a new reference or NULL with an exception; the argument's class is checked.
+    unsafe {
+        Bound::from_owned_ptr_or_err(context.py(), ffi::PyContext_Copy(context.as_ptr()))
+            .map(Ref::from)
+    }
+}
+
+/// Hides a new object from the garbage collector, until [`show_if_shared`].
+///
+/// The caller owns the only reference that counts, or shows what the object refers to in its stead.
+#[inline]
+pub(crate) fn hide(object: &Bound<'_, PyAny>) {
+    // SAFETY: an object whose class takes part in garbage collection, tracked or not.
+    unsafe { ffi::PyObject_GC_UnTrack(object.as_ptr().cast()) }
+}
+
+/// Shows a hidden object to the garbage collector again, if somebody beside the caller refers to it: then it
+/// may be part of a cycle.
+#[inline]
+pub(crate) fn show_if_shared<T>(object: &Ref<T>) {
+    // SAFETY: as above; only a hidden object is tracked again.
+    unsafe {
+        if ffi::Py_REFCNT(object.as_ptr()) > 1 && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0 {
+            ffi::PyObject_GC_Track(object.as_ptr().cast());
+        }
+    }
+}
+
+/// Whether the caller's reference is the only one.
+#[inline]
+pub(crate) fn is_unique<T>(object: &Ref<T>) -> bool {
+    // SAFETY: reads the count of a live object.
+    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+}
+
 /// Whether `object` may be called.
 #[inline]
 pub(crate) fn is_callable(object: &Bound<'_, PyAny>) -> bool {
@@ -571,6 +667,17 @@ pub(crate) fn borrow_fd<'a>(fd: i32) -> Option<std::os::fd::BorrowedFd<'a>> {
     (fd >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
 }
 
+/// Runs `body` with no exception set, and sets the one that was again: for destructors, which the interpreter
+/// calls in the middle of anything.
+pub(crate) fn keep_exception<R>(py: Python<'_>, body: impl FnOnce() -> R) -> R {
+    let pending = PyErr::take(py);
+    let result = body();
+    if let Some(pending) = pending {
+        pending.restore(py);
+    }
+    result
+}
+
 /// `threading.get_ident()`.
 pub(crate) fn thread_ident(_py: Python<'_>) -> u64 {
     // SAFETY: has no preconditions.
@@ -580,6 +687,40 @@ pub(crate) fn thread_ident(_py: Python<'_>) -> u64 {
 unsafe extern "C" {
     /// `unsigned long PyThread_get_thread_ident(void)` of `pythread.h`.
     fn PyThread_get_thread_ident() -> std::ffi::c_ulong;
+}
+
+unsafe extern "C" {
+    /// `int _PyBytes_Resize(PyObject **bytes, Py_ssize_t size)` of `bytesobject.h`, which the bindings hide.
+    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
+}
+
+/// A `bytes` object of at most `capacity` bytes into which `fill` has written as many as it returns.
+pub(crate) fn bytes_filled(
+    py: Python<'_>,
+    capacity: usize,
+    fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> io::Result<usize>,
+) -> PyResult<io::Result<Bound<'_, PyAny>>> {
+    // SAFETY: with NULL the contents are left uninitialised; NULL means MemoryError.
+    let object = unsafe {
+        Bound::from_owned_ptr_or_err(
+            py,
+            ffi::PyBytes_FromStringAndSize(ptr::null(), capacity.cast_signed()),
+        )?
+    };
+    // SAFETY: the object has that much memory, and nobody else has seen it yet.
+    let memory = unsafe {
+        std::slice::from_raw_parts_mut(ffi::PyBytes_AsString(object.as_ptr()).cast(), capacity)
+    };
+    let filled = match fill(memory) {
+        Ok(filled) => filled.min(capacity),
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut resized = object.into_ptr();
+    // SAFETY: the object is ours alone; on failure it is released and the pointer set to NULL.
+    unsafe {
+        _PyBytes_Resize(&raw mut resized, filled.cast_signed());
+        Bound::from_owned_ptr_or_err(py, resized).map(Ok)
+    }
 }
 
 /// A `bytes` object with a copy of `data`.

@@ -15,7 +15,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyString, PyTuple};
 
 use crate::cell::LoopCell;
-use crate::core::Core;
+use crate::core::{Core, Entry};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
@@ -149,6 +149,37 @@ impl Handle {
         })
     }
 
+    /// Queued handles are hidden from the garbage collector: there can be very many of them, none lives long,
+    /// and a collection that looks at all of them costs more than running them. What only the queue refers to,
+    /// the loop shows in its stead ([`visit_contents`](Self::visit_contents)); what somebody else refers to, too,
+    /// is shown again when it leaves the queue ([`leave_queue`](Self::leave_queue)).
+    #[inline]
+    pub(crate) fn enter_queue(slf: &Bound<'_, Self>) -> Entry {
+        ffi::hide(slf.as_any());
+        Entry::Handle(slf.into())
+    }
+
+    /// To be called when the entry of [`enter_queue`](Self::enter_queue) has been taken out of the queue.
+    #[inline]
+    pub(crate) fn leave_queue(handle: &Ref<Self>) {
+        ffi::show_if_shared(handle);
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
+    pub(crate) fn visit_contents(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.core)?;
+        visit.call(&*self.context)?;
+        let Some(call) = self.call.try_borrow() else { return Ok(()) };
+        let Some(call) = call.as_ref() else { return Ok(()) };
+        visit.call(&*call.callback)?;
+        match &call.arguments {
+            CallArguments::Inline { values } => {
+                values.iter().flatten().try_for_each(|value| visit.call(&**value))
+            }
+            CallArguments::Tuple(tuple) => visit.call(&**tuple),
+        }
+    }
+
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
         self.cancelled.load(Relaxed)
@@ -185,14 +216,13 @@ impl Handle {
         report::callback_error(event_loop, error, &message, &details)
     }
 
-    fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+    pub(crate) fn source_traceback<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         let debug = self.debug.borrow();
         debug.as_ref()?.source_traceback.as_ref().map(|traceback| traceback.bind(py).clone())
     }
 
     /// Cancels: the callback and its arguments are released at once.
     fn do_cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let py = slf.py();
         let this = slf.get();
         if this.cancelled.swap(true, Relaxed) {
             return Ok(());
@@ -203,7 +233,6 @@ impl Handle {
         }
         let call = this.call.take();
         drop(call);
-        let _ = py;
         Ok(())
     }
 
@@ -319,22 +348,7 @@ impl Handle {
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&*self.core)?;
-        visit.call(&*self.context)?;
-        if let Some(call) = self.call.try_borrow()
-            && let Some(call) = call.as_ref()
-        {
-            visit.call(&*call.callback)?;
-            match &call.arguments {
-                CallArguments::Inline { values } => {
-                    for value in values.iter().flatten() {
-                        visit.call(&**value)?;
-                    }
-                }
-                CallArguments::Tuple(tuple) => visit.call(&**tuple)?,
-            }
-        }
-        Ok(())
+        self.visit_contents(visit)
     }
 
     fn __clear__(&self) {

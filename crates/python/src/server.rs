@@ -14,7 +14,7 @@ use pyo3::types::{PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
 use crate::cell::{LoopCell, Made};
 use crate::core::{Core, Entry};
-use crate::coroutine::{self, Coroutine, Flow};
+use crate::coroutine::{self, Coroutine, Flow, Kept};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
@@ -130,6 +130,7 @@ impl Server {
     fn do_close(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        this.core.get().check_selector()?;
         let (sockets, listeners, forever) = {
             let mut state = this.state.borrow_mut();
             let Some(sockets) = state.sockets.take() else { return Ok(()) };
@@ -155,7 +156,7 @@ impl Server {
 
     /// Waits until the server is closed and its connections are gone. Up to Python 3.11 asyncio returns at
     /// once from a server that is closed already, whatever its connections do.
-    async fn until_closed(flow: &Flow, this: &Ref<Self>) -> PyResult<()> {
+    async fn until_closed(flow: &Flow, this: &Kept<Self>) -> PyResult<()> {
         let waiter = Python::attach(|py| {
             let server = this.get();
             {
@@ -172,7 +173,7 @@ impl Server {
             Ok::<_, PyErr>(Some(waiter))
         })?;
         if let Some(waiter) = waiter {
-            flow.wait(&waiter).await?;
+            flow.wait(waiter).await?;
         }
         Ok(())
     }
@@ -217,48 +218,56 @@ impl Server {
 
     /// Start to accept connections. Idempotent. A coroutine.
     fn start_serving<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this: Ref<Self> = slf.into();
-        Coroutine::spawn(slf.py(), "start_serving", |flow| async move {
-            Python::attach(|py| Self::listen(this.bind(py)))?;
-            flow.turn().await?;
-            Ok(ffi::none())
+        Coroutine::spawn(slf.py(), "start_serving", |flow| {
+            let this = flow.keep(slf);
+            async move {
+                Python::attach(|py| Self::listen(this.bind(py)))?;
+                flow.turn().await?;
+                Ok(ffi::none())
+            }
         })
     }
 
     /// Accept connections until the coroutine is cancelled; then the server is closed. A coroutine.
     fn serve_forever<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this: Ref<Self> = slf.into();
-        Coroutine::spawn(slf.py(), "serve_forever", |flow| async move {
-            let forever = Python::attach(|py| start_forever(this.bind(py)))?;
-            let waited = flow.wait(&forever).await;
-            let error = match waited {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
-            };
-            if Python::attach(|py| error::is_cancelled(py, &error)) {
-                Python::attach(|py| Self::do_close(this.bind(py)))?;
-                // The cancellation is what the caller gets, whatever comes of this wait.
-                let closed = Self::until_closed(&flow, &this).await;
-                drop(closed);
+        Coroutine::spawn(slf.py(), "serve_forever", |flow| {
+            let this = flow.keep(slf);
+            async move {
+                let forever = Python::attach(|py| start_forever(this.bind(py)))?;
+                let waited = flow.wait(forever).await;
+                let error = match waited {
+                    Ok(value) => return Ok(value),
+                    Err(error) => error,
+                };
+                if Python::attach(|py| error::is_cancelled(py, &error)) {
+                    Python::attach(|py| Self::do_close(this.bind(py)))?;
+                    // The cancellation is what the caller gets, whatever comes of this wait.
+                    let closed = Self::until_closed(&flow, &this).await;
+                    drop(closed);
+                }
+                let forever = this.get().state.borrow_mut().forever.take();
+                drop(forever);
+                Err(error)
             }
-            let forever = this.get().state.borrow_mut().forever.take();
-            drop(forever);
-            Err(error)
         })
     }
 
     /// Wait until the server is closed and all its connections are gone. A coroutine.
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this: Ref<Self> = slf.into();
-        Coroutine::spawn(slf.py(), "wait_closed", |flow| async move {
-            Self::until_closed(&flow, &this).await?;
-            Ok(ffi::none())
+        Coroutine::spawn(slf.py(), "wait_closed", |flow| {
+            let this = flow.keep(slf);
+            async move {
+                Self::until_closed(&flow, &this).await?;
+                Ok(ffi::none())
+            }
         })
     }
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        let this: Ref = slf.as_any().into();
-        Coroutine::spawn(slf.py(), "__aenter__", |_flow| async move { Ok(this) })
+        Coroutine::spawn(slf.py(), "__aenter__", |flow| {
+            let this = flow.keep(slf.as_any());
+            async move { Ok(Python::attach(|py| this.clone_ref(py))) }
+        })
     }
 
     #[pyo3(signature = (*_exception))]
@@ -266,11 +275,13 @@ impl Server {
         slf: &Bound<'py, Self>,
         _exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let this: Ref<Self> = slf.into();
-        Coroutine::spawn(slf.py(), "__aexit__", |flow| async move {
-            Python::attach(|py| Self::do_close(this.bind(py)))?;
-            Self::until_closed(&flow, &this).await?;
-            Ok(ffi::none())
+        Coroutine::spawn(slf.py(), "__aexit__", |flow| {
+            let this = flow.keep(slf);
+            async move {
+                Python::attach(|py| Self::do_close(this.bind(py)))?;
+                Self::until_closed(&flow, &this).await?;
+                Ok(ffi::none())
+            }
         })
     }
 
@@ -393,6 +404,7 @@ impl Listener {
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.server)?;
+        visit.call(&*self.context)?;
         visit.call(&*self.socket)
     }
 }
@@ -432,7 +444,9 @@ impl Listener {
             };
             let socket = Socket::Descriptor { fd: connection, kind: this.kind };
             let peer = address_object(slf.py(), &peer)?;
-            Self::connect(slf, socket, peer)?;
+            // Each connection has a context of its own, as the task has that asyncio makes for it.
+            let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
+            ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))?;
         }
         Ok(())
     }
@@ -519,9 +533,7 @@ impl Listener {
 
 /// The listening socket is readable.
 fn acceptable(listener: &Bound<'_, PyAny>) -> PyResult<()> {
-    let listener = ffi::cast_known::<Listener>(listener);
-    let context = listener.get().context.bind(listener.py());
-    ffi::run_in_context(context, || Listener::accept(listener))
+    Listener::accept(ffi::cast_known::<Listener>(listener))
 }
 
 /// Time to look again for connections.

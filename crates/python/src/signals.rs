@@ -50,17 +50,23 @@ impl Signals {
 /// Restores the interpreter's wake-up descriptor when the loop stops running.
 pub(crate) struct WakeupGuard<'py> {
     event_loop: Bound<'py, Core>,
-    /// Whether this run of the loop set the descriptor.
-    installed: bool,
+    /// The descriptor that this run of the loop set.
+    installed: Option<i32>,
 }
 
 impl Drop for WakeupGuard<'_> {
     fn drop(&mut self) {
-        if self.installed && !self.event_loop.get().signals.borrow().has_handlers() {
-            let py = self.event_loop.py();
-            if let Err(error) = set_wakeup_fd(py, -1) {
-                error.write_unraisable(py, Some(self.event_loop.as_any()));
-            }
+        let Some(ours) = self.installed else { return };
+        if self.event_loop.get().signals.borrow().has_handlers() {
+            return;
+        }
+        let py = self.event_loop.py();
+        let restored = set_wakeup_fd(py, -1).and_then(|current| {
+            // Somebody else's by now: it stays.
+            if current == ours { Ok(-1) } else { set_wakeup_fd(py, current) }
+        });
+        if let Err(error) = restored {
+            error.write_unraisable(py, Some(self.event_loop.as_any()));
         }
     }
 }
@@ -69,14 +75,15 @@ impl Drop for WakeupGuard<'_> {
 /// where no Python handler runs, and where somebody else has set a wake-up descriptor.
 pub(crate) fn wake_on_signals<'py>(event_loop: &Bound<'py, Core>) -> PyResult<WakeupGuard<'py>> {
     let py = event_loop.py();
-    let mut guard = WakeupGuard { event_loop: event_loop.clone(), installed: false };
+    let mut guard = WakeupGuard { event_loop: event_loop.clone(), installed: None };
     if event_loop.get().signals.borrow().has_handlers() || !is_main_thread(py)? {
         return Ok(guard);
     }
-    let fd = pipe(event_loop)?;
+    // Without descriptors to spare, a signal is seen when something else ends the wait.
+    let Ok(fd) = pipe(event_loop) else { return Ok(guard) };
     let previous = set_wakeup_fd(py, fd)?;
     if previous == -1 {
-        guard.installed = true;
+        guard.installed = Some(fd);
     } else {
         set_wakeup_fd(py, previous)?;
     }
@@ -212,13 +219,25 @@ fn remove_handler(event_loop: &Bound<'_, Core>, number: i32) -> PyResult<bool> {
 
 /// Removes every handler: the loop closes.
 pub(crate) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
+    let py = event_loop.py();
     let numbers: Vec<i32> = event_loop.get().signals.borrow().handlers.keys().copied().collect();
-    for number in numbers {
-        remove_handler(event_loop, number)?;
+    let mut removed = Ok(());
+    if !numbers.is_empty()
+        && imports(py).sys.bind(py).call_method0(intern!(py, "is_finalizing"))?.is_truthy()?
+    {
+        let text = format!(
+            "Closing the loop {} on interpreter shutdown stage, skipping signal handlers removal",
+            event_loop.repr()?
+        );
+        removed = report::resource_warning(py, &text, event_loop.as_any());
+    } else {
+        for number in numbers {
+            removed = removed.and(remove_handler(event_loop, number).map(drop));
+        }
     }
     let signals = event_loop.get().signals.take();
     drop(signals);
-    Ok(())
+    removed
 }
 
 /// Takes the wake-up descriptor back once no handler needs it; a running loop keeps it until it stops.

@@ -3,12 +3,13 @@
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyList, PyTuple};
 
 use super::{Optional, check_not_tls, check_stream, check_tls, open_transport, pair};
 use crate::cell::LoopCell;
 use crate::core::Core;
-use crate::coroutine::{Coroutine, Flow};
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
 use crate::error;
 use crate::ffi::Ref;
@@ -78,7 +79,7 @@ impl Client {
     }
 
     /// A connected socket.
-    async fn socket(&self, flow: &Flow, core: &Ref<Core>) -> PyResult<Ref> {
+    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Ref> {
         if self.host.is_none() && self.port.is_none() {
             return Python::attach(|py| {
                 let Some(socket) = &self.sock else {
@@ -131,16 +132,15 @@ impl Client {
     async fn try_addresses(
         &self,
         flow: &Flow,
-        core: &Ref<Core>,
+        core: &Kept<Core>,
         infos: Vec<Ref>,
         local: Option<Ref>,
     ) -> PyResult<Ref> {
         let errors = Python::attach(|py| Ref::from(PyList::empty(py)));
-        let attempts: Vec<Attempt> = Python::attach(|py| {
+        let targets: Vec<Target> = Python::attach(|py| {
             infos
                 .into_iter()
-                .map(|info| Attempt {
-                    core: core.clone_ref(py),
+                .map(|info| Target {
                     info,
                     local: local.as_ref().map(|local| local.clone_ref(py)),
                     errors: errors.clone_ref(py),
@@ -148,19 +148,18 @@ impl Client {
                 .collect()
         });
         if let Some(delay) = &self.happy_eyeballs_delay {
-            let race = Python::attach(|py| race(core, attempts, delay.bind(py)))?;
-            let outcome = flow.wait(&race).await?;
+            let race = Python::attach(|py| race(core, targets, delay.bind(py)))?;
+            let outcome = flow.wait(race).await?;
             let winner = Python::attach(|py| {
-                outcome
-                    .bind(py)
-                    .get_item(0)
-                    .map(|winner| (!winner.is_none()).then(|| winner.into()))
+                let winner = outcome.bind(py).get_item(0)?;
+                Ok::<_, PyErr>((!winner.is_none()).then(|| winner.into()))
             })?;
             return match winner {
                 Some(winner) => Ok(winner),
                 None => Err(Python::attach(|py| self.failure(errors.bind(py)))),
             };
         }
+        let attempts = targets.into_iter().map(|target| Attempt { core: core.clone(), target });
         for attempt in attempts {
             match attempt.connect(flow).await {
                 Ok(socket) => return Ok(socket),
@@ -224,8 +223,7 @@ fn interleave<'py>(
 }
 
 /// One address to connect to.
-struct Attempt {
-    core: Ref<Core>,
+struct Target {
     /// What `getaddrinfo` said of it.
     info: Ref,
     /// What `getaddrinfo` said of the local address, if one is asked for.
@@ -234,12 +232,18 @@ struct Attempt {
     errors: Ref<PyList>,
 }
 
+/// An attempt to connect to it.
+struct Attempt {
+    core: Kept<Core>,
+    target: Target,
+}
+
 impl Attempt {
     /// A connected socket; an error is noted, and the socket closed.
     async fn connect(&self, flow: &Flow) -> PyResult<Ref> {
         let socket = Python::attach(|py| self.create(py).map_err(|error| self.note(py, error)))?;
         let connected = match Python::attach(|py| self.prepare(py, &socket)) {
-            Ok(connecting) => flow.wait(&connecting).await.map(drop),
+            Ok(connecting) => flow.wait(connecting).await.map(drop),
             Err(error) => Err(error),
         };
         match connected {
@@ -256,14 +260,14 @@ impl Attempt {
         if !error.is_instance_of::<PyOSError>(py) {
             return error;
         }
-        match self.errors.bind(py).append(error::exception(py, &error)) {
+        match self.target.errors.bind(py).append(error::exception(py, &error)) {
             Ok(()) => error,
             Err(other) => other,
         }
     }
 
     fn create(&self, py: Python<'_>) -> PyResult<Ref> {
-        let info = self.info.bind(py);
+        let info = self.target.info.bind(py);
         let class = imports(py).socket.bind(py).getattr(intern!(py, "socket"))?;
         let keywords = PyDict::new(py);
         for (index, name) in ["family", "type", "proto"].into_iter().enumerate() {
@@ -276,10 +280,10 @@ impl Attempt {
     fn prepare(&self, py: Python<'_>, socket: &Ref) -> PyResult<Ref> {
         let socket = socket.bind(py);
         socket.call_method1(intern!(py, "setblocking"), (false,))?;
-        if let Some(local) = &self.local {
+        if let Some(local) = &self.target.local {
             self.bind_local(socket, local.bind(py))?;
         }
-        let address = self.info.bind(py).get_item(4)?;
+        let address = self.target.info.bind(py).get_item(4)?;
         // By the method, as asyncio does: a user may have replaced it.
         let event_loop = self.core.bind(py);
         event_loop.call_method1(intern!(py, "sock_connect"), (socket, address)).map(Ref::from)
@@ -287,7 +291,7 @@ impl Attempt {
 
     fn bind_local(&self, socket: &Bound<'_, PyAny>, local: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = socket.py();
-        let family = self.info.bind(py).get_item(0)?;
+        let family = self.target.info.bind(py).get_item(0)?;
         let mut failed: Option<PyErr> = None;
         for info in local.try_iter()? {
             let info = info?;
@@ -335,12 +339,12 @@ pub(super) fn bind_error(
     Ok(PyOSError::new_err((value.getattr("errno")?.unbind(), message)))
 }
 
-/// A race of the attempts, each started `delay` seconds after the one before or when that has failed.
-fn race(core: &Ref<Core>, attempts: Vec<Attempt>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
+/// A race of attempts, each started `delay` seconds after the one before or when that has failed.
+fn race(core: &Kept<Core>, targets: Vec<Target>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
     let py = delay.py();
     let starters = PyList::empty(py);
-    for attempt in attempts {
-        let starter = Starter { attempt: LoopCell::new(Some(attempt)) };
+    for target in targets {
+        let starter = Starter { core: core.clone_ref(py), target: LoopCell::new(Some(target)) };
         starters.append(Bound::new(py, starter)?)?;
     }
     let keywords = PyDict::new(py);
@@ -354,17 +358,25 @@ fn race(core: &Ref<Core>, attempts: Vec<Attempt>, delay: &Bound<'_, PyAny>) -> P
 /// An attempt in the form that `staggered_race` takes: a callable that returns a coroutine.
 #[pyclass(frozen, module = "oxloop._native")]
 struct Starter {
-    attempt: LoopCell<Option<Attempt>>,
+    core: Ref<Core>,
+    target: LoopCell<Option<Target>>,
 }
 
 #[pymethods]
 impl Starter {
     fn __call__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let attempt = self.attempt.take();
-        let Some(attempt) = attempt else {
+        let Some(target) = self.target.take() else {
             return Err(PyOSError::new_err("the attempt was made already"));
         };
-        Coroutine::spawn(py, "_connect_sock", |flow| async move { attempt.connect(&flow).await })
+        Coroutine::spawn(py, "_connect_sock", |flow| {
+            let attempt = Attempt { core: flow.keep(self.core.clone_ref(py)), target };
+            async move { attempt.connect(&flow).await }
+        })
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.core)
     }
 }
 
@@ -373,24 +385,28 @@ pub(crate) fn connect<'py>(
     event_loop: &Bound<'py, Core>,
     client: Client,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let core: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "create_connection", |flow| async move {
-        Python::attach(|py| client.check(py))?;
-        let socket = client.socket(&flow, &core).await?;
-        let (transport, protocol) =
-            open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
-        Python::attach(|py| {
-            if !core.get().debug() {
-                return Ok(());
-            }
-            let text = |value: &Optional| {
-                value.as_ref().map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
-            };
-            let (host, port) = (text(&client.host), text(&client.port));
-            let transport = transport.bind(py).repr()?;
-            report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
-        })?;
-        pair(&transport, &protocol)
+    Coroutine::spawn(event_loop.py(), "create_connection", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            Python::attach(|py| client.check(py))?;
+            let socket = client.socket(&flow, &core).await?;
+            let (transport, protocol) =
+                open_transport(&flow, &core, &client.protocol_factory, &socket).await?;
+            Python::attach(|py| {
+                if !core.get().debug() {
+                    return Ok(());
+                }
+                let text = |value: &Optional| {
+                    value
+                        .as_ref()
+                        .map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
+                };
+                let (host, port) = (text(&client.host), text(&client.port));
+                let transport = transport.bind(py).repr()?;
+                report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
+            })?;
+            pair(&transport, &protocol)
+        }
     })
 }
 
@@ -402,17 +418,20 @@ pub(crate) fn accepted<'py>(
     ssl: Optional,
     timeouts: [Optional; 2],
 ) -> PyResult<Bound<'py, PyAny>> {
-    let core: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| async move {
-        Python::attach(|py| {
-            check_stream(socket.bind(py))?;
-            let [handshake, shutdown] = &timeouts;
-            let named = [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
-            check_tls(py, &ssl, named)?;
-            check_not_tls(py, &socket)
-        })?;
-        let (transport, protocol) =
-            open_transport(&flow, &core, &protocol_factory, &socket).await?;
-        pair(&transport, &protocol)
+    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            Python::attach(|py| {
+                check_stream(socket.bind(py))?;
+                let [handshake, shutdown] = &timeouts;
+                let named =
+                    [("ssl_handshake_timeout", handshake), ("ssl_shutdown_timeout", shutdown)];
+                check_tls(py, &ssl, named)?;
+                check_not_tls(py, &socket)
+            })?;
+            let (transport, protocol) =
+                open_transport(&flow, &core, &protocol_factory, &socket).await?;
+            pair(&transport, &protocol)
+        }
     })
 }

@@ -8,7 +8,7 @@ use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 use super::client::bind_error;
 use super::{Optional, check_not_tls, check_stream, check_tls};
 use crate::core::Core;
-use crate::coroutine::{Coroutine, Flow};
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
 use crate::ffi::Ref;
 use crate::imports::imports;
@@ -16,6 +16,7 @@ use crate::report;
 use crate::server::Server;
 
 /// The arguments of `create_server`.
+#[allow(clippy::struct_excessive_bools)] // as many as the method has
 pub(crate) struct Listening {
     pub(crate) protocol_factory: Ref,
     pub(crate) host: Optional,
@@ -25,7 +26,7 @@ pub(crate) struct Listening {
     pub(crate) sock: Optional,
     pub(crate) backlog: i32,
     pub(crate) ssl: Optional,
-    pub(crate) reuse_address: Option<bool>,
+    pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) keep_alive: bool,
     pub(crate) ssl_handshake_timeout: Optional,
@@ -38,31 +39,33 @@ pub(crate) fn create_server<'py>(
     event_loop: &Bound<'py, Core>,
     listening: Listening,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let core: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "create_server", |flow| async move {
-        Python::attach(|py| listening.check(py))?;
-        let sockets = listening.sockets(&flow, &core).await?;
-        let server = Python::attach(|py| {
-            for socket in &sockets {
-                socket.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
-            }
-            let factory = listening.protocol_factory.bind(py);
-            let server = Server::new(core.bind(py), sockets, factory, listening.backlog)?;
+    Coroutine::spawn(event_loop.py(), "create_server", |flow| {
+        let core = flow.keep(event_loop);
+        async move {
+            Python::attach(|py| listening.check(py))?;
+            let sockets = listening.sockets(&flow, &core).await?;
+            let server = Python::attach(|py| {
+                for socket in &sockets {
+                    socket.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
+                }
+                let factory = listening.protocol_factory.bind(py);
+                let server = Server::new(core.bind(py), sockets, factory, listening.backlog)?;
+                if listening.start_serving {
+                    Server::listen(&server)?;
+                }
+                Ok::<_, PyErr>(Ref::from(server))
+            })?;
             if listening.start_serving {
-                Server::listen(&server)?;
+                flow.turn().await?;
             }
-            Ok::<_, PyErr>(Ref::from(server))
-        })?;
-        if listening.start_serving {
-            flow.turn().await?;
+            Python::attach(|py| {
+                let server = server.bind(py);
+                if core.get().debug() {
+                    report::log(py, "info", &format!("{} is serving", server.repr()?))?;
+                }
+                Ok(server.as_any().into())
+            })
         }
-        Python::attach(|py| {
-            let server = server.bind(py);
-            if core.get().debug() {
-                report::log(py, "info", &format!("{} is serving", server.repr()?))?;
-            }
-            Ok(server.as_any().into())
-        })
     })
 }
 
@@ -89,7 +92,7 @@ impl Listening {
     }
 
     /// The sockets to listen on, bound.
-    async fn sockets(&self, flow: &Flow, core: &Ref<Core>) -> PyResult<Vec<Ref>> {
+    async fn sockets(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Vec<Ref>> {
         if self.host.is_none() && self.port.is_none() {
             return Python::attach(|py| {
                 let Some(socket) = &self.sock else {
@@ -149,7 +152,7 @@ impl Listening {
     fn bind_all(
         &self,
         py: Python<'_>,
-        core: &Ref<Core>,
+        core: &Kept<Core>,
         infos: &[Ref],
         sockets: &mut Vec<Ref>,
     ) -> PyResult<()> {
@@ -173,7 +176,7 @@ impl Listening {
     fn bind_one(
         &self,
         py: Python<'_>,
-        core: &Ref<Core>,
+        core: &Kept<Core>,
         info: &Bound<'_, PyAny>,
         sockets: &mut Vec<Ref>,
     ) -> PyResult<()> {
@@ -225,7 +228,7 @@ impl Listening {
             let arguments = (module.getattr(level)?, module.getattr(option)?, true);
             socket.call_method1(intern!(py, "setsockopt"), arguments).map(drop)
         };
-        if self.reuse_address.unwrap_or(true) {
+        if self.reuse_address {
             set("SOL_SOCKET", "SO_REUSEADDR")?;
         }
         if self.reuse_port {

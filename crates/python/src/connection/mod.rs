@@ -11,7 +11,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::core::Core;
-use crate::coroutine::Flow;
+use crate::coroutine::{Flow, Kept};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::transports::socket::Socket;
@@ -58,10 +58,10 @@ fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
 /// The transport and the protocol of a connected socket, once `connection_made` has been called.
 async fn open_transport(
     flow: &Flow,
-    core: &Ref<Core>,
+    core: &Kept<Core>,
     protocol_factory: &Ref,
     socket: &Ref,
-) -> PyResult<(Ref, Ref)> {
+) -> PyResult<(Kept, Kept)> {
     let (transport, protocol, waiter) = Python::attach(|py| {
         let core = core.bind(py);
         let socket = socket.bind(py);
@@ -76,9 +76,9 @@ async fn open_transport(
             server: None,
         };
         let transport = StreamTransport::open(core, opening)?.into_any();
-        Ok::<_, PyErr>((Ref::from(transport), Ref::from(protocol), Ref::from(waiter)))
+        Ok::<_, PyErr>((flow.keep(transport), flow.keep(protocol), flow.keep(waiter)))
     })?;
-    if let Err(error) = flow.wait(&waiter).await {
+    if let Err(error) = flow.wait_kept(&waiter).await {
         Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
         return Err(error);
     }

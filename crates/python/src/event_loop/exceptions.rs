@@ -65,6 +65,10 @@ fn call_users(
     context: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let py = event_loop.py();
+    if py.version_info() < (3, 12) {
+        // asyncio has run it in that context since 3.12.
+        return handler.call1((event_loop, context)).map(drop);
+    }
     let mut thing = py.None().into_bound(py);
     for key in ["task", "future", "handle"] {
         thing = context.call_method1(intern!(py, "get"), (key,))?;
@@ -99,8 +103,20 @@ fn guard_default(py: Python<'_>, result: PyResult<()>, message: &str) -> PyResul
 }
 
 /// `loop.default_exception_handler(context)`: message, exception and the other values to asyncio's log.
-pub(super) fn default_handler(context: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn default_handler(
+    event_loop: &Bound<'_, Core>,
+    context: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = context.py();
+    let handle =
+        event_loop.get().current_handle.borrow().as_ref().map(|handle| handle.clone_ref(py));
+    if let Some(handle) = handle
+        && let Some(traceback) = handle.get().source_traceback(py)
+        && traceback.is_truthy()?
+        && !context.contains("source_traceback")?
+    {
+        context.set_item("handle_traceback", traceback)?;
+    }
     let message = context.call_method1("get", ("message",))?;
     let message = if message.is_truthy()? {
         message.str()?.to_string()

@@ -11,9 +11,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::callback;
 use crate::core::Core;
-use crate::coroutine::Coroutine;
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::error;
-use crate::ffi::Ref;
+use crate::ffi::{self, Ref};
 use crate::imports::imports;
 
 /// `loop.run_in_executor(executor, func, *args)`: an asyncio future.
@@ -90,33 +90,40 @@ pub(super) fn shutdown<'py>(
     event_loop: &Bound<'py, Core>,
     timeout: Option<f64>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let this: Ref<Core> = event_loop.into();
-    Coroutine::spawn(event_loop.py(), "shutdown_default_executor", move |flow| async move {
-        let started = Python::attach(|py| {
-            let core = this.get();
-            core.executor_shutdown.store(true, Relaxed);
-            let executor = core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
-            executor.map(|executor| start_shutdown(this.bind(py), executor)).transpose()
-        })?;
-        if let Some((executor, thread, future)) = started {
-            let deadline = match timeout {
-                Some(timeout) => Some(Python::attach(|py| {
-                    let now = Core::now(this.bind(py))?.as_seconds();
-                    Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
-                })?),
-                None => None,
-            };
-            flow.wait_until(&this, &future, deadline).await?;
-            Python::attach(|py| {
-                finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
+    Coroutine::spawn(event_loop.py(), "shutdown_default_executor", move |flow| {
+        let this = flow.keep(event_loop);
+        async move {
+            let started = Python::attach(|py| {
+                let core = this.get();
+                core.executor_shutdown.store(true, Relaxed);
+                let executor =
+                    core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
+                executor.map(|executor| start_shutdown(&flow, this.bind(py), executor)).transpose()
             })?;
+            if let Some((executor, thread, future)) = started {
+                let deadline = match timeout {
+                    Some(timeout) => Some(Python::attach(|py| {
+                        let now = Core::now(this.bind(py))?.as_seconds();
+                        Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
+                    })?),
+                    None => None,
+                };
+                flow.wait_until(&this, &future, deadline).await?;
+                Python::attach(|py| {
+                    finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
+                })?;
+            }
+            Ok(ffi::none())
         }
-        Ok(Python::attach(|py| py.None().into()))
     })
 }
 
 /// Starts a thread that waits for the executor's; it resolves the future with `True`.
-fn start_shutdown(event_loop: &Bound<'_, Core>, executor: Ref) -> PyResult<(Ref, Ref, Ref)> {
+fn start_shutdown(
+    flow: &Flow,
+    event_loop: &Bound<'_, Core>,
+    executor: Ref,
+) -> PyResult<(Ref, Ref, Kept)> {
     let py = event_loop.py();
     let future = Core::future(event_loop)?;
     let waiter = Bound::new(
@@ -131,7 +138,7 @@ fn start_shutdown(event_loop: &Bound<'_, Core>, executor: Ref) -> PyResult<(Ref,
     keywords.set_item("target", waiter)?;
     let thread = imports(py).threading.bind(py).getattr("Thread")?.call((), Some(&keywords))?;
     thread.call_method0("start")?;
-    Ok((executor, thread.into(), future.into()))
+    Ok((executor, thread.into(), flow.keep(future)))
 }
 
 /// What the thread of a shutdown runs.

@@ -60,7 +60,7 @@ impl EventLoop {
         let before = core.poller.replace(poller);
         drop(before);
         core.debug.store(debug_by_default(py)?, Relaxed);
-        Self::find_overrides(slf)?;
+        schedule::find_overrides(this)?;
         if let Some(fd) = core.waker_fd() {
             let entry = Entry::Native { object: this.as_any().into(), run: woken };
             core.watch(py, fd, Interest::READABLE, entry)?;
@@ -209,7 +209,7 @@ impl EventLoop {
         signature = (
             protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
             sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=false
+            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=None
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
 proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, \
@@ -231,7 +231,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
         happy_eyeballs_delay: Option<&Bound<'py, PyAny>>,
         interleave: Option<&Bound<'py, PyAny>>,
-        all_errors: bool,
+        all_errors: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
         let client = connection::Client {
@@ -249,7 +249,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
             happy_eyeballs_delay: happy_eyeballs_delay.map(Ref::from),
             interleave: interleave.map(Ref::from),
-            all_errors,
+            all_errors: is_true(all_errors, false)?,
         };
         connection::connect(slf.as_super(), client)
     }
@@ -278,7 +278,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         signature = (
             protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100,
             ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, start_serving=true
+            ssl_shutdown_timeout=None, start_serving=None
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
 sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, \
@@ -294,12 +294,12 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         sock: Option<&Bound<'py, PyAny>>,
         backlog: i32,
         ssl: Option<&Bound<'py, PyAny>>,
-        reuse_address: Option<bool>,
-        reuse_port: Option<bool>,
-        keep_alive: Option<bool>,
+        reuse_address: Option<&Bound<'py, PyAny>>,
+        reuse_port: Option<&Bound<'py, PyAny>>,
+        keep_alive: Option<&Bound<'py, PyAny>>,
         ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
-        start_serving: bool,
+        start_serving: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
         let listening = connection::Listening {
@@ -311,12 +311,12 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             sock: sock.map(Ref::from),
             backlog,
             ssl: ssl.map(Ref::from),
-            reuse_address,
-            reuse_port: reuse_port.unwrap_or(false),
-            keep_alive: keep_alive.unwrap_or(false),
+            reuse_address: is_true(reuse_address, true)?,
+            reuse_port: is_true(reuse_port, false)?,
+            keep_alive: is_true(keep_alive, false)?,
             ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
-            start_serving,
+            start_serving: is_true(start_serving, true)?,
         };
         connection::create_server(slf.as_super(), listening)
     }
@@ -470,8 +470,11 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     }
 
     /// Log the error of context to the logger "asyncio".
-    fn default_exception_handler(&self, context: &Bound<'_, PyAny>) -> PyResult<()> {
-        exceptions::default_handler(context)
+    fn default_exception_handler(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        exceptions::default_handler(slf.as_super(), context)
     }
 
     /// Hand context to the exception handler.
@@ -611,32 +614,18 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 impl EventLoop {
     /// Notices what the user put in the place of a method that is otherwise called natively.
     fn attribute_changed(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = slf.py();
-        if name.eq(intern!(py, "time"))? || name.eq(intern!(py, "call_soon"))? {
-            return Self::find_overrides(slf);
+        for method in ["time", "call_soon", "call_at"] {
+            if name.eq(method)? {
+                return schedule::find_overrides(slf.as_super());
+            }
         }
         Ok(())
     }
+}
 
-    /// Finds out whether `time` and `call_soon` are ours.
-    fn find_overrides(slf: &Bound<'_, Self>) -> PyResult<()> {
-        let core = slf.as_super().get();
-        core.own_clock.store(Self::is_overridden(slf, "time")?, Relaxed);
-        core.own_call_soon.store(Self::is_overridden(slf, "call_soon")?, Relaxed);
-        Ok(())
-    }
-
-    fn is_overridden(slf: &Bound<'_, Self>, name: &str) -> PyResult<bool> {
-        let py = slf.py();
-        let native = py.get_type::<Self>().getattr(name)?;
-        if !slf.get_type().getattr(name)?.is(&native) {
-            return Ok(true);
-        }
-        match slf.getattr_opt(intern!(py, "__dict__"))? {
-            Some(attributes) => attributes.contains(name),
-            None => Ok(false),
-        }
-    }
+/// The truth of a keyword: whatever has one.
+fn is_true(value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
+    value.map_or(Ok(default), PyAnyMethods::is_truthy)
 }
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.

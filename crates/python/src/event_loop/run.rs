@@ -166,7 +166,10 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
     let py = event_loop.py();
     match entry {
-        Entry::Handle(handle) => Handle::run(handle.bind(py)),
+        Entry::Handle(handle) => {
+            Handle::leave_queue(handle);
+            Handle::run(handle.bind(py))
+        }
         Entry::TaskStep { callback, argument, context } => {
             let callback = callback.bind(py);
             let stepped = ffi::run_in_context(context.bind(py), || match argument {
@@ -175,21 +178,26 @@ fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
             });
             match stepped {
                 Ok(_) => Ok(()),
-                Err(error) => report_step(event_loop, callback, error),
+                Err(error) => report_callback(event_loop, callback, error),
             }
         }
-        Entry::Native { object, run } => run(object.bind(py)),
+        Entry::Native { object, run } => {
+            let object = object.bind(py);
+            run(object).or_else(|error| report_callback(event_loop, object, error))
+        }
     }
 }
 
-/// A task keeps the exceptions of its coroutine: what comes out of a step leaves the loop, or is an error of
-/// asyncio's own.
+/// Reports an error that nobody else has dealt with, or lets it leave the loop.
 #[cold]
-fn report_step(
+fn report_callback(
     event_loop: &Bound<'_, Core>,
     callback: &Bound<'_, PyAny>,
     error: PyErr,
 ) -> PyResult<()> {
+    if error::leaves_the_loop(event_loop.py(), &error) {
+        return Err(error);
+    }
     let message = format!("Exception in callback {}", callback.repr()?);
     report::callback_error(event_loop.as_any(), error, &message, &[])
 }
@@ -197,8 +205,15 @@ fn report_step(
 /// Debug mode: calls what is in `entry`, and logs if it took long.
 fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
     let py = event_loop.py();
+    let core = event_loop.get();
+    if let Entry::Handle(handle) = entry {
+        core.current_handle.set(Some(handle.clone_ref(py)));
+    }
     let start = Timestamp::now();
-    run_entry(event_loop, entry)?;
+    let ran = run_entry(event_loop, entry);
+    let handle = core.current_handle.take();
+    drop(handle);
+    ran?;
     let took = Timestamp::now().saturating_duration_since(start).as_secs_f64();
     if took < event_loop.get().slow_callback_duration.get() {
         return Ok(());
@@ -291,9 +306,10 @@ pub(super) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     if core.debug() {
         report::log(py, "debug", &format!("Close {}", event_loop.repr()?))?;
     }
-    signals::close(event_loop)?;
     core.closed.store(true, Relaxed);
     core.executor_shutdown.store(true, Relaxed);
+    // Its error (a thread other than the main one) is raised when everything else is closed.
+    let signals_closed = signals::close(event_loop);
     let left = (core.take_everything(), core.close_inbox());
     drop(left);
     let executor = core.executor.take();
@@ -311,5 +327,5 @@ pub(super) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     if let Some(selector) = selector {
         selector.bind(py).call_method0(intern!(py, "close"))?;
     }
-    Ok(())
+    signals_closed
 }

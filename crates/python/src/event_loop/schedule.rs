@@ -6,9 +6,9 @@ use oxloop_engine::Timestamp;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDictMethods, PyFloat};
+use pyo3::types::{PyBool, PyDict, PyDictMethods, PyFloat, PyTuple};
 
-use super::task;
+use super::{EventLoop, task};
 use crate::callback;
 use crate::core::{Core, Entry};
 use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
@@ -39,7 +39,7 @@ fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> Py
         check_thread(event_loop)?;
         callback::check(callback, "call_soon")?;
     } else if let (Some(context), [] | [_]) = (context, rest)
-        && !core.own_call_soon.load(Relaxed)
+        && !overrides(event_loop)?.own_call_soon.load(Relaxed)
         && !context.is_none()
         && ffi::is_task_callback(callback)
     {
@@ -51,7 +51,7 @@ fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> Py
         return Ok(py.None().into());
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
-    core.push(Entry::Handle((&handle).into()));
+    core.push(Handle::enter_queue(&handle));
     Ok(Ref::from(handle.into_any()))
 }
 
@@ -69,7 +69,7 @@ fn call_soon_threadsafe<'py>(
         callback::check(callback, "call_soon_threadsafe")?;
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
-    match core.push_threadsafe(Entry::Handle((&handle).into())) {
+    match core.push_threadsafe(Handle::enter_queue(&handle)) {
         Ok(()) => Ok(Ref::from(handle.into_any())),
         Err(entry) => {
             drop(entry);
@@ -86,18 +86,15 @@ fn call_later<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> P
     if delay.is_none() {
         return Err(PyTypeError::new_err("delay must not be None"));
     }
-    let now = if event_loop.get().own_clock.load(Relaxed) {
-        event_loop.call_method0(intern!(py, "time"))?
-    } else {
-        PyFloat::new(py, Timestamp::now().as_seconds()).into_any()
-    };
+    let core = overrides(event_loop)?;
     let when = match delay.cast_exact::<PyFloat>() {
-        Ok(delay) if now.is_exact_instance_of::<PyFloat>() => {
-            now.extract::<f64>()? + delay.extract::<f64>()?
-        }
-        // Whatever a float can be added to, as asyncio has it, with the interpreter's own error.
-        _ => now.add(delay)?.extract()?,
+        Ok(delay) if !core.own_clock.load(Relaxed) => Timestamp::now().as_seconds() + delay.value(),
+        // Whatever can be added to the time, as asyncio has it, with the interpreter's own error.
+        _ => event_loop.call_method0(intern!(py, "time"))?.add(delay)?.extract()?,
     };
+    if core.own_call_at.load(Relaxed) {
+        return call_users_call_at(event_loop, when, callback, rest, context);
+    }
     schedule(event_loop, when, None, callback, rest, context)
 }
 
@@ -111,6 +108,60 @@ fn call_at<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyRe
     let given = if when.is_exact_instance_of::<PyFloat>() { None } else { Some(Ref::from(when)) };
     let seconds = when.extract()?;
     schedule(event_loop, seconds, given, callback, rest, context)
+}
+
+/// `self.call_at(when, callback, *args, context=context)`, which a user has put in the place of ours.
+#[cold]
+fn call_users_call_at(
+    event_loop: &Bound<'_, Core>,
+    when: f64,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[Bound<'_, PyAny>],
+    context: Option<&Bound<'_, PyAny>>,
+) -> PyResult<Ref> {
+    let py = event_loop.py();
+    let mut call = vec![PyFloat::new(py, when).into_any(), callback.clone()];
+    call.extend(arguments.iter().cloned());
+    let keywords = PyDict::new(py);
+    keywords.set_item(intern!(py, "context"), context)?;
+    let method = event_loop.getattr(intern!(py, "call_at"))?;
+    method.call(PyTuple::new(py, call)?, Some(&keywords)).map(Ref::from)
+}
+
+/// The core, with the flags of overridden methods as they are now: they are looked at again when the class, or
+/// one of its bases, has been changed (instrumentation does that).
+#[inline]
+fn overrides<'a>(event_loop: &'a Bound<'_, Core>) -> PyResult<&'a Core> {
+    let core = event_loop.get();
+    let version = ffi::class_version(event_loop.as_any());
+    if version == 0 || version != core.class_version.load(Relaxed) {
+        find_overrides(event_loop)?;
+    }
+    Ok(core)
+}
+
+/// Finds out which of `time`, `call_soon` and `call_at` are the user's.
+#[cold]
+pub(super) fn find_overrides(event_loop: &Bound<'_, Core>) -> PyResult<()> {
+    let core = event_loop.get();
+    core.own_clock.store(is_overridden(event_loop, "time")?, Relaxed);
+    core.own_call_soon.store(is_overridden(event_loop, "call_soon")?, Relaxed);
+    core.own_call_at.store(is_overridden(event_loop, "call_at")?, Relaxed);
+    // After the look-ups above, by which the interpreter gives a changed class its new version.
+    core.class_version.store(ffi::class_version(event_loop.as_any()), Relaxed);
+    Ok(())
+}
+
+fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
+    let py = event_loop.py();
+    let native = py.get_type::<EventLoop>().getattr(name)?;
+    if !event_loop.get_type().getattr(name)?.is(&native) {
+        return Ok(true);
+    }
+    match event_loop.getattr_opt(intern!(py, "__dict__"))? {
+        Some(attributes) => attributes.contains(name),
+        None => Ok(false),
+    }
 }
 
 fn schedule(
@@ -138,19 +189,7 @@ fn schedule(
 }
 
 fn create_task<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
-    let event_loop = ffi::cast_known::<Core>(slf);
-    let keywords = arguments.keywords()?;
-    match &keywords {
-        None => task::create(event_loop, arguments.only("create_task", "coro")?, None),
-        Some(keywords) => match keywords.get_item("coro")? {
-            Some(coroutine) if arguments.len() == 0 => {
-                keywords.del_item("coro")?;
-                task::create(event_loop, &coroutine, Some(keywords))
-            }
-            _ => task::create(event_loop, arguments.only("create_task", "coro")?, Some(keywords)),
-        },
-    }
-    .map(Ref::from)
+    task::create_fast(ffi::cast_known::<Core>(slf), arguments).map(Ref::from)
 }
 
 fn get_debug<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {

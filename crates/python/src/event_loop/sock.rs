@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 
 use crate::buffer::View;
 use crate::core::{Core, READ_SIZE};
-use crate::coroutine::{Coroutine, Flow};
+use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
@@ -18,13 +18,13 @@ use crate::imports::imports;
 
 /// A socket method of the loop in progress.
 struct Operation {
-    core: Ref<Core>,
-    socket: Ref,
+    core: Kept<Core>,
+    socket: Kept,
 }
 
 impl Operation {
-    fn new(event_loop: &Bound<'_, Core>, socket: &Bound<'_, PyAny>) -> Self {
-        Self { core: event_loop.into(), socket: socket.into() }
+    fn new(flow: &Flow, event_loop: &Bound<'_, Core>, socket: &Bound<'_, PyAny>) -> Self {
+        Self { core: flow.keep(event_loop), socket: flow.keep(socket) }
     }
 
     /// `TypeError` for a TLS socket, and in debug mode `ValueError` for a blocking one.
@@ -82,10 +82,12 @@ fn operation<'py>(
     direction: Interest,
     attempt: impl FnMut(Python<'_>, &Operation) -> PyResult<Option<Ref>> + 'static,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let operation = Operation::new(event_loop, socket);
-    Coroutine::spawn(event_loop.py(), name, |flow| async move {
-        Python::attach(|py| operation.check(py))?;
-        operation.when_ready(&flow, direction, attempt).await
+    Coroutine::spawn(event_loop.py(), name, |flow| {
+        let operation = Operation::new(&flow, event_loop, socket);
+        async move {
+            Python::attach(|py| operation.check(py))?;
+            operation.when_ready(&flow, direction, attempt).await
+        }
     })
 }
 
@@ -283,22 +285,24 @@ pub(super) fn connect<'py>(
     socket: &Bound<'py, PyAny>,
     address: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    let operation = Operation::new(event_loop, socket);
     let address: Ref = address.into();
-    Coroutine::spawn(event_loop.py(), "sock_connect", |flow| async move {
-        Python::attach(|py| operation.check(py))?;
-        let is_internet = Python::attach(|py| dns::is_internet(operation.socket.bind(py)))?;
-        let address = if is_internet {
-            let resolved =
-                dns::ensure_resolved(&flow, &operation.core, &address, &operation.socket).await?;
-            Python::attach(|py| {
-                Ok::<_, PyErr>(Ref::from(resolved.bind(py).get_item(0)?.get_item(4)?))
-            })?
-        } else {
-            address
-        };
-        connect_resolved(&flow, &operation, &address).await
+    Coroutine::spawn(event_loop.py(), "sock_connect", |flow| {
+        let operation = Operation::new(&flow, event_loop, socket);
+        async move {
+            Python::attach(|py| operation.check(py))?;
+            let address = resolved(&flow, &operation, address).await?;
+            connect_resolved(&flow, &operation, &address).await
+        }
     })
+}
+
+/// The address to connect to: of an internet socket, the first one that the look-up finds.
+async fn resolved(flow: &Flow, operation: &Operation, address: Ref) -> PyResult<Ref> {
+    if !Python::attach(|py| dns::is_internet(operation.socket.bind(py)))? {
+        return Ok(address);
+    }
+    let found = dns::ensure_resolved(flow, &operation.core, &address, &operation.socket).await?;
+    Python::attach(|py| Ok(Ref::from(found.bind(py).get_item(0)?.get_item(4)?)))
 }
 
 async fn connect_resolved(flow: &Flow, operation: &Operation, address: &Ref) -> PyResult<Ref> {

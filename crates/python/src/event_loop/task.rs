@@ -6,11 +6,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList};
 
 use crate::core::Core;
 use crate::coroutine::Coroutine;
-use crate::ffi::{self, Ref};
+use crate::ffi::{self, Arguments, Ref};
 use crate::imports::imports;
 use crate::report;
 
@@ -27,14 +28,58 @@ enum Keywords {
 
 impl Keywords {
     fn of(py: Python<'_>) -> Self {
-        let version = py.version_info();
-        if version >= (3, 13, 3) {
-            Self::All
-        } else if version >= (3, 11) {
-            Self::NameAndContext
-        } else {
-            Self::Name
+        static RULE: PyOnceLock<Keywords> = PyOnceLock::new();
+        *RULE.get_or_init(py, || {
+            let version = py.version_info();
+            if version >= (3, 13, 3) {
+                Self::All
+            } else if version >= (3, 11) {
+                Self::NameAndContext
+            } else {
+                Self::Name
+            }
+        })
+    }
+
+    /// Whether `create_task` takes the keyword.
+    fn takes(self, keyword: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::NameAndContext => keyword == "name" || keyword == "context",
+            Self::Name => keyword == "name",
         }
+    }
+}
+
+/// `loop.create_task(coro, **keywords)`, as it is called.
+pub(super) fn create_fast<'py>(
+    event_loop: &Bound<'py, Core>,
+    arguments: &Arguments<'_, 'py>,
+) -> PyResult<Bound<'py, PyAny>> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    let rule = Keywords::of(py);
+    let names = arguments.keyword_names()?;
+    if core.task_factory.borrow().is_none()
+        && arguments.len() == 1
+        && names.iter().all(|name| rule.takes(name))
+    {
+        core.check_closed()?;
+        let imports = imports(py);
+        let task = imports.task.bind(py);
+        return arguments.forward(task, imports.loop_keyword.bind(py), event_loop.as_any());
+    }
+    let keywords = arguments.keywords()?;
+    let coroutine = match &keywords {
+        Some(keywords) if arguments.len() == 0 => keywords.get_item("coro")?,
+        _ => None,
+    };
+    match (coroutine, &keywords) {
+        (Some(coroutine), Some(keywords)) => {
+            keywords.del_item("coro")?;
+            create(event_loop, &coroutine, Some(keywords))
+        }
+        _ => create(event_loop, arguments.only("create_task", "coro")?, keywords.as_ref()),
     }
 }
 
@@ -48,19 +93,8 @@ pub(super) fn create<'py>(
     let core = event_loop.get();
     core.check_closed()?;
     let rule = Keywords::of(py);
-    if rule != Keywords::All {
-        check_keywords(keywords, rule)?;
-    }
+    check_keywords(keywords, rule)?;
     let factory = core.task_factory.borrow().as_ref().map(|factory| factory.clone_ref(py));
-    if let (None, None) = (&factory, keywords) {
-        let imports = imports(py);
-        return ffi::call_keyword(
-            imports.task.bind(py),
-            Some(coroutine),
-            imports.loop_keyword.bind(py),
-            event_loop.as_any(),
-        );
-    }
     let given = match keywords {
         Some(keywords) => keywords.copy()?,
         None => PyDict::new(py),
@@ -83,8 +117,11 @@ pub(super) fn create<'py>(
             factory.call((event_loop, coroutine), Some(&keywords))?
         }
     };
-    if let Some(name) = name.filter(|name| !name.is_none())
-        && let Some(set_name) = task.getattr_opt(intern!(py, "set_name"))?
+    let name = name.filter(|name| !name.is_none());
+    if py.version_info() >= (3, 13) {
+        // 3.13.0 to 3.13.2 name the task whatever was given, "None" included.
+        task.call_method1(intern!(py, "set_name"), (name,))?;
+    } else if let (Some(name), Some(set_name)) = (name, task.getattr_opt(intern!(py, "set_name"))?)
     {
         set_name.call1((name,))?;
     }
@@ -94,7 +131,7 @@ pub(super) fn create<'py>(
 fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyResult<()> {
     for key in keywords.iter().flat_map(|keywords| keywords.keys()) {
         let key: String = key.extract()?;
-        if key != "name" && !(key == "context" && rule == Keywords::NameAndContext) {
+        if !rule.takes(&key) {
             return Err(PyTypeError::new_err(format!(
                 "create_task() got an unexpected keyword argument '{key}'"
             )));
@@ -166,35 +203,42 @@ pub(super) fn shutdown_asyncgens<'py>(
     event_loop: &Bound<'py, Core>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let this: Ref<Core> = event_loop.into();
-    Coroutine::spawn(py, "shutdown_asyncgens", |flow| async move {
-        let (closing, gathered) = Python::attach(|py| {
-            let event_loop = this.bind(py);
-            event_loop.get().asyncgens_shutdown.store(true, Relaxed);
-            let set = asyncgens(event_loop)?;
-            let closing =
-                py.import("builtins")?.getattr("list")?.call1((&set,))?.cast_into::<PyList>()?;
-            if closing.is_empty() {
-                return Ok(None);
+    Coroutine::spawn(py, "shutdown_asyncgens", |flow| {
+        let this = flow.keep(event_loop);
+        async move {
+            let (closing, gathered) = Python::attach(|py| {
+                let event_loop = this.bind(py);
+                event_loop.get().asyncgens_shutdown.store(true, Relaxed);
+                let set = asyncgens(event_loop)?;
+                let closing = py
+                    .import("builtins")?
+                    .getattr("list")?
+                    .call1((&set,))?
+                    .cast_into::<PyList>()?;
+                if closing.is_empty() {
+                    return Ok(None);
+                }
+                set.call_method0("clear")?;
+                let mut closers = Vec::new();
+                for generator in &closing {
+                    closers.push(generator.call_method0(intern!(py, "aclose"))?);
+                }
+                let keywords = PyDict::new(py);
+                keywords.set_item("return_exceptions", true)?;
+                let arguments = pyo3::types::PyTuple::new(py, closers)?;
+                let gather = py.import("asyncio")?.getattr("gather")?;
+                let gathered = gather.call(arguments, Some(&keywords))?;
+                Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
+            })?
+            .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
+            if let (Some(closing), Some(gathered)) = (closing, gathered) {
+                let results = flow.wait(gathered).await?;
+                Python::attach(|py| {
+                    report_failed(this.bind(py), closing.bind(py), results.bind(py))
+                })?;
             }
-            set.call_method0("clear")?;
-            let mut closers = Vec::new();
-            for generator in &closing {
-                closers.push(generator.call_method0(intern!(py, "aclose"))?);
-            }
-            let keywords = PyDict::new(py);
-            keywords.set_item("return_exceptions", true)?;
-            let arguments = pyo3::types::PyTuple::new(py, closers)?;
-            let gather = py.import("asyncio")?.getattr("gather")?;
-            let gathered = gather.call(arguments, Some(&keywords))?;
-            Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
-        })?
-        .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
-        if let (Some(closing), Some(gathered)) = (closing, gathered) {
-            let results = flow.wait(&gathered).await?;
-            Python::attach(|py| report_failed(this.bind(py), closing.bind(py), results.bind(py)))?;
+            Ok(ffi::none())
         }
-        Ok(Python::attach(|py| py.None().into()))
     })
 }
 

@@ -32,6 +32,16 @@ impl Kind {
         })
     }
 
+    /// A Python socket of this kind for the descriptor `fd`, which it owns from then on.
+    pub(crate) fn object(self, py: Python<'_>, fd: RawFd) -> PyResult<Bound<'_, PyAny>> {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "fileno"), fd)?;
+        let class = imports(py).socket_class.bind(py);
+        let object = class.call((self.family, self.type_, self.protocol), Some(&keywords))?;
+        object.call_method1(intern!(py, "settimeout"), (0.0,))?;
+        Ok(object)
+    }
+
     pub(crate) fn is_tcp(self) -> bool {
         // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
         (self.family == libc::AF_INET || self.family == libc::AF_INET6)
@@ -72,16 +82,11 @@ impl Socket {
         self.fd().map_or(-1, |fd| fd.as_raw_fd())
     }
 
-    /// A Python socket of the same kind for the descriptor, which it owns from then on.
-    pub(crate) fn into_object(self, py: Python<'_>) -> PyResult<Self> {
-        let Self::Descriptor { fd, kind } = self else { return Ok(self) };
-        let keywords = PyDict::new(py);
-        keywords.set_item("fileno", fd.as_raw_fd())?;
-        let class = imports(py).socket_class.bind(py);
-        let object = class.call((kind.family, kind.type_, kind.protocol), Some(&keywords))?;
-        let fd = fd.into_raw_fd();
-        object.call_method1(intern!(py, "setblocking"), (false,))?;
-        Ok(Self::Object { object: object.into(), fd })
+    /// Gives the descriptor up without closing it: somebody else owns it now.
+    pub(crate) fn forget(self) {
+        if let Self::Descriptor { fd, .. } = self {
+            let _ = fd.into_raw_fd();
+        }
     }
 
     /// Closes the socket; errors of a user's own class come back.

@@ -10,7 +10,7 @@ use rustix::io::{FdFlags, Result, fcntl_setfd, ioctl_fionbio};
 use rustix::net::sockopt::set_socket_nosigpipe;
 use rustix::net::{SendFlags, SocketAddrAny, acceptfrom};
 
-pub(super) const SEND_FLAGS: SendFlags = SendFlags::empty();
+pub(super) const SEND_FLAGS: SendFlags = SendFlags::DONTWAIT;
 
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
     let (connection, peer) = acceptfrom(listener)?;

@@ -10,7 +10,7 @@ use rustix::net::{SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 /// Sending to a closed peer is EPIPE and not a signal.
-pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL;
+pub(super) const SEND_FLAGS: SendFlags = SendFlags::NOSIGNAL.union(SendFlags::DONTWAIT);
 
 pub(super) fn accept(listener: BorrowedFd<'_>) -> Result<(OwnedFd, Option<SocketAddrAny>)> {
     acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)

@@ -1,8 +1,9 @@
 //! Sockets: the calls that transports make.
 //!
-//! Each function is one system call on a non-blocking socket and retries nothing: EAGAIN is
-//! `ErrorKind::WouldBlock`, EINTR `ErrorKind::Interrupted`. No data is copied, and no function
-//! raises SIGPIPE.
+//! Each function is one system call and retries nothing: EAGAIN is `ErrorKind::WouldBlock`, EINTR
+//! `ErrorKind::Interrupted`. No data is copied, no function raises SIGPIPE, and none that sends or
+//! receives ever blocks, whatever the mode of the socket: a user may hand us one that he has made
+//! blocking.
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -28,14 +29,14 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
 /// recv(2): how many bytes came; 0 is the end of the stream.
 #[inline]
 pub fn recv(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
-    Ok(rustix::net::recv(fd, buffer, RecvFlags::empty())?.1)
+    Ok(rustix::net::recv(fd, buffer, RecvFlags::DONTWAIT)?.1)
 }
 
 /// recv(2) into memory that nobody has written to yet; the first bytes, as many as the result
 /// says, are initialised then.
 #[inline]
 pub fn recv_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    Ok(rustix::net::recv(fd, buffer, RecvFlags::empty())?.1)
+    Ok(rustix::net::recv(fd, buffer, RecvFlags::DONTWAIT)?.1)
 }
 
 /// send(2): how many bytes the kernel took.

@@ -6,12 +6,13 @@ use pyo3::prelude::*;
 
 use super::{StreamTransport, reading, writing};
 use crate::error;
-use crate::ffi;
+use crate::ffi::{self, Ref};
 use crate::report;
 use crate::transports::socket::Socket;
 
 /// Stops reading; the connection is lost once everything that was written has gone.
 pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    transport.get().core.get().check_selector()?;
     let drained = {
         let mut state = transport.get().state.borrow_mut();
         if std::mem::replace(&mut state.closing, true) {
@@ -25,6 +26,7 @@ pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 
 /// Ends the connection at once; what is queued is dropped.
 pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
+    transport.get().core.get().check_selector()?;
     let queued = {
         let mut state = transport.get().state.borrow_mut();
         if state.lost > 0 {
@@ -72,18 +74,22 @@ pub(super) fn fatal(
 
 /// Queues `connection_lost(reason)`.
 fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
+    let py = transport.py();
     let this = transport.get();
-    {
+    let context = ffi::copy_context(py)?;
+    let reason = reason.map(|reason| Ref::from(error::exception(py, &reason)));
+    let before = {
         let mut state = this.state.borrow_mut();
         if state.lost > 0 {
             return Ok(());
         }
         state.lost = 1;
         state.reason = reason;
-    }
+        std::mem::replace(&mut state.contexts.queued, context)
+    };
+    drop(before);
     writing::unwatch(transport)?;
-    this.core.get().push_native(transport.clone().into_any().into(), lost);
-    Ok(())
+    this.core.get().push_native(transport.clone().into_any().into(), lost)
 }
 
 /// Calls `connection_lost(None)` from an event of the loop: the last byte of a closing connection has gone.
@@ -95,7 +101,8 @@ pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         }
         state.lost = 1;
     }
-    lost(transport.as_any())
+    // In the context of the event, as asyncio does.
+    tell_lost(transport)
 }
 
 /// Tells the protocol that its connection is gone, and closes the socket.
@@ -103,20 +110,22 @@ fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (protocol, reason) = {
-        let mut state = this.state.borrow_mut();
-        (state.protocol.take(), state.reason.take())
-    };
-    let reason = match &reason {
-        Some(error) => error::exception(py, error).into_any(),
-        None => py.None().into_bound(py),
-    };
-    let told = match &protocol {
-        Some(protocol) => this.in_context(py, || {
-            ffi::call_method(protocol.bind(py), intern!(py, "connection_lost"), &[&reason])
-        }),
+    let context = this.state.borrow().contexts.queued.clone_ref(py);
+    ffi::run_in_context(context.bind(py), || tell_lost(transport))
+}
+
+fn tell_lost(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let reason = this.state.borrow_mut().reason.take();
+    let reason =
+        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
+    let told = match this.protocol(py) {
+        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason]),
         None => Ok(py.None().into_bound(py)),
     };
+    let protocol = this.state.borrow_mut().protocol.take();
+    drop(protocol);
     let released = release(py, this, transport.as_any());
     let reported = match told {
         Ok(_) => Ok(()),
@@ -158,9 +167,11 @@ pub(super) fn abandon(py: Python<'_>, this: &StreamTransport) -> PyResult<()> {
     };
     let warned =
         report::resource_warning(py, &format!("unclosed transport {text}"), py.None().bind(py));
+    // The collector may have emptied a socket object already; dropping it closes it.
     let closed = socket.close(py);
+    drop(closed);
     if let Some(server) = server {
         ffi::call_method(server.bind(py), intern!(py, "_forget"), &[])?;
     }
-    warned.and(closed)
+    warned
 }

@@ -13,12 +13,13 @@ mod closing;
 mod reading;
 mod writing;
 
-use std::os::fd::RawFd;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::flow::FlowControl;
 use oxloop_engine::sys;
 use oxloop_engine::write_queue::WriteQueue;
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyBaseException, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -28,6 +29,7 @@ use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::coroutine;
+use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::handle::format_callback;
 use crate::imports::imports;
@@ -53,19 +55,33 @@ struct State {
     lost: u32,
     /// Set and cleared by `pause_reading` and `resume_reading`.
     paused: bool,
+    /// Whether the last call received so much that the next one should not go through the shared buffer.
+    received_much: bool,
     /// Whether the loop watches the descriptor for us.
     watching_reads: bool,
     watching_writes: bool,
     /// Set by `write_eof`.
     eof_written: bool,
     /// What `connection_lost` will be called with, while it is queued.
-    reason: Option<PyErr>,
+    reason: Option<Ref<PyBaseException>>,
+    contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
     /// The server that accepted the connection, until the connection is lost.
     server: Option<Ref>,
     /// What `get_extra_info` knows.
     extra: Ref<PyDict>,
+}
+
+/// The contexts in which the protocol is called: copies of what was current when the loop was told to call it,
+/// as asyncio makes them.
+struct Contexts {
+    /// Of `connection_made`, then of `connection_lost`: what is queued.
+    queued: Ref,
+    /// From when the transport was made, or reading resumed.
+    reading: Ref,
+    /// From the write that was not sent at once.
+    writing: Option<Ref>,
 }
 
 /// A connection that carries a stream of bytes.
@@ -75,8 +91,6 @@ struct State {
 pub(crate) struct StreamTransport {
     made: Made,
     core: Ref<Core>,
-    /// The context in which the protocol's methods run: a copy of the one in which the transport was made.
-    context: Ref,
     /// The descriptor's number, kept for the text of the transport when it is closed.
     fd: RawFd,
     state: LoopCell<State>,
@@ -115,29 +129,29 @@ impl StreamTransport {
             closing: false,
             lost: 0,
             paused: false,
+            received_much: false,
             watching_reads: false,
             watching_writes: false,
             eof_written: false,
             reason: None,
+            contexts: Contexts {
+                queued: ffi::copy_context(py)?,
+                reading: ffi::copy_context(py)?,
+                writing: None,
+            },
             waiter: waiter.map(Ref::from),
             server: server.map(Ref::from),
             extra: extra.into(),
         };
         let transport = Bound::new(
             py,
-            Self {
-                made: Made::new(),
-                core: core.into(),
-                context: ffi::copy_context(py)?,
-                fd,
-                state: LoopCell::new(state),
-            },
+            Self { made: Made::new(), core: core.into(), fd, state: LoopCell::new(state) },
         )?;
         if let Some(server) = server {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
-        core.get().push_native(transport.clone().into_any().into(), opened);
+        core.get().push_native(transport.clone().into_any().into(), opened)?;
         Ok(transport)
     }
 
@@ -155,9 +169,22 @@ impl StreamTransport {
         !state.closing && !state.paused
     }
 
-    /// Runs `body` in the transport's context.
-    fn in_context<R>(&self, py: Python<'_>, body: impl FnOnce() -> PyResult<R>) -> PyResult<R> {
-        ffi::run_in_context(self.context.bind(py), body)
+    /// The number of the descriptor to send to and receive from; `None` once it is closed.
+    ///
+    /// A user who closes a socket that he has given to a transport frees its number for other files, so such a
+    /// socket is asked every time.
+    #[inline]
+    fn open_fd<'a>(&self, py: Python<'_>) -> PyResult<Option<BorrowedFd<'a>>> {
+        let object = match &self.state.borrow().socket {
+            Socket::Descriptor { .. } => return Ok(ffi::borrow_fd(self.fd)),
+            Socket::Closed => return Ok(None),
+            Socket::Object { object, .. } => object.clone_ref(py),
+        };
+        let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
+        match ffi::borrow_fd(fd) {
+            None => Err(os_error(&io::Error::from_raw_os_error(libc::EBADF))),
+            open => Ok(open),
+        }
     }
 
     fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
@@ -175,8 +202,9 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     let protocol = this.protocol(py);
+    let context = this.state.borrow().contexts.queued.clone_ref(py);
     let made = match &protocol {
-        Some(protocol) => this.in_context(py, || {
+        Some(protocol) => ffi::run_in_context(context.bind(py), || {
             ffi::call_method(protocol, intern!(py, "connection_made"), &[transport.as_any()])
         }),
         None => Ok(py.None().into_bound(py)),
@@ -403,8 +431,15 @@ impl StreamTransport {
             return Ok(());
         }
         visit.call(&*self.core)?;
-        visit.call(&*self.context)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
+        visit.call(&*state.contexts.queued)?;
+        visit.call(&*state.contexts.reading)?;
+        if let Some(writing) = &state.contexts.writing {
+            visit.call(&**writing)?;
+        }
+        if let Some(reason) = &state.reason {
+            visit.call(&**reason)?;
+        }
         for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
             visit.call(&**object)?;
         }
@@ -417,7 +452,7 @@ impl StreamTransport {
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            (state.protocol.take(), state.waiter.take(), state.server.take())
+            (state.protocol.take(), state.waiter.take(), state.server.take(), state.reason.take())
         };
         drop(taken);
     }
@@ -426,11 +461,26 @@ impl StreamTransport {
 impl StreamTransport {
     /// The Python socket, made when it is first asked for; `None` once it is closed.
     fn socket_object<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        if matches!(self.state.borrow().socket, Socket::Descriptor { .. }) {
-            let socket = std::mem::replace(&mut self.state.borrow_mut().socket, Socket::Closed);
-            let socket = socket.into_object(py)?;
-            self.state.borrow_mut().socket = socket;
+        let kind = match &self.state.borrow().socket {
+            Socket::Object { object, .. } => return Ok(Some(object.bind(py).clone())),
+            Socket::Closed => return Ok(None),
+            Socket::Descriptor { kind, .. } => *kind,
+        };
+        let object = kind.object(py, self.fd)?;
+        // Making it ran Python code, which may have closed the transport or asked for the socket too.
+        let ours = {
+            let mut state = self.state.borrow_mut();
+            let ours = matches!(state.socket, Socket::Descriptor { .. });
+            if ours {
+                let next = Socket::Object { object: (&object).into(), fd: self.fd };
+                std::mem::replace(&mut state.socket, next).forget();
+            }
+            ours
+        };
+        if ours {
+            return Ok(Some(object));
         }
+        object.call_method0(intern!(py, "detach"))?;
         match &self.state.borrow().socket {
             Socket::Object { object, .. } => Ok(Some(object.bind(py).clone())),
             _ => Ok(None),
@@ -458,13 +508,11 @@ impl Drop for StreamTransport {
             return;
         }
         Python::attach(|py| {
-            let pending = PyErr::take(py);
-            if let Err(error) = closing::abandon(py, self) {
-                error.write_unraisable(py, None);
-            }
-            if let Some(pending) = pending {
-                pending.restore(py);
-            }
+            ffi::keep_exception(py, || {
+                if let Err(error) = closing::abandon(py, self) {
+                    error.write_unraisable(py, None);
+                }
+            });
         });
     }
 }

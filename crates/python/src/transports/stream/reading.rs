@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 
 use super::{StreamTransport, closing};
 use crate::buffer::View;
-use crate::core::Entry;
+use crate::core::{Entry, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
 
@@ -52,6 +52,7 @@ pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 }
 
 pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    transport.get().core.get().check_selector()?;
     {
         let mut state = transport.get().state.borrow_mut();
         if state.closing || state.paused {
@@ -64,13 +65,17 @@ pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 }
 
 pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    {
+    transport.get().core.get().check_selector()?;
+    let context = ffi::copy_context(transport.py())?;
+    let before = {
         let mut state = transport.get().state.borrow_mut();
         if state.closing || !state.paused {
             return Ok(());
         }
         state.paused = false;
-    }
+        std::mem::replace(&mut state.contexts.reading, context)
+    };
+    drop(before);
     watch(transport)?;
     StreamTransport::log_debug(transport, "resumes reading")
 }
@@ -87,17 +92,19 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (buffered, protocol) = {
+    let (buffered, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
         if !state.watching_reads || state.lost > 0 {
             return Ok(());
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
-        (state.buffered, protocol.bind(py).clone())
+        let context = state.contexts.reading.clone_ref(py);
+        (state.buffered, protocol.bind(py).clone(), context)
     };
+    let context = context.bind(py);
     if buffered {
-        return this.in_context(py, || receive_into(transport, &protocol));
+        return ffi::run_in_context(context, || receive_into(transport, &protocol));
     }
     let received = match receive(transport) {
         Ok(received) => received,
@@ -107,9 +114,9 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     };
     match received {
         Received::Nothing => Ok(()),
-        Received::End => this.in_context(py, || end(transport, &protocol)),
+        Received::End => ffi::run_in_context(context, || end(transport, &protocol)),
         Received::Data(data) => {
-            let delivered = this.in_context(py, || {
+            let delivered = ffi::run_in_context(context, || {
                 ffi::call_method(&protocol, intern!(py, "data_received"), &[&data])
             });
             drop(data);
@@ -125,22 +132,35 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
+/// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
+/// than to allocate for (and a small message must not cost an allocation of the largest size).
+const LARGE: usize = 64 * 1024;
+
 /// Receives as `bytes`.
 fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Received<'py>> {
     let py = transport.py();
     let this = transport.get();
-    this.core.get().with_read_buffer(|buffer| {
-        let received = match this.state.borrow().socket.fd() {
-            Some(fd) => sys::socket::recv(fd, buffer),
-            None => return Ok(Received::Nothing),
-        };
-        match received {
-            Ok(0) => Ok(Received::End),
-            Ok(count) => Ok(Received::Data(ffi::bytes(py, &buffer[..count])?)),
-            Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
-            Err(error) => Err(os_error(&error)),
+    let Some(fd) = this.open_fd(py)? else { return Ok(Received::Nothing) };
+    let expects_much = this.state.borrow().received_much;
+    let received = if expects_much {
+        ffi::bytes_filled(py, READ_SIZE, |memory| sys::socket::recv_uninit(fd, memory))?
+    } else {
+        this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
+            Ok(count) => ffi::bytes(py, &buffer[..count]).map(Ok),
+            Err(error) => Ok(Err(error)),
+        })?
+    };
+    match received {
+        Ok(data) => {
+            let count = data.len()?;
+            if expects_much != (count >= LARGE) {
+                this.state.borrow_mut().received_much = count >= LARGE;
+            }
+            Ok(if count == 0 { Received::End } else { Received::Data(data) })
         }
-    })
+        Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
+        Err(error) => Err(os_error(&error)),
+    }
 }
 
 /// Receives into the buffer of a `BufferedProtocol`.
@@ -164,13 +184,14 @@ fn receive_into(
             return closing::fatal(transport, error, message);
         }
     };
-    let received = writable(&buffer).map(|mut view| {
+    let received = writable(&buffer).and_then(|mut view| {
         // `get_buffer` may have closed the transport.
-        let state = this.state.borrow();
-        match state.socket.fd() {
-            Some(fd) if state.lost == 0 => Some(sys::socket::recv(fd, view.as_mut_slice())),
+        Ok(match this.open_fd(py)? {
+            Some(fd) if this.state.borrow().lost == 0 => {
+                Some(sys::socket::recv(fd, view.as_mut_slice()))
+            }
             _ => None,
-        }
+        })
     });
     let count = match received {
         Ok(None) => return Ok(()),

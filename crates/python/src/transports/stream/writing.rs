@@ -1,6 +1,7 @@
 //! Sending: at once if the kernel takes it, the rest from a queue whenever there is room again.
 
 use std::io::{self, IoSlice};
+use std::os::fd::BorrowedFd;
 
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::{Interest, sys};
@@ -13,7 +14,7 @@ use super::{State, StreamTransport, closing, refused};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
 use crate::error::{self, os_error};
-use crate::ffi::{self, Arguments, FastMethod, Parsed, Ref, fast_method};
+use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::report;
 
 /// How many buffers one system call sends at most.
@@ -35,7 +36,7 @@ pub(crate) fn methods() -> [FastMethod; 1] {
 
 fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     let py = slf.py();
-    let Parsed { required: [data], .. } = arguments.parse("write", ["data"])?;
+    let data = arguments.single("write", "data")?;
     let transport = ffi::cast_known::<StreamTransport>(slf);
     if let Ok(bytes) = data.cast_exact::<PyBytes>() {
         send(transport, data, bytes.as_bytes())?;
@@ -67,6 +68,9 @@ fn send(
     data: &[u8],
 ) -> PyResult<()> {
     let this = transport.get();
+    this.core.get().check_selector()?;
+    // First, since it may run the user's code, after which everything may have changed.
+    let fd = this.open_fd(transport.py());
     let sent = {
         let mut state = this.state.borrow_mut();
         if state.eof_written {
@@ -79,30 +83,28 @@ fn send(
             drop(state);
             return count_lost_write(transport);
         }
-        if state.queue.is_empty() {
-            match state.socket.fd() {
-                Some(fd) => sys::socket::send(fd, data),
-                None => return Ok(()),
-            }
-        } else {
-            let (chunk, _) = Chunk::rest(object, data, 0);
-            state.queue.push(chunk);
-            Err(io::ErrorKind::Interrupted.into())
+        if !state.queue.is_empty() {
+            state.queue.push(Chunk::rest(object, data, 0).0);
+            drop(state);
+            return grown(transport);
+        }
+        match &fd {
+            Ok(Some(fd)) => sys::socket::send(*fd, data),
+            Ok(None) => return Ok(()),
+            Err(_) => Ok(0),
         }
     };
+    if let Err(error) = fd {
+        return closing::fatal(transport, error, WRITE_FAILED);
+    }
     let sent = match sent {
         Ok(sent) if sent == data.len() => return Ok(()),
         Ok(sent) => sent,
         Err(error) if error::is_transient(&error) => 0,
         Err(error) => return closing::fatal(transport, os_error(&error), WRITE_FAILED),
     };
-    {
-        let mut state = this.state.borrow_mut();
-        if state.queue.is_empty() {
-            let (chunk, gone) = Chunk::rest(object, data, sent);
-            state.queue.push_rest(chunk, gone);
-        }
-    }
+    let (chunk, gone) = Chunk::rest(object, data, sent);
+    this.state.borrow_mut().queue.push_rest(chunk, gone);
     watch(transport)?;
     grown(transport)
 }
@@ -124,12 +126,16 @@ fn count_lost_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// Lets the loop tell us when there is room for what is queued.
 fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
+    this.core.get().check_closed()?;
+    let context = ffi::copy_context(transport.py())?;
     let fd = {
         let mut state = this.state.borrow_mut();
         if state.watching_writes || state.queue.is_empty() {
             return Ok(());
         }
         state.watching_writes = true;
+        // There was none: it goes with the watch.
+        state.contexts.writing = Some(context);
         state.socket.raw_fd()
     };
     let entry = Entry::Native { object: transport.as_any().into(), run: writable };
@@ -148,13 +154,14 @@ fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// Stops the loop from telling us.
 pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
-    let fd = {
+    let (fd, context) = {
         let mut state = this.state.borrow_mut();
         if !std::mem::replace(&mut state.watching_writes, false) {
             return Ok(());
         }
-        state.socket.raw_fd()
+        (state.socket.raw_fd(), state.contexts.writing.take())
     };
+    drop(context);
     let entry = this.core.get().unwatch(transport.py(), fd, Interest::WRITABLE)?;
     drop(entry);
     Ok(())
@@ -163,26 +170,38 @@ pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// The descriptor is writable.
 fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
-    let this = transport.get();
-    {
-        let state = this.state.borrow();
+    let py = transport.py();
+    let context = {
+        let state = transport.get().state.borrow();
         // The event was queued before the queue was emptied or the connection lost.
         if !state.watching_writes || state.lost > 0 {
             return Ok(());
         }
-    }
+        let Some(context) = &state.contexts.writing else { return Ok(()) };
+        context.clone_ref(py)
+    };
     if !flush(transport)? {
         return Ok(());
     }
-    this.in_context(transport.py(), || shrunk(transport))?;
-    drained(transport)
+    ffi::run_in_context(context.bind(py), || {
+        shrunk(transport)?;
+        drained(transport)
+    })
 }
 
 /// Sends what is queued, as much as the kernel takes; false if the connection was lost by it.
 fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
+    let fd = match transport.get().open_fd(transport.py()) {
+        Ok(Some(fd)) => fd,
+        Ok(None) => return Ok(false),
+        Err(error) => {
+            closing::fatal(transport, error, WRITE_FAILED)?;
+            return Ok(false);
+        }
+    };
     let sent = {
         let mut state = transport.get().state.borrow_mut();
-        let sent = send_queued(&state);
+        let sent = send_queued(&state, fd);
         if let Ok(count) = sent {
             // Buffers are exactly `bytes` or ours: dropping them calls nothing.
             state.queue.advance(count, drop);
@@ -199,8 +218,7 @@ fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
     }
 }
 
-fn send_queued(state: &State) -> io::Result<usize> {
-    let Some(fd) = state.socket.fd() else { return Ok(0) };
+fn send_queued(state: &State, fd: BorrowedFd<'_>) -> io::Result<usize> {
     if state.queue.len() == 1
         && let Some(slice) = state.queue.first_slice()
     {
@@ -303,20 +321,21 @@ pub(super) fn writelines(
     list: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let this = transport.get();
-    {
-        let state = this.state.borrow();
-        if state.eof_written {
-            return Err(refused("Cannot call writelines() after write_eof()"));
-        }
+    this.core.get().check_selector()?;
+    // Up to Python 3.11 asyncio's writelines() joins and writes, which its texts tell.
+    let joins = transport.py().version_info() < (3, 12);
+    if this.state.borrow().eof_written {
+        let name = if joins { "write" } else { "writelines" };
+        return Err(refused(&format!("Cannot call {name}() after write_eof()")));
     }
-    let mut chunks = Vec::new();
-    for item in list.try_iter()? {
-        let item = item?;
-        let view = View::readable(&item)?;
-        if view.len() > 0 {
-            chunks.push(Chunk::rest(&item, view.as_slice(), 0).0);
+    let chunks = match chunks(list) {
+        Err(_) if joins => {
+            PyBytes::new(transport.py(), b"")
+                .call_method1(intern!(transport.py(), "join"), (list,))?;
+            Vec::new()
         }
-    }
+        chunks => chunks?,
+    };
     if chunks.is_empty() {
         return Ok(());
     }
@@ -338,6 +357,29 @@ pub(super) fn writelines(
     }
     watch(transport)?;
     grown(transport)
+}
+
+/// The items of `list` that are not empty.
+fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+    let mut chunks = Vec::new();
+    for item in list.try_iter()? {
+        let item = item?;
+        let view = View::readable(&item).map_err(|error| {
+            if !error.is_instance_of::<PyTypeError>(list.py()) {
+                return error;
+            }
+            match item.get_type().name() {
+                Ok(name) => PyTypeError::new_err(format!(
+                    "memoryview: a bytes-like object is required, not '{name}'"
+                )),
+                Err(error) => error,
+            }
+        })?;
+        if view.len() > 0 {
+            chunks.push(Chunk::rest(&item, view.as_slice(), 0).0);
+        }
+    }
+    Ok(chunks)
 }
 
 pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
