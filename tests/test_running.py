@@ -1,5 +1,6 @@
 """Running, stopping and closing a loop: run_forever, run_until_complete, stop, close, generators."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio

@@ -10,7 +10,8 @@ import os
 import resource
 import socket
 import ssl
-from typing import Any, AsyncIterator, Callable, Iterator, List
+from asyncio.trsock import TransportSocket
+from typing import Any, AsyncIterator, Callable, Dict, Iterator, List
 
 import pytest
 from support.backends import PY312, PY313, Backend
@@ -113,7 +114,7 @@ def test_its_sockets_are_transport_sockets(run: Run) -> None:
         async with serving() as server:
             assert type(server.sockets) is tuple
             (sock,) = server.sockets
-            assert type(sock) is asyncio.trsock.TransportSocket
+            assert type(sock) is TransportSocket
             assert sock.getsockname()[0] == LOCALHOST
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
         assert server.sockets == ()
@@ -288,7 +289,7 @@ def test_after_a_failed_bind_no_socket_is_left(run: Run) -> None:
     run(main)
 
 
-WRONG = {
+WRONG: Dict[str, Any] = {
     "nothing": ({}, ValueError, "Neither host/port nor sock were specified"),
     "both": (
         {"host": LOCALHOST, "port": 0, "sock": socket.SOCK_STREAM},
@@ -764,7 +765,7 @@ def test_emfile_is_reported_and_the_listener_recovers(
                 allow()
             assert context["message"] == "socket.accept() out of system resource"
             assert context["exception"].errno == errno.EMFILE
-            assert type(context["socket"]) is asyncio.trsock.TransportSocket
+            assert type(context["socket"]) is TransportSocket
             await turns(20)
             assert accepted.protocols == [], "it backs off"
             now += 1.5

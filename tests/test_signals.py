@@ -1,5 +1,6 @@
 """Signal handlers of the loop, Python's own, and Ctrl-C."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio

@@ -1,5 +1,6 @@
 """add_reader, add_writer and their removal: descriptors, file objects, wrong ones, reused ones."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio

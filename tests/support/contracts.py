@@ -13,6 +13,7 @@ import gc
 import logging
 import threading
 import weakref
+from asyncio.trsock import TransportSocket
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Type
 
@@ -140,7 +141,7 @@ class StreamContract:
         async def main() -> None:
             async with self.link() as link:
                 info = link.transport.get_extra_info
-                assert type(info("socket")) is asyncio.trsock.TransportSocket
+                assert type(info("socket")) is TransportSocket
                 assert info("sockname") == link.peer.sock.getpeername()
                 assert info("peername") == link.peer.sock.getsockname()
                 assert info("no such key") is None
