@@ -986,8 +986,12 @@ def test_start_serving_is_taken_by_its_truth(run: Run, truth: Any) -> None:
     run(main)
 
 
-def test_a_listening_socket_that_is_gone_when_the_server_tries_again(loop: Any) -> None:
+def test_a_listening_socket_that_is_gone_when_the_server_tries_again(
+    loop: Any, backend: Backend
+) -> None:
     """The user closes it while the server waits for descriptors: the loop goes on."""
+    if backend.name == "user":
+        pytest.skip("select() in Python fails for a closed descriptor")
     now = loop.time()
     loop.time = lambda: now
     contexts: List[Any] = []
