@@ -13,6 +13,7 @@ from typing import Any, Callable, List
 import pytest
 from support.backends import Backend
 from support.children import run_python
+from support.reports import Reports
 from support.running import Run, turns
 
 
@@ -347,3 +348,25 @@ def test_a_wrong_thread_never_crashes(loop: Any) -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_the_default_handler_tells_where_the_handle_was_made(loop: Any, reports: Reports) -> None:
+    """asyncio: a report from within a callback has the traceback of that callback's handle."""
+    loop.set_debug(True)
+    loop.set_exception_handler(None)
+    loop.call_soon(lambda: loop.call_exception_handler({"message": "told"}))
+    one_turn(loop)
+    (text,) = reports.take_log()
+    assert text.startswith("told\nhandle_traceback: Handle created at (most recent call last):\n")
+    assert f'File "{__file__}"' in text
+
+
+def test_the_default_handler_tells_no_handle_outside_of_callbacks(
+    loop: Any, reports: Reports
+) -> None:
+    loop.set_debug(True)
+    loop.set_exception_handler(None)
+    loop.call_soon(nothing)
+    one_turn(loop)
+    loop.call_exception_handler({"message": "told"})
+    assert reports.take_log() == ["told"]
