@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 import threading
 import weakref
@@ -674,6 +675,22 @@ def test_an_unclosed_loop_with_calls_from_threads_is_collected(backend: Backend)
         return loop
 
     dropped(make)
+
+
+def test_an_unclosed_loop_with_timers_and_watches_is_collected(backend: Backend) -> None:
+    reading, writing = socket.socketpair()
+
+    def make() -> Any:
+        loop = backend.new_loop()
+        loop.call_soon(loop.stop)
+        loop.call_later(60, loop.stop)
+        loop.add_reader(reading, loop.stop)
+        loop.set_exception_handler(lambda *args: loop.stop())
+        loop.set_task_factory(lambda *args: loop.stop())
+        return loop
+
+    with reading, writing:
+        dropped(make)
 
 
 def test_a_loop_that_its_selector_refers_to_is_collected(backend: Backend) -> None:
