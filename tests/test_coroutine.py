@@ -56,8 +56,32 @@ def test_it_is_a_coroutine(loop: Any, sock: socket.socket) -> None:
     coroutine.close()
 
 
+def test_its_qualified_name_has_the_class(loop: Any, sock: socket.socket) -> None:
+    coroutine = loop.sock_recv(sock, 1)
+    assert coroutine.__qualname__.endswith(".sock_recv")
+    coroutine.close()
+
+
+def test_what_it_waits_for_can_be_seen(loop: Any, sock: socket.socket) -> None:
+    coroutine = loop.sock_recv(sock, 1)
+    assert coroutine.cr_await is None
+    coroutine.send(None)
+    assert coroutine.cr_await is not None
+    assert not coroutine.cr_running
+    coroutine.close()
+    assert coroutine.cr_await is None
+    loop.remove_reader(sock)
+
+
 def test_it_tells_no_origin_unless_these_are_tracked(waiting: Any) -> None:
     assert waiting.cr_origin is None
+
+
+def test_a_value_cannot_be_sent_before_it_has_started(loop: Any, sock: socket.socket) -> None:
+    coroutine = loop.sock_recv(sock, 1)
+    with pytest.raises(TypeError, match="can't send non-None value to a just-started coroutine"):
+        coroutine.send(1)
+    coroutine.close()
 
 
 def test_it_yields_a_future_of_the_loop(loop: Any, sock: socket.socket) -> None:
@@ -111,6 +135,11 @@ def test_an_exception_thrown_in_before_it_has_started(loop: Any, sock: socket.so
         coroutine.send(None)
 
 
+def test_what_is_no_exception_cannot_be_thrown_in(waiting: Any) -> None:
+    with pytest.raises(TypeError, match="exceptions must be classes"):
+        waiting.throw(1)
+
+
 def test_it_cannot_be_resumed_from_within(loop: Any) -> None:
     """Its step calls Python code that tries to drive it: CPython's "coroutine already executing"."""
     refused: List[Any] = []
@@ -130,6 +159,22 @@ def test_it_cannot_be_resumed_from_within(loop: Any) -> None:
         with pytest.raises(LookupError, match="no such name"):
             coroutine.send(None)
     assert len(refused) == 2
+
+
+def test_it_cannot_be_awaited_twice_at_the_same_time(loop: Any, sock: socket.socket) -> None:
+    async def wait() -> None:
+        await coroutine
+
+    async def main() -> None:
+        first = asyncio.ensure_future(wait())
+        await turns(1)
+        with pytest.raises(RuntimeError, match="coroutine is being awaited already"):
+            await coroutine
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+
+    coroutine = loop.sock_recv(sock, 1)
+    loop.run_until_complete(main())
 
 
 # What it waits for

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import selectors
 import sys
 import threading
 import time
@@ -13,8 +14,10 @@ from typing import Any, Callable, List
 import pytest
 from support.backends import Backend
 from support.children import run_python
+from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
+from support.sockets import LOCALHOST
 
 
 def one_turn(loop: Any) -> None:
@@ -370,3 +373,38 @@ def test_the_default_handler_tells_no_handle_outside_of_callbacks(
     one_turn(loop)
     loop.call_exception_handler({"message": "told"})
     assert reports.take_log() == ["told"]
+
+
+def test_the_selector_is_logged(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        loop = backend.new_loop()
+    loop.close()
+    name = backend.selector or type(selectors.DefaultSelector()).__name__
+    assert [record.getMessage() for record in caplog.records] == [f"Using selector: {name}"]
+
+
+def test_connections_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio: "%r connected to %s:%r: (%r, %r)", with the socket, transport and protocol."""
+
+    async def main() -> None:
+        server = await loop.create_server(Recorder, LOCALHOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        with caplog.at_level(logging.DEBUG, "asyncio"):
+            transport, protocol = await loop.create_connection(Recorder, LOCALHOST, port)
+            await turns(5)
+        sock = transport.get_extra_info("socket")
+        address = sock.getsockname()
+        texts = [record.getMessage() for record in caplog.records]
+        try:
+            expected = f"{sock!r} connected to {LOCALHOST}:{port}: ({transport!r}, {protocol!r})"
+            assert expected in texts
+            accepted = f"{server!r} got a new connection from {address!r}: <socket.socket fd="
+            assert any(text.startswith(accepted) for text in texts), texts
+        finally:
+            transport.close()
+            await protocol.lost()
+            server.close()
+            await turns(5)
+
+    loop.set_debug(True)
+    loop.run_until_complete(main())

@@ -59,7 +59,6 @@ async def connect(address: Any) -> socket.socket:
 # Protocols
 
 
-@pytest.mark.differs("it is reported outside of debug mode too")
 @left_unclosed
 def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(
     run: Run, reports: Reports
@@ -85,7 +84,6 @@ def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(
     assert reports.contexts == []
 
 
-@pytest.mark.differs("the transport is made, and the failing connection_made() reported")
 @left_unclosed
 def test_a_factory_that_makes_no_protocol_fails_create_connection(run: Run) -> None:
     async def main() -> None:
@@ -182,7 +180,6 @@ def test_the_protocol_is_still_there_in_connection_lost(run: Run) -> None:
     run(main)
 
 
-@pytest.mark.differs("the report has the transport and the protocol instead of a handle")
 @pytest.mark.parametrize("callback", ["connection_made", "connection_lost"])
 def test_the_context_of_a_failing_callback_has_its_handle(
     run: Run, reports: Reports, callback: str
@@ -826,7 +823,6 @@ def test_a_long_chain_of_handles_is_freed(backend: Backend) -> None:
 # After the end
 
 
-@pytest.mark.differs("a transport of a closed loop is closed without a word")
 def test_a_transport_after_its_loop_is_closed(backend: Backend) -> None:
     """asyncio: closing it then needs call_soon(), which a closed loop refuses."""
     child = child_of(
@@ -843,7 +839,6 @@ def test_a_transport_after_its_loop_is_closed(backend: Backend) -> None:
     assert child.stdout == "Event loop is closed\n" * 2
 
 
-@pytest.mark.differs("start_serving() of a closed server does nothing")
 def test_a_closed_server_cannot_start_again(run: Run) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()

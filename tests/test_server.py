@@ -987,12 +987,37 @@ def test_start_serving_is_taken_by_its_truth(run: Run, truth: Any) -> None:
     run(main)
 
 
-def test_a_listening_socket_that_is_gone_when_the_server_tries_again(
-    loop: Any, backend: Backend
-) -> None:
+def test_start_serving_of_none_is_not_to_start(run: Run) -> None:
+    async def main() -> None:
+        async with serving(start_serving=None) as server:
+            assert not server.is_serving()
+
+    run(main)
+
+
+def test_a_closed_server_does_not_serve_again(run: Run) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
+        server.close()
+        with pytest.raises(TypeError):
+            await server.start_serving()
+        await turns(2)
+
+    run(main)
+
+
+def test_a_server_knows_its_loop(run: Run) -> None:
+    """Private in asyncio, but read by libraries from before `get_loop()`."""
+
+    async def main() -> None:
+        async with serving() as server:
+            assert server._loop is asyncio.get_running_loop()
+
+    run(main)
+
+
+def test_a_listening_socket_that_is_gone_when_the_server_tries_again(loop: Any) -> None:
     """The user closes it while the server waits for descriptors: the loop goes on."""
-    if backend.name == "user":
-        pytest.skip("select() in Python fails for a closed descriptor")
     now = loop.time()
     loop.time = lambda: now
     contexts: List[Any] = []

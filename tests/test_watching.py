@@ -503,10 +503,6 @@ def test_a_reader_that_never_reads_does_not_starve_the_rest(loop: Any, pair: Pai
 @pytest.mark.parametrize("number", [50_000_000, 2**31 - 1])
 def test_numbers_beyond_all_limits_cost_nothing(backend: Backend, number: int) -> None:
     """No table is made for a number that no descriptor has; what is raised depends on the selector."""
-    if backend.name == "user":
-        pytest.skip(
-            "a selector in Python takes any number, and the table is as long as the largest"
-        )
     child = run_python(
         backend.source
         + f"""

@@ -1302,6 +1302,12 @@ class StreamContract:
     def test_closing_after_the_loop(self, loop: Any, method: str) -> None:
         self.after_the_loop(loop, lambda transport: getattr(transport, method)())
 
+    def test_resuming_after_the_loop(self, loop: Any) -> None:
+        def pause(transport: Any) -> None:
+            transport.pause_reading()
+
+        assert not self.after_the_loop(loop, lambda transport: transport.resume_reading(), pause)
+
     @pytest.mark.parametrize("method", ["write", "writelines"])
     def test_writing_after_the_loop(self, loop: Any, method: str) -> None:
         """What the kernel takes is sent; the rest would need the loop."""
@@ -1377,6 +1383,52 @@ class StreamContract:
                 await link.protocol.lost()
                 assert await link.peer.receive_to_eof() == b""
                 assert isinstance(reports.take_one()["exception"], ZeroDivisionError)
+
+        run(main)
+
+    @pytest.mark.parametrize("callback", ["connection_made", "connection_lost"])
+    def test_the_report_of_what_call_soon_calls_has_its_handle(
+        self, run: Run, reports: Reports, callback: str
+    ) -> None:
+        """asyncio calls both by call_soon(): handlers look at `context["handle"]`."""
+
+        def fail(protocol: Any, argument: Any) -> None:
+            getattr(Recorder, callback)(protocol, argument)
+            raise ZeroDivisionError
+
+        async def main() -> None:
+            async with self.link(type("Failing", (Recorder,), {callback: fail})) as link:
+                link.transport.close()
+                await link.protocol.lost()
+                await turns(2)
+                context = reports.take_one()
+                assert isinstance(context["handle"], asyncio.Handle)
+                assert set(context) == {"message", "exception", "handle"}
+
+        run(main)
+
+    def test_an_error_that_cannot_be_shown(self, run: Run, reports: Reports) -> None:
+        """Its repr() raises, and connection_lost() raises as well: the loop goes on."""
+
+        class Unspeakable(Exception):
+            def __repr__(self) -> str:
+                raise LookupError
+
+        class Failing(Recorder):
+            def data_received(self, data: bytes) -> None:
+                raise Unspeakable
+
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                super().connection_lost(exc)
+                raise ZeroDivisionError
+
+        async def main() -> None:
+            async with self.link(Failing) as link:
+                await link.peer.send(b"x")
+                assert isinstance(await link.protocol.lost(), Unspeakable)
+                await turns(2)
+                raised = [type(context["exception"]) for context in reports.take()]
+                assert raised == [Unspeakable, ZeroDivisionError]
 
         run(main)
 
