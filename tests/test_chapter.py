@@ -3,6 +3,7 @@
 Where asyncio of the running version still has a name and a behaviour, the test runs on asyncio too.
 """
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
@@ -73,7 +74,7 @@ def in_thread(call: Callable[[], Any]) -> Any:
 def policy_that_records(package: Any) -> Any:
     """A policy that writes down the calls of its methods."""
 
-    class Recording(package.AbstractEventLoopPolicy):  # type: ignore[misc,name-defined]
+    class Recording(package.AbstractEventLoopPolicy):  # type: ignore[misc]
         def __init__(self) -> None:
             self.calls: List[Any] = []
 
@@ -718,7 +719,7 @@ def test_the_example_of_a_custom_policy(current: Any) -> None:
     skip_where_asyncio_warns(current)
     got: List[Any] = []
 
-    class MyEventLoopPolicy(current.DefaultEventLoopPolicy):  # type: ignore[misc,name-defined]
+    class MyEventLoopPolicy(current.DefaultEventLoopPolicy):  # type: ignore[misc]
         def get_event_loop(self) -> Any:
             """Get the event loop.
 
@@ -737,7 +738,7 @@ def test_the_example_of_a_custom_policy(current: Any) -> None:
 def test_a_custom_policy_makes_the_loops_of_asyncio_run(package: Any) -> None:
     made: List[Any] = []
 
-    class MyEventLoopPolicy(package.DefaultEventLoopPolicy):  # type: ignore[misc,name-defined]
+    class MyEventLoopPolicy(package.DefaultEventLoopPolicy):  # type: ignore[misc]
         def new_event_loop(self) -> Any:
             made.append(super().new_event_loop())
             return made[-1]
@@ -754,7 +755,7 @@ def test_a_custom_policy_makes_the_loops_of_asyncio_run(package: Any) -> None:
 
 
 def test_a_custom_policy_with_another_selector(package: Any) -> None:
-    class PollPolicy(package.DefaultEventLoopPolicy):  # type: ignore[misc,name-defined]
+    class PollPolicy(package.DefaultEventLoopPolicy):  # type: ignore[misc]
         def new_event_loop(self) -> Any:
             return package.SelectorEventLoop(selectors.PollSelector())
 
@@ -768,7 +769,7 @@ def test_a_custom_policy_with_another_selector(package: Any) -> None:
 def test_a_policy_from_the_abstract_class(package: Any) -> None:
     """ "A policy is an object implementing the AbstractEventLoopPolicy interface." """
 
-    class OneLoop(package.AbstractEventLoopPolicy):  # type: ignore[misc,name-defined]
+    class OneLoop(package.AbstractEventLoopPolicy):  # type: ignore[misc]
         def __init__(self) -> None:
             self.loop = package.SelectorEventLoop()
 
@@ -897,7 +898,7 @@ def test_a_child_handler_can_be_removed(oxloop: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:'AbstractChildWatcher' is deprecated:DeprecationWarning")
 def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
-    class MyWatcher(oxloop.AbstractChildWatcher):  # type: ignore[misc,name-defined]
+    class MyWatcher(oxloop.AbstractChildWatcher):  # type: ignore[misc]
         def attach_loop(self, loop: Any) -> None:
             """Watch nothing."""
 

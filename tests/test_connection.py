@@ -93,7 +93,7 @@ def test_it_connects_to_a_name(run: Run) -> None:
 
 def test_no_host_is_this_host(run: Run) -> None:
     async def main() -> None:
-        loop = asyncio.get_running_loop()
+        loop: Any = asyncio.get_running_loop()
         with listener() as listening:
             port = listening.getsockname()[1]
             transport, protocol = await loop.create_connection(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import selectors
 import sys
 import threading
 import time
@@ -13,7 +14,10 @@ from typing import Any, Callable, List
 import pytest
 from support.backends import Backend
 from support.children import run_python
+from support.recorders import Recorder
+from support.reports import Reports
 from support.running import Run, turns
+from support.sockets import LOCALHOST
 
 
 def one_turn(loop: Any) -> None:
@@ -347,3 +351,60 @@ def test_a_wrong_thread_never_crashes(loop: Any) -> None:
         stop.set()
         for thread in threads:
             thread.join()
+
+
+def test_the_default_handler_tells_where_the_handle_was_made(loop: Any, reports: Reports) -> None:
+    """asyncio: a report from within a callback has the traceback of that callback's handle."""
+    loop.set_debug(True)
+    loop.set_exception_handler(None)
+    loop.call_soon(lambda: loop.call_exception_handler({"message": "told"}))
+    one_turn(loop)
+    (text,) = reports.take_log()
+    assert text.startswith("told\nhandle_traceback: Handle created at (most recent call last):\n")
+    assert f'File "{__file__}"' in text
+
+
+def test_the_default_handler_tells_no_handle_outside_of_callbacks(
+    loop: Any, reports: Reports
+) -> None:
+    loop.set_debug(True)
+    loop.set_exception_handler(None)
+    loop.call_soon(nothing)
+    one_turn(loop)
+    loop.call_exception_handler({"message": "told"})
+    assert reports.take_log() == ["told"]
+
+
+def test_the_selector_is_logged(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, "asyncio"):
+        loop = backend.new_loop()
+    loop.close()
+    name = backend.selector or type(selectors.DefaultSelector()).__name__
+    assert [record.getMessage() for record in caplog.records] == [f"Using selector: {name}"]
+
+
+def test_connections_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio: "%r connected to %s:%r: (%r, %r)", with the socket, transport and protocol."""
+
+    async def main() -> None:
+        server = await loop.create_server(Recorder, LOCALHOST, 0)
+        port = server.sockets[0].getsockname()[1]
+        with caplog.at_level(logging.DEBUG, "asyncio"):
+            transport, protocol = await loop.create_connection(Recorder, LOCALHOST, port)
+            await turns(5)
+        sock = transport.get_extra_info("socket")
+        address = sock.getsockname()
+        texts = [record.getMessage() for record in caplog.records]
+        try:
+            expected = f"{sock!r} connected to {LOCALHOST}:{port}: ({transport!r}, {protocol!r})"
+            assert expected in texts
+            accepted = f"{server!r} got a new connection from {address!r}: <socket.socket fd="
+            assert any(text.startswith(accepted) for text in texts), texts
+        finally:
+            transport.close()
+            await protocol.lost()
+            server.close()
+            await turns(5)
+
+    loop.set_debug(True)
+    loop.run_until_complete(main())

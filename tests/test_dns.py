@@ -167,7 +167,7 @@ def test_create_connection_asks_the_users_getaddrinfo(backend: Backend, how: str
             async def getaddrinfo(self, host: Any, port: Any, **options: Any) -> Any:
                 return await answers(host, port, **options)
 
-        loop = Loop() if how == "subclass" else base()
+        loop: Any = Loop() if how == "subclass" else base()
         if how == "attribute":
             loop.getaddrinfo = answers
 

@@ -256,6 +256,17 @@ def test_the_handler_runs_in_the_failed_handles_context(loop: Any) -> None:
     assert got == ["of the handle"]
 
 
+@pytest.mark.skipif(PY312, reason="asyncio runs the handler in the handle's context since 3.12")
+def test_the_handler_runs_in_the_context_of_the_run(loop: Any) -> None:
+    got: List[str] = []
+    loop.set_exception_handler(lambda loop, context: got.append(VARIABLE.get()))
+    context = contextvars.Context()
+    context.run(VARIABLE.set, "of the handle")
+    loop.call_soon(fail, context=context)
+    one_turn(loop)
+    assert got == [VARIABLE.get()]
+
+
 @pytest.mark.skipif(not PY312, reason="asyncio runs the handler in that context since 3.12")
 def test_the_handler_runs_in_the_failed_tasks_context(loop: Any) -> None:
     """SPEC section 5: the exception handler runs in the failed task's context."""

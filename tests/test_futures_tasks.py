@@ -281,7 +281,7 @@ def test_eager_tasks_run_at_once(loop: Any) -> None:
         blocking = asyncio.create_task(value("later"))
         assert not blocking.done()
         assert await blocking == "later"
-        assert await asyncio.gather(step("a"), step("b")) == ["a", "b"]
+        assert list(await asyncio.gather(step("a"), step("b"))) == ["a", "b"]
 
     loop.run_until_complete(main())
     assert got == ["eager", "a", "b"]
@@ -416,7 +416,8 @@ def test_many_tasks_pass_a_token(run: Run) -> None:
 def test_queues_and_locks_work(run: Run) -> None:
     async def main() -> List[int]:
         queue: asyncio.Queue[int] = asyncio.Queue(maxsize=2)
-        lock, event, got = asyncio.Lock(), asyncio.Event(), []
+        lock, event = asyncio.Lock(), asyncio.Event()
+        got: List[int] = []
 
         async def consume() -> None:
             await event.wait()

@@ -1,9 +1,11 @@
 """Running, stopping and closing a loop: run_forever, run_until_complete, stop, close, generators."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import sys
 import threading
 import weakref
@@ -11,8 +13,11 @@ from typing import Any, AsyncIterator, Callable, List, Type
 
 import pytest
 from support.backends import Backend
+from support.children import run_python
+from support.descriptors import no_more_descriptors
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
+from support.user_selectors import UserSelector
 
 # CPython 3.13.0's run_forever() marks the loop as not running when it refuses to run a running one.
 RUN_FOREVER_FORGETS = sys.version_info[:3] == (3, 13, 0)
@@ -620,3 +625,93 @@ def test_current_and_all_tasks_see_the_loop(run: Run) -> None:
 def test_a_method_is_bound_to_its_loop(loop: Any, attribute: str) -> None:
     method: Callable[..., Any] = getattr(loop, attribute)
     assert method.__self__ is loop  # type: ignore[attr-defined]
+
+
+# What comes of a loop that was not made, or is not left, as it should be
+
+
+def test_a_loop_whose_init_was_not_called_is_refused(backend: Backend) -> None:
+    """A subclass forgot `super().__init__()`; it neither spins nor keeps the interpreter."""
+    child = run_python(
+        backend.source
+        + f"""
+class Loop({backend.package}.SelectorEventLoop):
+    def __init__(self):
+        pass
+
+loop = Loop()
+try:
+    loop.run_forever()
+except (AttributeError, RuntimeError):
+    print("refused")
+"""
+    )
+    assert (child.stdout, child.returncode) == ("refused\n", 0), child.stderr
+
+
+def test_a_loop_runs_without_further_descriptors(loop: Any) -> None:
+    """What a loop needs of the kernel it has since it was made."""
+    with no_more_descriptors():
+        assert loop.run_until_complete(value(42)) == 42
+        assert loop.run_until_complete(asyncio.sleep(0.001, "slept")) == "slept"
+
+
+def dropped(make: Callable[[], Any]) -> None:
+    """The loop that `make` makes warns when it is dropped, and is collected then."""
+    gone = weakref.ref(make())
+    with pytest.warns(ResourceWarning, match="unclosed event loop"):
+        gc.collect()
+    gc.collect()
+    assert gone() is None
+
+
+def test_an_unclosed_loop_with_calls_from_threads_is_collected(backend: Backend) -> None:
+    """What call_soon_threadsafe() has queued refers to its loop."""
+
+    def make() -> Any:
+        loop = backend.new_loop()
+        loop.run_until_complete(turns(1))
+        loop.call_soon_threadsafe(loop.stop)
+        return loop
+
+    dropped(make)
+
+
+def test_an_unclosed_loop_with_timers_and_watches_is_collected(backend: Backend) -> None:
+    reading, writing = socket.socketpair()
+
+    def make() -> Any:
+        loop = backend.new_loop()
+        loop.call_soon(loop.stop)
+        loop.call_later(60, loop.stop)
+        loop.add_reader(reading, loop.stop)
+        loop.set_exception_handler(lambda *args: loop.stop())
+        loop.set_task_factory(lambda *args: loop.stop())
+        return loop
+
+    with reading, writing:
+        dropped(make)
+
+
+def test_a_loop_that_its_selector_refers_to_is_collected(backend: Backend) -> None:
+    def make() -> Any:
+        selector: Any = UserSelector()
+        loop = backend.module().SelectorEventLoop(selector)
+        selector.loop = loop
+        return loop
+
+    dropped(make)
+
+
+def test_a_loop_left_at_exit_with_signal_handlers(backend: Backend) -> None:
+    """asyncio: at this stage signal handlers are not removed; nothing is printed but a warning."""
+    child = run_python(
+        backend.source
+        + """
+import signal
+
+loop = new_loop()
+loop.add_signal_handler(signal.SIGUSR1, print)
+"""
+    )
+    assert (child.stdout, child.stderr, child.returncode) == ("", "", 0)

@@ -1,11 +1,14 @@
 """call_soon, call_later, call_at, call_soon_threadsafe, their handles, contexts and the clock."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
 import contextvars
+import fractions
 import functools
 import gc
+import inspect
 import threading
 import time
 import weakref
@@ -543,8 +546,7 @@ def test_handles_are_asyncios_to_isinstance(loop: Any) -> None:
 @each_scheduler
 def test_handles_can_be_referenced_weakly(loop: Any, schedule: Any) -> None:
     handle = schedule(loop, nothing)
-    reference = weakref.ref(handle)
-    assert reference() is handle
+    assert len({weakref.ref(handle), weakref.ref(handle)}) == 1
     handle.cancel()
 
 
@@ -832,5 +834,168 @@ def test_a_callback_that_closes_over_its_handle_is_collected(loop: Any) -> None:
     gone = weakref.ref(holder)
     del holder
     loop.close()
+    gc.collect()
+    assert gone() is None
+
+
+# Who sees the handles of a task's steps
+
+
+class Calls:
+    """What a `call_soon` or `call_at` put in front of the loop's was given back, and for what."""
+
+    def __init__(self) -> None:
+        self.handles: List[Any] = []
+
+    def around(self, original: Callable[..., Any]) -> Callable[..., Any]:
+        """A function that calls `original`, and keeps the handle."""
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            self.handles.append(original(*args, **kwargs))
+            return self.handles[-1]
+
+        return wrapper
+
+
+def on_the_instance(backend: Backend, name: str, calls: Calls) -> Any:
+    """A loop whose method is an attribute of it."""
+    loop = backend.new_loop()
+    setattr(loop, name, calls.around(getattr(loop, name)))
+    return loop
+
+
+def by_a_subclass(backend: Backend, name: str, calls: Calls) -> Any:
+    """A loop whose class overrides the method."""
+    base: Any = backend.module().SelectorEventLoop
+    return type("Loop", (base,), {name: calls.around(getattr(base, name))})()
+
+
+def on_the_class_later(backend: Backend, name: str, calls: Calls) -> Any:
+    """A loop whose class is patched when the loop has run, as instrumentation does."""
+    base: Any = backend.module().SelectorEventLoop
+    made = type("Loop", (base,), {})
+    loop: Any = made()
+    loop.run_until_complete(turns(2))
+    setattr(made, name, calls.around(getattr(base, name)))
+    return loop
+
+
+def on_a_base_class_later(backend: Backend, name: str, calls: Calls) -> Any:
+    """A loop one of whose class's bases is patched when the loop has run."""
+    base: Any = backend.module().SelectorEventLoop
+    middle = type("Middle", (base,), {})
+    loop: Any = type("Loop", (middle,), {})()
+    loop.run_until_complete(turns(2))
+    setattr(middle, name, calls.around(getattr(base, name)))
+    return loop
+
+
+each_replacement = pytest.mark.parametrize(
+    "replaced", [on_the_instance, by_a_subclass, on_the_class_later, on_a_base_class_later]
+)
+
+
+@each_replacement
+@pytest.mark.parametrize("debug", [False, True], ids=["plain", "debug"])
+def test_who_replaces_call_soon_sees_the_handles_of_a_tasks_steps(
+    backend: Backend, replaced: Any, debug: bool
+) -> None:
+    """asyncio's call_soon() returns a handle, whoever calls; a task's C code does not look at it."""
+    calls = Calls()
+    loop = replaced(backend, "call_soon", calls)
+    loop.set_debug(debug)
+    loop.run_until_complete(turns(3))
+    loop.close()
+    assert len(calls.handles) >= 4
+    for handle in calls.handles:
+        assert isinstance(handle, asyncio.Handle)
+        assert not handle.cancelled()
+        assert repr(handle).startswith("<Handle ")
+
+
+@each_replacement
+def test_the_handle_of_a_tasks_step_can_be_cancelled(backend: Backend, replaced: Any) -> None:
+    calls = Calls()
+    loop = replaced(backend, "call_soon", calls)
+    before = len(calls.handles)
+    coroutine = turns(1)
+    task = loop.create_task(coroutine)
+    (handle,) = calls.handles[before:]
+    handle.cancel()
+    one_turn(loop)
+    one_turn(loop)
+    assert inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED
+    coroutine.close()
+    task._log_destroy_pending = False  # what would run it is gone
+    loop.close()
+
+
+def test_a_patch_of_the_class_comes_and_goes(loop: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`mock.patch.object(type(loop), "call_soon")`, and its end."""
+    calls = Calls()
+    made = type(loop)
+    for _ in range(3):
+        with monkeypatch.context() as patch:
+            patch.setattr(made, "call_soon", calls.around(made.call_soon))
+            before = len(calls.handles)
+            loop.run_until_complete(turns(3))
+            assert len(calls.handles) > before
+            assert all(isinstance(handle, asyncio.Handle) for handle in calls.handles)
+        before = len(calls.handles)
+        loop.run_until_complete(turns(3))
+        assert len(calls.handles) == before
+
+
+@each_replacement
+def test_who_replaces_call_at_is_asked_by_call_later(backend: Backend, replaced: Any) -> None:
+    """asyncio's call_later() calls `self.call_at()`."""
+    calls = Calls()
+    loop = replaced(backend, "call_at", calls)
+    handle = loop.call_later(60, nothing)
+    loop.close()
+    assert calls.handles == [handle]
+    assert isinstance(handle, asyncio.TimerHandle)
+
+
+def test_call_later_gives_an_overridden_call_at_all_it_was_given(backend: Backend) -> None:
+    base: Any = backend.module().SelectorEventLoop
+    given: List[Any] = []
+
+    class Loop(base):  # type: ignore[misc]
+        def time(self) -> float:
+            return 100.0
+
+        def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
+            given.append((when, callback, args, context))
+            return super().call_at(when, callback, *args, context=context)
+
+    loop: Any = Loop()
+    context = contextvars.copy_context()
+    loop.call_later(5, nothing, 1, 2, context=context)
+    loop.close()
+    assert given == [(105.0, nothing, (1, 2), context)]
+
+
+def test_times_of_other_types(loop: Any) -> None:
+    """asyncio compares and subtracts what it was given: any real number does."""
+    order: List[str] = []
+    when = fractions.Fraction(loop.time())
+    loop.call_at(when + fractions.Fraction(1, 1000), order.append, "later")
+    handle = loop.call_at(when, order.append, "sooner")
+    assert handle.when() == when
+    loop.call_later(fractions.Fraction(1, 500), order.append, "last")
+    while len(order) < 3:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    assert order == ["sooner", "later", "last"]
+
+
+def test_a_chain_of_handles_is_freed(loop: Any) -> None:
+    """Each handle is an argument of the next one: freeing the last frees them one in the other."""
+    handle = None
+    for _ in range(5000):
+        handle = loop.call_soon(nothing, handle)
+    gone = weakref.ref(handle)
+    loop.close()
+    del handle
     gc.collect()
     assert gone() is None

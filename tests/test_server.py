@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import errno
 import gc
-import os
-import resource
 import socket
 import ssl
-from typing import Any, AsyncIterator, Callable, Iterator, List
+import warnings
+import weakref
+from asyncio.trsock import TransportSocket
+from typing import Any, AsyncIterator, Callable, Dict, List
 
 import pytest
 from support.backends import PY312, PY313, Backend
+from support.descriptors import no_more_descriptors
 from support.recorders import BufferedRecorder, Recorder
 from support.reports import Reports
 from support.running import Run, finish, turns
-from support.sockets import LOCALHOST, reset
+from support.sockets import LOCALHOST, listener, reset
+from support.threads import call_while_waiting
 
 # What 3.13 added; oxloop has it on each version.
 new_in_313 = "new in Python 3.13"
@@ -113,7 +117,7 @@ def test_its_sockets_are_transport_sockets(run: Run) -> None:
         async with serving() as server:
             assert type(server.sockets) is tuple
             (sock,) = server.sockets
-            assert type(sock) is asyncio.trsock.TransportSocket
+            assert type(sock) is TransportSocket
             assert sock.getsockname()[0] == LOCALHOST
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) == 1
         assert server.sockets == ()
@@ -288,7 +292,7 @@ def test_after_a_failed_bind_no_socket_is_left(run: Run) -> None:
     run(main)
 
 
-WRONG = {
+WRONG: Dict[str, Any] = {
     "nothing": ({}, ValueError, "Neither host/port nor sock were specified"),
     "both": (
         {"host": LOCALHOST, "port": 0, "sock": socket.SOCK_STREAM},
@@ -698,8 +702,6 @@ def test_a_factory_that_exits_leaves_the_loop(loop: Any, reports: Reports, error
 
 def test_the_context_of_a_servers_callbacks(run: Run) -> None:
     """asyncio watches the listener, and so accepts, in a copy of the context that starts serving."""
-    import contextvars
-
     variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
     seen: List[str] = []
 
@@ -718,23 +720,6 @@ def test_the_context_of_a_servers_callbacks(run: Run) -> None:
 
     run(main)
     assert seen == ["of who starts it"]
-
-
-@contextlib.contextmanager
-def no_more_descriptors() -> Iterator[Callable[[], None]]:
-    """Let the process open no further descriptor until the block or the given callable ends it."""
-    before = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest = os.dup(0)
-    os.close(lowest)
-
-    def allow() -> None:
-        resource.setrlimit(resource.RLIMIT_NOFILE, before)
-
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
-    try:
-        yield allow
-    finally:
-        allow()
 
 
 def test_emfile_is_reported_and_the_listener_recovers(
@@ -764,7 +749,7 @@ def test_emfile_is_reported_and_the_listener_recovers(
                 allow()
             assert context["message"] == "socket.accept() out of system resource"
             assert context["exception"].errno == errno.EMFILE
-            assert type(context["socket"]) is asyncio.trsock.TransportSocket
+            assert type(context["socket"]) is TransportSocket
             await turns(20)
             assert accepted.protocols == [], "it backs off"
             now += 1.5
@@ -913,5 +898,196 @@ def test_the_sockets_of_a_server_cannot_be_watched(run: Run) -> None:
                 with pytest.raises(RuntimeError, match="is used by transport"):
                     loop.add_reader(protocol.transport.get_extra_info("socket"), print)
             await protocol.lost()
+
+    run(main)
+
+
+@pytest.mark.parametrize("wrong", [None, object()], ids=["none", "object"])
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+def test_a_factory_that_makes_no_protocol_does_not_stop_the_server(
+    run: Run, reports: Reports, wrong: Any
+) -> None:
+    """asyncio: what connection_made() is missing from fails its connection, and the loop goes on."""
+    made: List[Any] = []
+
+    def factory() -> Any:
+        made.append(Recorder() if made else wrong)
+        return made[-1]
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with serving(factory) as server:
+            with await client(server), await client(server) as served:
+                while len(made) < 2:
+                    await turns(1)
+                await made[1].until_event("made")
+                await loop.sock_sendall(served, b"data")
+                assert await made[1].received(4) == b"data"
+            await made[1].lost()
+            await turns(5)
+
+    run(main)
+    gc.collect()
+    reports.take()  # debug mode and versions differ in whether it is told
+
+
+def test_each_factory_call_has_a_context_of_its_own(run: Run) -> None:
+    """asyncio runs a task for each connection: what a factory sets is gone with it."""
+    variable: contextvars.ContextVar[int] = contextvars.ContextVar("variable", default=0)
+    seen: List[int] = []
+
+    def factory() -> Any:
+        seen.append(variable.get())
+        variable.set(variable.get() + 1)
+        return Recorder()
+
+    async def main() -> None:
+        accepted = Accepted(factory)
+        async with serving(accepted) as server:
+            for number in range(4):
+                with await client(server):
+                    await accepted.count(number + 1)
+            for protocol in accepted.protocols:
+                await protocol.lost()
+
+    run(main)
+    assert seen == [0, 0, 0, 0]
+
+
+@pytest.mark.parametrize("truth", [1, "yes"], ids=repr)
+@pytest.mark.parametrize(
+    "option", ["reuse_address", "reuse_port", pytest.param("keep_alive", id=new_in_313)]
+)
+def test_options_are_taken_by_their_truth(
+    run: Run, backend: Backend, option: str, truth: Any
+) -> None:
+    if option == "keep_alive" and backend.is_oracle and not PY313:
+        pytest.skip(new_in_313)
+    numbers = {
+        "reuse_address": socket.SO_REUSEADDR,
+        "reuse_port": socket.SO_REUSEPORT,
+        "keep_alive": socket.SO_KEEPALIVE,
+    }
+
+    async def main() -> None:
+        async with serving(**{option: truth}) as server:
+            (sock,) = server.sockets
+            assert sock.getsockopt(socket.SOL_SOCKET, numbers[option]) != 0
+
+    run(main)
+
+
+@pytest.mark.parametrize("truth", [0, "", 1], ids=repr)
+def test_start_serving_is_taken_by_its_truth(run: Run, truth: Any) -> None:
+    async def main() -> None:
+        async with serving(start_serving=truth) as server:
+            assert server.is_serving() is bool(truth)
+
+    run(main)
+
+
+def test_start_serving_of_none_is_not_to_start(run: Run) -> None:
+    async def main() -> None:
+        async with serving(start_serving=None) as server:
+            assert not server.is_serving()
+
+    run(main)
+
+
+def test_a_closed_server_does_not_serve_again(run: Run) -> None:
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
+        server.close()
+        with pytest.raises(TypeError):
+            await server.start_serving()
+        await turns(2)
+
+    run(main)
+
+
+def test_a_server_knows_its_loop(run: Run) -> None:
+    """Private in asyncio, but read by libraries from before `get_loop()`."""
+
+    async def main() -> None:
+        async with serving() as server:
+            assert server._loop is asyncio.get_running_loop()
+
+    run(main)
+
+
+def test_a_listening_socket_that_is_gone_when_the_server_tries_again(loop: Any) -> None:
+    """The user closes it while the server waits for descriptors: the loop goes on."""
+    now = loop.time()
+    loop.time = lambda: now
+    contexts: List[Any] = []
+
+    async def main() -> None:
+        nonlocal now
+        listening = listener()
+        server = await loop.create_server(Recorder, sock=listening)
+        sock = socket.socket()
+        sock.setblocking(False)
+        reported = loop.create_future()
+
+        def handler(loop: Any, context: Any) -> None:
+            contexts.append(context)
+            if not reported.done():
+                reported.set_result(None)
+
+        loop.set_exception_handler(handler)
+        with no_more_descriptors():
+            await loop.sock_connect(sock, listening.getsockname())
+            await reported
+        listening.close()
+        now += 5
+        await turns(5)
+        with contextlib.suppress(ValueError):  # asyncio: the socket has no number any more
+            server.close()
+        sock.close()
+
+    loop.run_until_complete(main())
+    del loop.time
+    assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
+    assert contexts[0]["message"] == "socket.accept() out of system resource"
+
+
+def test_an_abandoned_server_whose_context_refers_to_it_is_collected(backend: Backend) -> None:
+    """The listener runs in a context, a variable of which holds the server and its loop."""
+    variable: contextvars.ContextVar[Any] = contextvars.ContextVar("variable")
+
+    def make() -> Any:
+        loop = backend.new_loop()
+
+        async def main() -> None:
+            server = await loop.create_server(Recorder, sock=listener(), start_serving=False)
+            variable.set((loop, server))
+            await server.start_serving()
+
+        loop.run_until_complete(main())
+        return weakref.ref(loop)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gone = make()
+        gc.collect()
+        gc.collect()
+    assert gone() is None
+
+
+def test_closing_from_another_thread_while_the_loop_waits(run: Run) -> None:
+    """It is done, or it is refused and nothing has changed: the server can still be closed."""
+
+    async def main() -> None:
+        server = await asyncio.get_running_loop().create_server(Recorder, LOCALHOST, 0)
+        address = server.sockets[0].getsockname()
+        refused = await call_while_waiting(server.close)
+        assert server.is_serving() is bool(refused)
+        server.close()
+        assert not server.is_serving()
+        await turns(3)
+        await asyncio.wait_for(server.wait_closed(), 5)
+        with socket.socket() as sock:
+            assert sock.connect_ex(address) == errno.ECONNREFUSED
 
     run(main)

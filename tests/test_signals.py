@@ -1,5 +1,6 @@
 """Signal handlers of the loop, Python's own, and Ctrl-C."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
@@ -7,6 +8,7 @@ import contextlib
 import contextvars
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -431,3 +433,47 @@ def test_an_exit_in_a_signal_handler_leaves_the_loop(loop: Any) -> None:
     loop.call_soon(signal.raise_signal, USER)
     with pytest.raises(SystemExit):
         loop.run_forever()
+
+
+def test_a_wake_up_fd_of_the_users_stays(loop: Any) -> None:
+    """A loop without signal handlers leaves signal.set_wakeup_fd() to the program."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+
+    async def main() -> None:
+        signal.set_wakeup_fd(writing.fileno())
+
+    loop.run_until_complete(main())
+    assert signal.set_wakeup_fd(-1) == writing.fileno()
+    reading.close()
+    writing.close()
+
+
+def test_a_wake_up_fd_set_before_the_run_is_there_after_it(loop: Any) -> None:
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno())
+    one_turn(loop)
+    assert signal.set_wakeup_fd(-1) == writing.fileno()
+    reading.close()
+    writing.close()
+
+
+def test_closing_outside_of_the_main_thread_closes_all_the_same(loop: Any) -> None:
+    """The handlers cannot be removed there, which is told, but only after the loop is closed."""
+    errors: List[BaseException] = []
+    loop.add_signal_handler(USER, nothing)
+
+    def close() -> None:
+        try:
+            loop.close()
+        except ValueError as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=close)
+    thread.start()
+    thread.join()
+    signal.set_wakeup_fd(-1)
+    assert loop.is_closed()
+    assert len(errors) == 1
+    assert "main thread" in str(errors[0])

@@ -18,7 +18,6 @@ LATER = frozenset(
         "create_unix_server",
         "sendfile",
         "sock_sendfile",
-        "start_tls",
         "subprocess_exec",
         "subprocess_shell",
     }

@@ -1,5 +1,6 @@
 """The sock_* methods: plain non-blocking sockets, awaited."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
@@ -10,6 +11,7 @@ from typing import Any, Awaitable, Callable, Dict, Iterator, List, Tuple
 
 import pytest
 from support.backends import PY311, Backend
+from support.children import run_python
 from support.recorders import Recorder
 from support.running import Run, turns
 from support.sockets import (
@@ -879,3 +881,61 @@ def test_a_call_that_is_never_awaited_does_nothing(run: Run, pair: Pair) -> None
         assert await loop.sock_recv(left, 10) == b"data"
 
     run(main)
+
+
+@pytest.mark.parametrize("call", ["sock_recv(left, 10)", "sock_recv_into(left, bytearray(10))"])
+def test_a_blocking_socket_does_not_stop_other_threads(backend: Backend, call: str) -> None:
+    """asyncio's recv() of a blocking socket blocks the loop, but lets go of the interpreter."""
+    child = run_python(
+        backend.source
+        + f"""
+import socket, threading
+
+loop = new_loop()
+left, right = socket.socketpair()
+asked = threading.Event()
+thread = threading.Thread(target=lambda: (asked.wait(), right.send(b"hello")))
+thread.start()
+loop.call_soon(asked.set)
+
+async def main():
+    return await loop.{call}
+
+print(loop.run_until_complete(main()))
+thread.join()
+loop.close()
+left.close()
+right.close()
+"""
+    )
+    assert child.returncode == 0, child.stderr
+    assert child.stdout == ("b'hello'\n" if "into" not in call else "5\n")
+
+
+def test_a_blocking_socket_without_room_does_not_stop_other_threads(backend: Backend) -> None:
+    """asyncio's send() of a blocking socket blocks the loop, but lets go of the interpreter."""
+    child = run_python(
+        backend.source
+        + """
+import socket, threading
+
+SIZE = 10_000_000
+loop = new_loop()
+left, right = socket.socketpair()
+got = []
+
+def read():
+    while sum(got) < SIZE:
+        got.append(len(right.recv(1 << 20)))
+
+thread = threading.Thread(target=read)
+thread.start()
+loop.run_until_complete(loop.sock_sendall(left, bytes(SIZE)))
+thread.join()
+print(sum(got))
+loop.close()
+left.close()
+right.close()
+"""
+    )
+    assert (child.stdout, child.returncode) == ("10000000\n", 0), child.stderr

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import gc
+import os
 import socket
-from typing import Any, Callable
+import sys
+from typing import Any, Callable, List
 
+import pytest
+from support.backends import PY312, Backend
 from support.contracts import Link, StreamContract
 from support.recorders import Recorder
+from support.reports import Reports
 from support.running import Run, turns
-from support.sockets import LOCALHOST, Peer, listener, tcp_pair
+from support.sockets import LOCALHOST, Peer, listener, refusing_address, tcp_pair
 
 
 class TestConnected(StreamContract):
@@ -154,5 +161,129 @@ def test_a_socket_that_the_user_shuts_down_is_at_its_eof(run: Run) -> None:
         assert await protocol.lost() is None
         assert protocol.events == ["made", "eof", "lost"]
         right.close()
+
+    run(main)
+
+
+def test_a_socket_that_the_user_closes_is_not_mistaken_for_another(
+    run: Run, reports: Reports
+) -> None:
+    """Its number belongs to another socket by then: what is written does not go there."""
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        number = left.fileno()
+        transport, protocol = await asyncio.get_running_loop().create_connection(
+            Recorder, sock=left
+        )
+        any_other, its_peer = socket.socketpair()
+        left.close()
+        os.dup2(any_other.fileno(), number, inheritable=False)
+        any_other.close()
+        other = socket.socket(fileno=number)
+        its_peer.setblocking(False)
+        transport.write(b"secret")
+        error = await protocol.lost()
+        assert isinstance(error, OSError)
+        assert error.errno == errno.EBADF
+        with pytest.raises(BlockingIOError):
+            its_peer.recv(10)
+        its_peer.send(b"alive")
+        assert other.recv(10) == b"alive"
+        for sock in (right, other, its_peer):
+            sock.close()
+
+    run(main)
+
+
+def test_a_buffer_that_is_not_contiguous(run: Run, reports: Reports, backend: Backend) -> None:
+    """A difference on purpose: asyncio takes it for a failure of the connection."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        left, right = tcp_pair()
+        transport, protocol = await loop.create_connection(Recorder, sock=left)
+        scattered = memoryview(b"abcdef")[::2]
+        if backend.is_oracle:
+            transport.write(scattered)
+            assert isinstance(await protocol.lost(), BufferError)
+            assert isinstance(reports.take_one()["exception"], BufferError)
+        else:
+            with pytest.raises(BufferError):
+                transport.write(scattered)
+            transport.write(b"alive")
+            assert await loop.sock_recv(right, 10) == b"alive"
+            transport.close()
+            assert await protocol.lost() is None
+        right.close()
+
+    run(main)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed transport:ResourceWarning")
+def test_an_adopted_socket_that_cannot_be_closed(run: Run, reports: Reports) -> None:
+    """A socket of a class of the user's, whose close() raises: the loop goes on."""
+
+    class Stuck(socket.socket):
+        stuck = True
+
+        def close(self) -> None:
+            if self.stuck:
+                raise ValueError("stuck")
+            super().close()
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        sock = Stuck(fileno=left.detach())
+        sock.setblocking(False)
+        transport, protocol = await asyncio.get_running_loop().create_connection(
+            Recorder, sock=sock
+        )
+        transport.close()
+        await protocol.lost()
+        await turns(2)
+        error = reports.take_one()["exception"]
+        assert isinstance(error, ValueError)
+        assert str(error) == "stuck"
+        sock.stuck = False
+        sock.close()
+        right.close()
+
+    run(main)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # collected first
+def test_an_adopted_socket_that_is_collected_with_its_transport(
+    loop: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are found together by the collector: a warning and nothing else comes of it."""
+    ignored: List[Any] = []
+    left, right = tcp_pair()
+    connecting = loop.create_connection(Recorder, sock=left)
+    transport, protocol = loop.run_until_complete(connecting)
+    transport.itself = transport
+    loop.close()
+    monkeypatch.setattr(sys, "unraisablehook", ignored.append)
+    with pytest.warns(ResourceWarning, match="unclosed transport <"):
+        del transport, protocol, connecting, left
+        gc.collect()
+    right.close()
+    assert ignored == []
+
+
+def test_all_errors_is_taken_by_its_truth(run: Run, backend: Backend) -> None:
+    if backend.is_oracle and not PY312:
+        pytest.skip("new in Python 3.12")
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        failures: List[Any] = []
+        with refusing_address() as address:
+            for truth in (True, 1, "yes"):
+                try:
+                    await loop.create_connection(Recorder, *address, all_errors=truth)
+                except Exception as error:
+                    failures.append(type(error))
+        assert failures == [failures[0]] * 3
 
     run(main)

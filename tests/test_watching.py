@@ -1,5 +1,6 @@
 """add_reader, add_writer and their removal: descriptors, file objects, wrong ones, reused ones."""
 
+# mypy: disable-error-code="func-returns-value"
 from __future__ import annotations
 
 import asyncio
@@ -9,9 +10,11 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 from support.backends import Backend
+from support.children import run_python
 from support.recorders import Recorder
 from support.running import turns
 from support.sockets import fill, pair_at, tcp_pair
+from support.threads import call_while_waiting
 
 Pair = Tuple[socket.socket, socket.socket]
 
@@ -495,3 +498,49 @@ def test_a_reader_that_never_reads_does_not_starve_the_rest(loop: Any, pair: Pai
     loop.call_later(0.005, loop.stop)
     loop.run_forever()
     loop.remove_reader(left)
+
+
+@pytest.mark.parametrize("number", [50_000_000, 2**31 - 1])
+def test_numbers_beyond_all_limits_cost_nothing(backend: Backend, number: int) -> None:
+    """No table is made for a number that no descriptor has; what is raised depends on the selector."""
+    child = run_python(
+        backend.source
+        + f"""
+import resource
+
+loop = new_loop()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for add in (loop.add_reader, loop.add_writer):
+    try:
+        add({number}, print)
+    except (OSError, ValueError, OverflowError):
+        pass
+assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
+loop.remove_reader({number})
+loop.remove_writer({number})
+loop.close()
+print("alive")
+"""
+    )
+    assert (child.stdout, child.returncode) == ("alive\n", 0), child.stderr
+
+
+def test_a_removal_from_another_thread_while_the_loop_waits(loop: Any, pair: Pair) -> None:
+    """It is done, or it is refused and nothing has changed: the callback still runs."""
+    left, right = pair
+    calls: List[int] = []
+
+    async def main() -> None:
+        loop.add_reader(left, calls.append, 1)
+        refused = await call_while_waiting(lambda: loop.remove_reader(left))
+        right.send(b"x")
+        for _ in range(5):
+            await turns(1)
+        assert bool(calls) is bool(refused)
+        assert loop.remove_reader(left) is bool(refused)
+        calls.clear()
+        for _ in range(5):
+            await turns(1)
+        assert calls == []
+
+    loop.run_until_complete(main())

@@ -30,6 +30,8 @@ MODULES = (
     "test_runners",
     "test_server",
     "test_sock_lowlevel",
+    "test_ssl",
+    "test_sslproto",
     "test_staggered",
     "test_streams",
     "test_taskgroups",

@@ -11,10 +11,13 @@ import contextlib
 import contextvars
 import gc
 import logging
+import socket
 import threading
+import warnings
 import weakref
+from asyncio.trsock import TransportSocket
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Callable, Dict, List, Optional, Type
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional, Type
 
 import pytest
 
@@ -23,6 +26,7 @@ from support.recorders import BufferedRecorder, Recorder, Recording
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import Peer
+from support.threads import call_while_waiting
 
 MEGABYTE = bytes(range(256)) * 4096
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
@@ -140,7 +144,7 @@ class StreamContract:
         async def main() -> None:
             async with self.link() as link:
                 info = link.transport.get_extra_info
-                assert type(info("socket")) is asyncio.trsock.TransportSocket
+                assert type(info("socket")) is TransportSocket
                 assert info("sockname") == link.peer.sock.getpeername()
                 assert info("peername") == link.peer.sock.getsockname()
                 assert info("no such key") is None
@@ -161,6 +165,51 @@ class StreamContract:
                     sock.setblocking(True)
                 with pytest.raises(ValueError, match="only 0 timeout is allowed"):
                     sock.settimeout(1)
+
+        run(main)
+
+    def test_the_socket_of_the_extra_information_cannot_be_made(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the transport makes it on demand, that fails: the connection goes on."""
+
+        def fail(*args: Any, **kwargs: Any) -> None:
+            raise MemoryError
+
+        async def main() -> None:
+            async with self.link() as link:
+                with monkeypatch.context() as patch, contextlib.suppress(MemoryError):
+                    patch.setattr(socket.socket, "__init__", fail)
+                    link.transport.get_extra_info("socket")
+                link.transport.write(b"alive")
+                assert await link.peer.receive(5) == b"alive"
+                await link.peer.send(b"x")
+                assert await link.protocol.received(1) == b"x"
+                assert link.transport.get_extra_info("socket").fileno() >= 0
+
+        run(main)
+
+    def test_writing_while_the_socket_of_the_extra_information_is_made(
+        self, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where the transport makes it on demand, Python code runs meanwhile."""
+        writes: List[Callable[[], None]] = []
+        original = socket.socket.__init__
+
+        def write(*args: Any, **kwargs: Any) -> None:
+            original(*args, **kwargs)
+            writes.pop()()
+
+        async def main() -> None:
+            async with self.link() as link:
+                writes.append(lambda: link.transport.write(b"meanwhile"))
+                with monkeypatch.context() as patch:
+                    patch.setattr(socket.socket, "__init__", write)
+                    link.transport.get_extra_info("socket")
+                while writes:  # asyncio has had it all the time
+                    writes.pop()()
+                link.transport.write(b", then")
+                assert await link.peer.receive(15) == b"meanwhile, then"
 
         run(main)
 
@@ -211,6 +260,134 @@ class StreamContract:
                 assert link.protocol.seen == ["the connecting task's"] * 2
 
         run(main)
+
+    def test_what_connection_made_sets_is_not_seen_by_data_received(self, run: Run) -> None:
+        """Each of them runs in a copy of its own of the context that they were arranged in."""
+
+        class Setting(Recorder):
+            def connection_made(self, transport: Any) -> None:
+                VARIABLE.set("connection_made's")
+                super().connection_made(transport)
+
+        assert self.seen_by_data_received(run, Setting) == ["the test's"]
+
+    def test_what_data_received_sets_is_seen_by_the_next_one(self, run: Run) -> None:
+        """The loop watches the socket once: its calls share a context."""
+
+        async def again(link: Link) -> None:
+            VARIABLE.set("set later")
+            await link.peer.send(b"y")
+            await link.protocol.received(2)
+
+        seen = self.seen_by_data_received(run, Recorder, again, "data_received's")
+        assert seen == ["the test's", "data_received's"]
+
+    def test_data_received_runs_in_the_context_of_who_resumed_reading(self, run: Run) -> None:
+        async def again(link: Link) -> None:
+            link.transport.pause_reading()
+            VARIABLE.set("the resuming task's")
+            link.transport.resume_reading()
+            VARIABLE.set("set later")
+            await link.peer.send(b"y")
+            await link.protocol.received(2)
+
+        seen = self.seen_by_data_received(run, Recorder, again, "data_received's")
+        assert seen == ["the test's", "the resuming task's"]
+
+    def seen_by_data_received(
+        self,
+        run: Run,
+        factory: Any,
+        more: Optional[Callable[[Link], Awaitable[None]]] = None,
+        sets: Optional[str] = None,
+    ) -> List[str]:
+        """The variable in each data_received(), which sets it to `sets`, of one byte and of `more`."""
+        seen: List[str] = []
+
+        class Contextual(factory):  # type: ignore[misc]
+            def data_received(self, data: bytes) -> None:
+                seen.append(VARIABLE.get())
+                if sets is not None:
+                    VARIABLE.set(sets)
+                super().data_received(data)
+
+        async def main() -> None:
+            VARIABLE.set("the test's")
+            async with self.link(Contextual) as link:
+                await link.peer.send(b"x")
+                await link.protocol.received(1)
+                if more is not None:
+                    await more(link)
+
+        run(main)
+        return seen
+
+    def test_resume_writing_runs_in_the_context_of_who_wrote(self, run: Run) -> None:
+        seen: List[str] = []
+
+        class Contextual(Recorder):
+            def resume_writing(self) -> None:
+                seen.append(VARIABLE.get())
+                super().resume_writing()
+
+        async def main() -> None:
+            VARIABLE.set("the connecting task's")
+            async with self.link(Contextual) as link:
+                VARIABLE.set("the writing task's")
+                written = await link.block()
+                VARIABLE.set("set later")
+                assert len(await link.peer.receive(written)) == written
+                await link.protocol.until_event("resume")
+
+        run(main)
+        assert seen == ["the writing task's"]
+
+    @pytest.mark.parametrize("method", ["close", "abort"])
+    def test_connection_lost_runs_in_the_context_of_who_closed(self, run: Run, method: str) -> None:
+        seen: List[str] = []
+
+        class Contextual(Recorder):
+            def data_received(self, data: bytes) -> None:
+                VARIABLE.set("data_received's")
+                super().data_received(data)
+
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                seen.append(VARIABLE.get())
+                super().connection_lost(exc)
+
+        async def main() -> None:
+            VARIABLE.set("the connecting task's")
+            async with self.link(Contextual) as link:
+                await link.peer.send(b"x")
+                await link.protocol.received(1)
+                VARIABLE.set("the closing task's")
+                getattr(link.transport, method)()
+                VARIABLE.set("set later")
+                await link.protocol.lost()
+
+        run(main)
+        assert seen == ["the closing task's"]
+
+    def test_connection_lost_after_eof_runs_in_the_readers_context(self, run: Run) -> None:
+        seen: List[str] = []
+
+        class Contextual(Recorder):
+            def data_received(self, data: bytes) -> None:
+                VARIABLE.set("data_received's")
+                super().data_received(data)
+
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                seen.append(VARIABLE.get())
+                super().connection_lost(exc)
+
+        async def main() -> None:
+            async with self.link(Contextual) as link:
+                await link.peer.send(b"x")
+                link.peer.send_eof()
+                await link.protocol.lost()
+
+        run(main)
+        assert seen == ["data_received's"]
 
     # Reading
 
@@ -528,6 +705,43 @@ class StreamContract:
 
         run(main)
 
+    def test_write_takes_one_argument(self, run: Run) -> None:
+        """The second one is not silently dropped, nor is a keyword of call_soon()'s taken."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                with pytest.raises(
+                    TypeError, match=r"write\(\) takes 2 positional arguments but 3"
+                ):
+                    link.transport.write(b"a", b"b")
+                with pytest.raises(TypeError, match="unexpected keyword argument 'context'"):
+                    link.transport.write(b"a", context=1)
+                with pytest.raises(TypeError, match="missing 1 required positional argument"):
+                    link.transport.write()
+                link.transport.write(data=b"c")
+                assert await link.peer.receive(1) == b"c"
+
+        run(main)
+
+    def test_the_texts_of_what_writelines_refuses(self, run: Run) -> None:
+        """asyncio joins the lines before Python 3.12, and sends them as they are since."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                text = "sequence item 0: expected a bytes-like object, str found"
+                if PY312:
+                    text = "memoryview: a bytes-like object is required, not 'str'"
+                with pytest.raises(TypeError) as caught:
+                    link.transport.writelines(["text"])
+                assert str(caught.value) == text
+                link.transport.write_eof()
+                name = "writelines" if PY312 else "write"
+                with pytest.raises(RuntimeError) as refused:
+                    link.transport.writelines([b"x"])
+                assert str(refused.value) == f"Cannot call {name}() after write_eof()"
+
+        run(main)
+
     def test_large_writes_arrive_whole(self, run: Run) -> None:
         async def main() -> None:
             async with self.link() as link:
@@ -608,6 +822,48 @@ class StreamContract:
                 thread = threading.Thread(target=work)
                 thread.start()
                 await loop.run_in_executor(None, thread.join)
+
+        run(main)
+
+    def test_a_large_write_from_another_thread_while_the_loop_waits(self, run: Run) -> None:
+        """It is done, or it is refused before a byte is sent; the connection lives either way."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                data = MEGABYTE * 16
+                refused = await call_while_waiting(lambda: link.transport.write(data))
+                expected = b"" if refused else data
+                link.transport.write(b"alive")
+                assert await link.peer.receive(len(expected) + 5) == expected + b"alive"
+                link.transport.close()
+                assert await link.protocol.lost() is None
+
+        run(main)
+
+    def test_resuming_from_another_thread_while_the_loop_waits(self, run: Run) -> None:
+        async def main() -> None:
+            async with self.link() as link:
+                link.transport.pause_reading()
+                refused = await call_while_waiting(link.transport.resume_reading)
+                assert link.transport.is_reading() is not bool(refused)
+                link.transport.resume_reading()
+                await link.peer.send(b"x")
+                assert await link.protocol.received(1) == b"x"
+                assert link.protocol.events == ["made", "data"]
+
+        run(main)
+
+    @pytest.mark.parametrize("method", ["close", "abort"])
+    def test_closing_from_another_thread_while_the_loop_waits(self, run: Run, method: str) -> None:
+        """It is done, or it is refused and nothing has changed."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                refused = await call_while_waiting(getattr(link.transport, method))
+                assert link.transport.is_closing() is not bool(refused)
+                getattr(link.transport, method)()
+                assert await link.protocol.lost() is None
+                assert await link.peer.receive_to_eof() == b""
 
         run(main)
 
@@ -991,6 +1247,73 @@ class StreamContract:
 
         run(main)
 
+    def test_connection_lost_finds_its_protocol(self, run: Run) -> None:
+        """The transport lets go of it after the call."""
+        found: List[Any] = []
+
+        class Looking(Recorder):
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                found.append(self.transport.get_protocol())
+                super().connection_lost(exc)
+
+        async def main() -> None:
+            async with self.link(Looking) as link:
+                link.transport.close()
+                await link.protocol.lost()
+                assert found == [link.protocol]
+                assert link.transport.get_protocol() is None
+
+        run(main)
+
+    def test_a_protocol_set_in_connection_lost_is_let_go_of(self, run: Run) -> None:
+        class Replacing(Recorder):
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                self.transport.set_protocol(Recorder())
+                super().connection_lost(exc)
+
+        async def main() -> None:
+            async with self.link(Replacing) as link:
+                link.transport.close()
+                await link.protocol.lost()
+                assert link.transport.get_protocol() is None
+
+        run(main)
+
+    # After the loop is closed
+
+    def after_the_loop(
+        self, loop: Any, act: Callable[[Any], None], prepare: Callable[[Any], None] = id
+    ) -> bool:
+        """Let `act` find that the loop is closed; whether the transport is closing then."""
+        link = loop.run_until_complete(self.open(Recorder))
+        prepare(link.transport)
+        loop.close()
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            act(link.transport)
+        closing: bool = link.transport.is_closing()
+        link.peer.close()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            del link
+            gc.collect()
+        return closing
+
+    @pytest.mark.parametrize("method", ["close", "abort"])
+    def test_closing_after_the_loop(self, loop: Any, method: str) -> None:
+        self.after_the_loop(loop, lambda transport: getattr(transport, method)())
+
+    def test_resuming_after_the_loop(self, loop: Any) -> None:
+        def pause(transport: Any) -> None:
+            transport.pause_reading()
+
+        assert not self.after_the_loop(loop, lambda transport: transport.resume_reading(), pause)
+
+    @pytest.mark.parametrize("method", ["write", "writelines"])
+    def test_writing_after_the_loop(self, loop: Any, method: str) -> None:
+        """What the kernel takes is sent; the rest would need the loop."""
+        data: Any = MEGABYTE * 8 if method == "write" else [MEGABYTE] * 8
+        assert not self.after_the_loop(loop, lambda transport: getattr(transport, method)(data))
+
     # Callbacks that raise
 
     def fails_with(self, reports: Reports, link: Link, message: str) -> None:
@@ -1062,6 +1385,81 @@ class StreamContract:
                 assert isinstance(reports.take_one()["exception"], ZeroDivisionError)
 
         run(main)
+
+    @pytest.mark.parametrize("callback", ["connection_made", "connection_lost"])
+    def test_the_report_of_what_call_soon_calls_has_its_handle(
+        self, run: Run, reports: Reports, callback: str
+    ) -> None:
+        """asyncio calls both by call_soon(): handlers look at `context["handle"]`."""
+
+        def fail(protocol: Any, argument: Any) -> None:
+            getattr(Recorder, callback)(protocol, argument)
+            raise ZeroDivisionError
+
+        async def main() -> None:
+            async with self.link(type("Failing", (Recorder,), {callback: fail})) as link:
+                link.transport.close()
+                await link.protocol.lost()
+                await turns(2)
+                context = reports.take_one()
+                assert isinstance(context["handle"], asyncio.Handle)
+                assert set(context) == {"message", "exception", "handle"}
+
+        run(main)
+
+    def test_an_error_that_cannot_be_shown(self, run: Run, reports: Reports) -> None:
+        """Its repr() raises, and connection_lost() raises as well: the loop goes on."""
+
+        class Unspeakable(Exception):
+            def __repr__(self) -> str:
+                raise LookupError
+
+        class Failing(Recorder):
+            def data_received(self, data: bytes) -> None:
+                raise Unspeakable
+
+            def connection_lost(self, exc: Optional[BaseException]) -> None:
+                super().connection_lost(exc)
+                raise ZeroDivisionError
+
+        async def main() -> None:
+            async with self.link(Failing) as link:
+                await link.peer.send(b"x")
+                assert isinstance(await link.protocol.lost(), Unspeakable)
+                await turns(2)
+                raised = [type(context["exception"]) for context in reports.take()]
+                assert raised == [Unspeakable, ZeroDivisionError]
+
+        run(main)
+
+    def test_a_transport_whose_loop_stops_before_connection_lost_is_collected(
+        self, backend: Backend, reports: Reports
+    ) -> None:
+        """The reason it keeps for connection_lost() refers to the protocol by its traceback."""
+
+        class Failing(Recorder):
+            def data_received(self, data: bytes) -> None:
+                asyncio.get_running_loop().stop()
+                raise ZeroDivisionError
+
+        def make() -> List[Any]:
+            loop = backend.new_loop()
+            loop.set_exception_handler(lambda loop, context: None)
+            link = loop.run_until_complete(self.open(Failing))
+            link.peer.sock.setblocking(True)
+            link.peer.sock.send(b"x")
+            loop.run_forever()
+            assert "lost" not in link.protocol.events
+            link.peer.close()
+            loop.close()
+            return [weakref.ref(loop), weakref.ref(link.transport), weakref.ref(link.protocol)]
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gone = make()
+            gc.collect()
+            gc.collect()
+        assert [reference() for reference in gone] == [None, None, None]
 
     def test_pause_writing_that_raises(self, run: Run, reports: Reports) -> None:
         """SPEC section 5: `pause_writing` that raises kills the process, or is dropped."""

@@ -57,7 +57,7 @@ impl Entry {
 
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
-            Self::Handle(handle) if ffi::is_unique(handle) => handle.get().visit_contents(visit),
+            Self::Handle(handle) if ffi::is_hidden(handle) => handle.get().visit_contents(visit),
             Self::Handle(handle) => visit.call(&**handle),
             Self::TaskStep { callback, argument, context } => {
                 visit.call(&**callback)?;
@@ -99,24 +99,15 @@ impl Watch {
 #[derive(Default)]
 pub(crate) struct Watches {
     slots: Slots<Watch>,
-    /// Indexed by descriptor.
-    tokens: Vec<Option<Token>>,
+    /// By descriptor. Not a table: a selector of the user's may take any number for one.
+    tokens: HashMap<RawFd, Token>,
     /// How many of them are the loop's own (the waker, the signals): with no other there is nothing to poll.
     pub(crate) internal: usize,
 }
 
 impl Watches {
     fn token(&self, fd: RawFd) -> Option<Token> {
-        usize::try_from(fd).ok().and_then(|index| self.tokens.get(index).copied().flatten())
-    }
-
-    fn set_token(&mut self, fd: RawFd, token: Option<Token>) {
-        if let Ok(index) = usize::try_from(fd) {
-            if index >= self.tokens.len() {
-                self.tokens.resize(index + 1, None);
-            }
-            self.tokens[index] = token;
-        }
+        self.tokens.get(&fd).copied()
     }
 
     pub(crate) fn get(&self, token: Token) -> Option<&Watch> {
@@ -369,9 +360,8 @@ impl Core {
         }
         let mut watches = self.watches.borrow_mut();
         if is_new {
-            // Not before the selector has said that there is such a descriptor: the table is as long as the
-            // largest one.
-            watches.set_token(fd, Some(token));
+            // Not before the selector has said that there is such a descriptor.
+            watches.tokens.insert(fd, token);
         }
         let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
         Ok(slot.and_then(|slot| slot.replace(entry)))
@@ -393,7 +383,7 @@ impl Core {
             let interest = watch.interest();
             if interest.is_empty() {
                 let removed = watches.slots.remove(token);
-                watches.set_token(fd, None);
+                watches.tokens.remove(&fd);
                 (token, (entry, removed), Change::Deregister)
             } else {
                 (token, (entry, None), Change::Modify(interest))

@@ -17,7 +17,8 @@ use std::task::{Context, Poll, Waker};
 
 use oxloop_engine::{Interest, Timestamp, Token};
 use pyo3::exceptions::{
-    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+    PyBaseException, PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration,
+    PyTypeError, PyValueError,
 };
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -56,6 +57,8 @@ struct Exchange {
     thrown: Option<PyErr>,
     /// What the innermost wait yields, for the resumption to return.
     yielded: Option<Ref>,
+    /// The iterator of the innermost wait, while there is one.
+    awaited: Option<Weak<Ref>>,
 }
 
 /// A flow's own means to wait.
@@ -84,7 +87,8 @@ impl Flow {
         drop(awaitable);
         let flow = self.clone();
         async move {
-            let iterator = flow.keep(iterator?);
+            let iterator: Kept = flow.keep(iterator?);
+            flow.0.borrow_mut().awaited = Some(Rc::downgrade(&iterator));
             Wait { flow, iterator }.await
         }
     }
@@ -284,7 +288,7 @@ pub(crate) struct Coroutine {
 }
 
 impl Coroutine {
-    /// A coroutine named `name` whose body is what `start` makes of its flow.
+    /// A coroutine with the qualified name `name` whose body is what `start` makes of its flow.
     pub(crate) fn spawn<'py, F>(
         py: Python<'py>,
         name: &'static str,
@@ -350,8 +354,11 @@ impl Coroutine {
 
 #[pymethods]
 impl Coroutine {
-    fn __await__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
-        slf
+    fn __await__(slf: Bound<'_, Self>) -> PyResult<Bound<'_, Self>> {
+        if matches!(&*slf.get().state.borrow(), State::Suspended(_) | State::Running) {
+            return Err(PyRuntimeError::new_err("coroutine is being awaited already"));
+        }
+        Ok(slf)
     }
 
     fn __iter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -363,11 +370,11 @@ impl Coroutine {
     }
 
     /// Resume with a value, of which only None has a meaning.
-    fn send<'py>(
-        &self,
-        py: Python<'py>,
-        _value: &Bound<'py, PyAny>,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    fn send<'py>(&self, py: Python<'py>, value: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if !value.is_none() && matches!(&*self.state.borrow(), State::Created(_)) {
+            let message = "can't send non-None value to a just-started coroutine";
+            return Err(PyTypeError::new_err(message));
+        }
         self.step(py, None)
     }
 
@@ -384,6 +391,12 @@ impl Coroutine {
             (Ok(class), None) => class.call0()?,
             (Ok(class), Some(value)) if value.is_instance(class)? => value.clone(),
             (Ok(class), Some(value)) => class.call1((value,))?,
+            (Err(_), _) if !exception.is_instance_of::<PyBaseException>() => {
+                return Err(PyTypeError::new_err(format!(
+                    "exceptions must be classes or instances deriving from BaseException, not {}",
+                    exception.get_type().name()?
+                )));
+            }
             (Err(_), _) => exception.clone(),
         };
         if let Some(traceback) = traceback
@@ -411,7 +424,7 @@ impl Coroutine {
 
     #[getter]
     fn __name__(&self) -> &'static str {
-        self.name
+        self.name.rsplit_once('.').map_or(self.name, |(_, name)| name)
     }
 
     #[getter]
@@ -430,8 +443,12 @@ impl Coroutine {
     }
 
     #[getter]
-    fn cr_await(&self) -> Option<Py<PyAny>> {
-        None
+    fn cr_await<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        if !matches!(&*self.state.borrow(), State::Suspended(_)) {
+            return None;
+        }
+        let awaited = self.flow.borrow().0.borrow().awaited.as_ref().and_then(Weak::upgrade);
+        awaited.map(|awaited| awaited.bind(py).clone())
     }
 
     #[getter]

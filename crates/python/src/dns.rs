@@ -27,7 +27,7 @@ pub(crate) fn getaddrinfo<'py>(
     let [family, kind, proto, flags] = hints;
     let arguments: Ref<PyTuple> =
         PyTuple::new(py, [host, port, family, kind, proto, flags])?.into();
-    Coroutine::spawn(py, "getaddrinfo", |flow| {
+    Coroutine::spawn(py, "EventLoop.getaddrinfo", |flow| {
         let this = flow.keep(event_loop.as_any());
         async move {
             let future = Python::attach(|py| {
@@ -60,7 +60,7 @@ pub(crate) fn getnameinfo<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
     let arguments: Ref<PyTuple> = PyTuple::new(py, [address, flags])?.into();
-    Coroutine::spawn(py, "getnameinfo", |flow| {
+    Coroutine::spawn(py, "EventLoop.getnameinfo", |flow| {
         let this = flow.keep(event_loop.as_any());
         async move {
             let future = Python::attach(|py| {

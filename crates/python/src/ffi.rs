@@ -644,11 +644,14 @@ pub(crate) fn show_if_shared<T>(object: &Ref<T>) {
     }
 }
 
-/// Whether the caller's reference is the only one.
+/// Whether the object is hidden and the caller's reference is the only one, so that the caller may show to the
+/// garbage collector what the object refers to.
 #[inline]
-pub(crate) fn is_unique<T>(object: &Ref<T>) -> bool {
-    // SAFETY: reads the count of a live object.
-    unsafe { ffi::Py_REFCNT(object.as_ptr()) == 1 }
+pub(crate) fn is_hidden<T>(object: &Ref<T>) -> bool {
+    // SAFETY: reads the state of a live object whose class takes part in garbage collection.
+    unsafe {
+        ffi::Py_REFCNT(object.as_ptr()) == 1 && ffi::PyObject_GC_IsTracked(object.as_ptr()) == 0
+    }
 }
 
 /// Whether `object` may be called.

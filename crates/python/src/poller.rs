@@ -73,6 +73,14 @@ impl Poller {
         Ok(Self::Native(Some(Box::new(NativePoller { selector, events }))))
     }
 
+    /// The name of the class in `selectors` that stands for the backend, or of the user's.
+    pub(crate) fn class_name(&self, py: Python<'_>) -> PyResult<String> {
+        match self {
+            Self::Python(selector) => Ok(selector.bind(py).get_type().name()?.to_string()),
+            _ => Ok(self.kind().and_then(class_name).unwrap_or_default().to_owned()),
+        }
+    }
+
     /// The engine's name of the backend, or `None` for a selector written in Python.
     pub(crate) fn kind(&self) -> Option<SelectorKind> {
         match self {

@@ -6,7 +6,7 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use oxloop_engine::{Interest, Timestamp, Token, sys};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -89,10 +89,15 @@ impl Server {
     pub(crate) fn listen(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
-        if this.serving.swap(true, Relaxed) {
+        if this.serving.load(Relaxed) {
             return Ok(());
         }
-        for socket in this.sockets_bound(py).unwrap_or_default() {
+        let Some(sockets) = this.sockets_bound(py) else {
+            // What asyncio raises there, with a better text.
+            return Err(PyTypeError::new_err(format!("server {} is closed", slf.repr()?)));
+        };
+        this.serving.store(true, Relaxed);
+        for socket in sockets {
             socket.call_method1(intern!(py, "listen"), (this.backlog,))?;
             let listener = Bound::new(
                 py,
@@ -223,7 +228,7 @@ impl Server {
 
     /// Start to accept connections. Idempotent. A coroutine.
     fn start_serving<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Coroutine::spawn(slf.py(), "start_serving", |flow| {
+        Coroutine::spawn(slf.py(), "Server.start_serving", |flow| {
             let this = flow.keep(slf);
             async move {
                 Python::attach(|py| Self::listen(this.bind(py)))?;
@@ -235,7 +240,7 @@ impl Server {
 
     /// Accept connections until the coroutine is cancelled; then the server is closed. A coroutine.
     fn serve_forever<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Coroutine::spawn(slf.py(), "serve_forever", |flow| {
+        Coroutine::spawn(slf.py(), "Server.serve_forever", |flow| {
             let this = flow.keep(slf);
             async move {
                 let forever = Python::attach(|py| start_forever(this.bind(py)))?;
@@ -259,7 +264,7 @@ impl Server {
 
     /// Wait until the server is closed and all its connections are gone. A coroutine.
     fn wait_closed<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Coroutine::spawn(slf.py(), "wait_closed", |flow| {
+        Coroutine::spawn(slf.py(), "Server.wait_closed", |flow| {
             let this = flow.keep(slf);
             async move {
                 Self::until_closed(&flow, &this).await?;
@@ -269,7 +274,7 @@ impl Server {
     }
 
     fn __aenter__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
-        Coroutine::spawn(slf.py(), "__aenter__", |flow| {
+        Coroutine::spawn(slf.py(), "Server.__aenter__", |flow| {
             let this = flow.keep(slf.as_any());
             async move { Ok(Python::attach(|py| this.clone_ref(py))) }
         })
@@ -280,7 +285,7 @@ impl Server {
         slf: &Bound<'py, Self>,
         _exception: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        Coroutine::spawn(slf.py(), "__aexit__", |flow| {
+        Coroutine::spawn(slf.py(), "Server.__aexit__", |flow| {
             let this = flow.keep(slf);
             async move {
                 Python::attach(|py| Self::do_close(this.bind(py)))?;
@@ -321,6 +326,11 @@ impl Server {
     #[getter(__class__)]
     fn class<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         imports(py).base_events.bind(py).getattr(intern!(py, "Server"))
+    }
+
+    #[getter]
+    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
+        self.core.bind(py).clone()
     }
 
     #[getter]
@@ -467,7 +477,7 @@ impl Listener {
         let core = server.get().core.bind(py);
         if core.get().debug() {
             let text = format!(
-                "{} got a new connection from {}: <fd={}>",
+                "{} got a new connection from {}: <socket.socket fd={}>",
                 server.repr()?,
                 peer.repr()?,
                 socket.raw_fd()
@@ -552,7 +562,11 @@ fn acceptable(listener: &Bound<'_, PyAny>) -> PyResult<()> {
 fn retry(listener: &Bound<'_, PyAny>) -> PyResult<()> {
     let listener = ffi::cast_known::<Listener>(listener);
     listener.get().retry.set(None);
-    if listener.get().server.get().serving.load(Relaxed) {
+    let this = listener.get();
+    let py = listener.py();
+    // Its owner may have closed the socket meanwhile.
+    let fd: RawFd = this.socket.bind(py).call_method0(intern!(py, "fileno"))?.extract()?;
+    if fd == this.fd && this.server.get().serving.load(Relaxed) {
         Listener::watch(listener)
     } else {
         Ok(())

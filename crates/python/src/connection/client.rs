@@ -365,7 +365,7 @@ impl Starter {
         let Some(target) = self.target.take() else {
             return Err(PyOSError::new_err("the attempt was made already"));
         };
-        Coroutine::spawn(py, "_connect_sock", |flow| {
+        Coroutine::spawn(py, "EventLoop._connect_sock", |flow| {
             let attempt = Attempt { core: flow.keep(self.core.clone_ref(py)), target };
             async move { attempt.connect(&flow).await }
         })
@@ -382,7 +382,7 @@ pub(crate) fn connect<'py>(
     event_loop: &Bound<'py, Core>,
     client: Client,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "create_connection", |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.create_connection", |flow| {
         let core = flow.keep(event_loop);
         async move {
             let tls = Python::attach(|py| client.check(py))?;
@@ -394,14 +394,21 @@ pub(crate) fn connect<'py>(
                 if !core.get().debug() {
                     return Ok(());
                 }
-                let text = |value: &Optional| {
-                    value
-                        .as_ref()
-                        .map_or_else(|| "None".to_owned(), |value| value.bind(py).to_string())
+                let object = |value: &Optional| {
+                    let value = value.as_ref();
+                    value.map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
                 };
-                let (host, port) = (text(&client.host), text(&client.port));
-                let transport = transport.bind(py).repr()?;
-                report::log(py, "debug", &format!("connected to {host}:{port}: {transport}"))
+                let (transport, protocol) = (transport.bind(py), protocol.bind(py));
+                let socket = transport.call_method1(intern!(py, "get_extra_info"), ("socket",))?;
+                let text = format!(
+                    "{} connected to {}:{}: ({}, {})",
+                    socket.repr()?,
+                    object(&client.host).str()?,
+                    object(&client.port).repr()?,
+                    transport.repr()?,
+                    protocol.repr()?
+                );
+                report::log(py, "debug", &text)
             })?;
             pair(&transport, &protocol)
         }
@@ -416,7 +423,7 @@ pub(crate) fn accepted<'py>(
     ssl: Optional,
     timeouts: [Optional; 2],
 ) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "connect_accepted_socket", |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.connect_accepted_socket", |flow| {
         let core = flow.keep(event_loop);
         async move {
             let tls = Python::attach(|py| {

@@ -40,7 +40,7 @@ pub(crate) fn create_server<'py>(
     event_loop: &Bound<'py, Core>,
     listening: Listening,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "create_server", |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.create_server", |flow| {
         let core = flow.keep(event_loop);
         async move {
             let tls = Python::attach(|py| listening.check(py))?;

@@ -34,7 +34,7 @@ pub(crate) fn start_tls<'py>(
     event_loop: &Bound<'py, Core>,
     upgrade: Upgrade,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "start_tls", |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.start_tls", |flow| {
         let core = flow.keep(event_loop);
         async move {
             let upgrading = Python::attach(|py| {

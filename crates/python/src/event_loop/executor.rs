@@ -90,7 +90,7 @@ pub(super) fn shutdown<'py>(
     event_loop: &Bound<'py, Core>,
     timeout: Option<f64>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "shutdown_default_executor", move |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.shutdown_default_executor", move |flow| {
         let this = flow.keep(event_loop);
         async move {
             let started = Python::attach(|py| {

@@ -52,6 +52,7 @@ impl EventLoop {
         let this = slf.as_super();
         let core = this.get();
         let poller = Poller::new(selector)?;
+        report::log(py, "debug", &format!("Using selector: {}", poller.class_name(py)?))?;
         if matches!(poller, Poller::Native(_))
             && let Some(selector) = selector
         {
@@ -209,7 +210,7 @@ impl EventLoop {
         signature = (
             protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
             sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=None
+            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=Truth(false)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
 proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, \
@@ -231,7 +232,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
         happy_eyeballs_delay: Option<&Bound<'py, PyAny>>,
         interleave: Option<&Bound<'py, PyAny>>,
-        all_errors: Option<&Bound<'py, PyAny>>,
+        all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
         let client = connection::Client {
@@ -249,7 +250,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
             happy_eyeballs_delay: happy_eyeballs_delay.map(Ref::from),
             interleave: interleave.map(Ref::from),
-            all_errors: is_true(all_errors, false)?,
+            all_errors: all_errors.0,
         };
         connection::connect(slf.as_super(), client)
     }
@@ -278,7 +279,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         signature = (
             protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100,
             ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, start_serving=None
+            ssl_shutdown_timeout=None, start_serving=Truth(true)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
 sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, \
@@ -294,12 +295,12 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         sock: Option<&Bound<'py, PyAny>>,
         backlog: i32,
         ssl: Option<&Bound<'py, PyAny>>,
-        reuse_address: Option<&Bound<'py, PyAny>>,
-        reuse_port: Option<&Bound<'py, PyAny>>,
-        keep_alive: Option<&Bound<'py, PyAny>>,
+        reuse_address: Option<Truth>,
+        reuse_port: Option<Truth>,
+        keep_alive: Option<Truth>,
         ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
-        start_serving: Option<&Bound<'py, PyAny>>,
+        start_serving: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
         let listening = connection::Listening {
@@ -311,12 +312,12 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             sock: sock.map(Ref::from),
             backlog,
             ssl: ssl.map(Ref::from),
-            reuse_address: is_true(reuse_address, true)?,
-            reuse_port: is_true(reuse_port, false)?,
-            keep_alive: is_true(keep_alive, false)?,
+            reuse_address: reuse_address.is_none_or(|value| value.0),
+            reuse_port: reuse_port.is_some_and(|value| value.0),
+            keep_alive: keep_alive.is_some_and(|value| value.0),
             ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
             ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
-            start_serving: is_true(start_serving, true)?,
+            start_serving: start_serving.0,
         };
         connection::create_server(slf.as_super(), listening)
     }
@@ -324,7 +325,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     /// Encrypt the connection of transport with sslcontext; return the transport that protocol is to use from
     /// then on. A coroutine.
     #[pyo3(signature = (
-        transport, protocol, sslcontext, *, server_side=None, server_hostname=None,
+        transport, protocol, sslcontext, *, server_side=Truth(false), server_hostname=None,
         ssl_handshake_timeout=None, ssl_shutdown_timeout=None
     ), text_signature = "($self, transport, protocol, sslcontext, *, server_side=False, \
 server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
@@ -333,7 +334,7 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
         transport: &Bound<'py, PyAny>,
         protocol: &Bound<'py, PyAny>,
         sslcontext: &Bound<'py, PyAny>,
-        server_side: Option<&Bound<'py, PyAny>>,
+        server_side: Truth,
         server_hostname: Option<&Bound<'py, PyAny>>,
         ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
@@ -342,7 +343,7 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
             transport: transport.into(),
             protocol: protocol.into(),
             context: sslcontext.into(),
-            server_side: is_true(server_side, false)?,
+            server_side: server_side.0,
             server_hostname: server_hostname.map(Ref::from),
             handshake_timeout: ssl_handshake_timeout.map(Ref::from),
             shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
@@ -652,9 +653,16 @@ impl EventLoop {
     }
 }
 
-/// The truth of a keyword: whatever has one.
-fn is_true(value: Option<&Bound<'_, PyAny>>, default: bool) -> PyResult<bool> {
-    value.map_or(Ok(default), PyAnyMethods::is_truthy)
+/// A keyword that asyncio takes for true or false, whatever it is.
+#[derive(Clone, Copy)]
+struct Truth(bool);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Truth {
+    type Error = PyErr;
+
+    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        value.is_truthy().map(Self)
+    }
 }
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.

@@ -145,22 +145,28 @@ pub(super) fn recv<'py>(
     size: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let size: Ref = size.into();
-    operation(event_loop, socket, "sock_recv", Interest::READABLE, move |py, operation| {
-        let fast = match size.bind(py).extract::<usize>() {
-            // Nothing to receive is no call of the kernel.
-            Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
-            _ => None,
-        };
-        let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {
-            return call_socket(py, operation, "recv", (size.bind(py),));
-        };
-        operation.core.get().with_read_buffer(|buffer| {
-            match retry_io(sys::socket::recv(fd, &mut buffer[..size]))? {
-                None => Ok(None),
-                Some(received) => Ok(Some(ffi::bytes(py, &buffer[..received])?.into())),
-            }
-        })
-    })
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_recv",
+        Interest::READABLE,
+        move |py, operation| {
+            let fast = match size.bind(py).extract::<usize>() {
+                // Nothing to receive is no call of the kernel.
+                Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
+                _ => None,
+            };
+            let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {
+                return call_socket(py, operation, "recv", (size.bind(py),));
+            };
+            operation.core.get().with_read_buffer(|buffer| {
+                match retry_io(sys::socket::recv(fd, &mut buffer[..size]))? {
+                    None => Ok(None),
+                    Some(received) => Ok(Some(ffi::bytes(py, &buffer[..received])?.into())),
+                }
+            })
+        },
+    )
 }
 
 /// `loop.sock_recv_into(sock, buf)`.
@@ -170,9 +176,13 @@ pub(super) fn recv_into<'py>(
     buffer: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let buffer: Ref = buffer.into();
-    operation(event_loop, socket, "sock_recv_into", Interest::READABLE, move |py, operation| {
-        call_socket(py, operation, "recv_into", (buffer.bind(py),))
-    })
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_recv_into",
+        Interest::READABLE,
+        move |py, operation| call_socket(py, operation, "recv_into", (buffer.bind(py),)),
+    )
 }
 
 /// `loop.sock_recvfrom(sock, bufsize)`.
@@ -182,9 +192,13 @@ pub(super) fn recvfrom<'py>(
     size: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let size: Ref = size.into();
-    operation(event_loop, socket, "sock_recvfrom", Interest::READABLE, move |py, operation| {
-        call_socket(py, operation, "recvfrom", (size.bind(py),))
-    })
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_recvfrom",
+        Interest::READABLE,
+        move |py, operation| call_socket(py, operation, "recvfrom", (size.bind(py),)),
+    )
 }
 
 /// `loop.sock_recvfrom_into(sock, buf, nbytes=0)`.
@@ -195,14 +209,20 @@ pub(super) fn recvfrom_into<'py>(
     size: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (buffer, size) = (Ref::from(buffer), Ref::from(size));
-    operation(event_loop, socket, "sock_recvfrom_into", Interest::READABLE, move |py, operation| {
-        let size = size.bind(py);
-        let buffer = buffer.bind(py);
-        if size.is_truthy()? {
-            return call_socket(py, operation, "recvfrom_into", (buffer, size));
-        }
-        call_socket(py, operation, "recvfrom_into", (buffer, buffer.len()?))
-    })
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_recvfrom_into",
+        Interest::READABLE,
+        move |py, operation| {
+            let size = size.bind(py);
+            let buffer = buffer.bind(py);
+            if size.is_truthy()? {
+                return call_socket(py, operation, "recvfrom_into", (buffer, size));
+            }
+            call_socket(py, operation, "recvfrom_into", (buffer, buffer.len()?))
+        },
+    )
 }
 
 /// `loop.sock_sendto(sock, data, address)`.
@@ -213,9 +233,15 @@ pub(super) fn sendto<'py>(
     address: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let (data, address) = (Ref::from(data), Ref::from(address));
-    operation(event_loop, socket, "sock_sendto", Interest::WRITABLE, move |py, operation| {
-        call_socket(py, operation, "sendto", (data.bind(py), address.bind(py)))
-    })
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_sendto",
+        Interest::WRITABLE,
+        move |py, operation| {
+            call_socket(py, operation, "sendto", (data.bind(py), address.bind(py)))
+        },
+    )
 }
 
 /// `loop.sock_sendall(sock, data)`.
@@ -227,23 +253,29 @@ pub(super) fn sendall<'py>(
     let data: Ref = data.into();
     let mut view: Option<View> = None;
     let mut sent = 0;
-    operation(event_loop, socket, "sock_sendall", Interest::WRITABLE, move |py, operation| {
-        let Some(fd) = plain_fd(py, operation)? else {
-            return send_rest(py, operation, data.bind(py), &mut sent);
-        };
-        let view = match &mut view {
-            Some(view) => view,
-            none => none.insert(View::readable(data.bind(py))?),
-        };
-        let bytes = view.as_slice();
-        match retry_io(sys::socket::send(fd, &bytes[sent..]))? {
-            None => Ok(None),
-            Some(count) => {
-                sent += count;
-                Ok((sent >= bytes.len()).then(|| py.None().into()))
+    operation(
+        event_loop,
+        socket,
+        "EventLoop.sock_sendall",
+        Interest::WRITABLE,
+        move |py, operation| {
+            let Some(fd) = plain_fd(py, operation)? else {
+                return send_rest(py, operation, data.bind(py), &mut sent);
+            };
+            let view = match &mut view {
+                Some(view) => view,
+                none => none.insert(View::readable(data.bind(py))?),
+            };
+            let bytes = view.as_slice();
+            match retry_io(sys::socket::send(fd, &bytes[sent..]))? {
+                None => Ok(None),
+                Some(count) => {
+                    sent += count;
+                    Ok((sent >= bytes.len()).then(|| py.None().into()))
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 /// Sends what is left by the socket's own method.
@@ -269,7 +301,7 @@ pub(super) fn accept<'py>(
     event_loop: &Bound<'py, Core>,
     socket: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
-    operation(event_loop, socket, "sock_accept", Interest::READABLE, |py, operation| {
+    operation(event_loop, socket, "EventLoop.sock_accept", Interest::READABLE, |py, operation| {
         let accepted = call_socket(py, operation, "accept", ())?;
         if let Some(accepted) = &accepted {
             let connection = accepted.bind(py).get_item(0)?;
@@ -286,7 +318,7 @@ pub(super) fn connect<'py>(
     address: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let address: Ref = address.into();
-    Coroutine::spawn(event_loop.py(), "sock_connect", |flow| {
+    Coroutine::spawn(event_loop.py(), "EventLoop.sock_connect", |flow| {
         let operation = Operation::new(&flow, event_loop, socket);
         async move {
             Python::attach(|py| operation.check(py))?;

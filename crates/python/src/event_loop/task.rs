@@ -203,7 +203,7 @@ pub(super) fn shutdown_asyncgens<'py>(
     event_loop: &Bound<'py, Core>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    Coroutine::spawn(py, "shutdown_asyncgens", |flow| {
+    Coroutine::spawn(py, "EventLoop.shutdown_asyncgens", |flow| {
         let this = flow.keep(event_loop);
         async move {
             let (closing, gathered) = Python::attach(|py| {

@@ -6,7 +6,8 @@ use pyo3::prelude::*;
 
 use super::{StreamTransport, reading, writing};
 use crate::error;
-use crate::ffi::{self, Ref};
+use crate::ffi;
+use crate::handle::Handle;
 use crate::report;
 use crate::transports::socket::Socket;
 
@@ -72,27 +73,32 @@ pub(super) fn fatal(
     force(transport, Some(error))
 }
 
-/// Queues `connection_lost(reason)`.
+/// Queues `connection_lost(reason)`, in a copy of the current context.
 fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
-    let context = ffi::copy_context(py)?;
-    let reason = reason.map(|reason| Ref::from(error::exception(py, &reason)));
-    let before = {
+    {
         let mut state = this.state.borrow_mut();
         if state.lost > 0 {
             return Ok(());
         }
         state.lost = 1;
-        state.reason = reason;
-        std::mem::replace(&mut state.contexts.queued, context)
-    };
-    drop(before);
+    }
     writing::unwatch(transport)?;
-    this.core.get().push_native(transport.clone().into_any().into(), lost)
+    let core = this.core.bind(py);
+    core.get().check_closed()?;
+    let callback = transport.getattr(intern!(py, "_call_connection_lost"))?;
+    let reason = reason.map_or_else(
+        || py.None().into_bound(py),
+        |reason| error::exception(py, &reason).into_any(),
+    );
+    let handle = Bound::new(py, Handle::new(core, &callback, &[reason], None)?)?;
+    core.get().push(Handle::enter_queue(&handle));
+    Ok(())
 }
 
-/// Calls `connection_lost(None)` from an event of the loop: the last byte of a closing connection has gone.
+/// Calls `connection_lost(None)` from an event of the loop, in its context: the last byte of a closing connection
+/// has gone.
 pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     {
         let mut state = transport.get().state.borrow_mut();
@@ -101,45 +107,24 @@ pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         }
         state.lost = 1;
     }
-    // In the context of the event, as asyncio does.
-    tell_lost(transport)
+    tell_lost(transport, transport.py().None().bind(transport.py()))
 }
 
-/// Tells the protocol that its connection is gone, and closes the socket.
-fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<StreamTransport>(transport);
+/// Tells the protocol that its connection is gone, and closes the socket. The error is the protocol's.
+pub(super) fn tell_lost(
+    transport: &Bound<'_, StreamTransport>,
+    reason: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
-    let context = this.state.borrow().contexts.queued.clone_ref(py);
-    ffi::run_in_context(context.bind(py), || tell_lost(transport))
-}
-
-fn tell_lost(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let py = transport.py();
-    let this = transport.get();
-    let reason = this.state.borrow_mut().reason.take();
-    let reason =
-        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
     let told = match this.protocol(py) {
-        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason]),
+        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[reason]),
         None => Ok(py.None().into_bound(py)),
     };
     let protocol = this.state.borrow_mut().protocol.take();
     drop(protocol);
     let released = release(py, this, transport.as_any());
-    let reported = match told {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let event_loop = this.core.bind(py).as_any();
-            let message = format!(
-                "Exception in callback StreamTransport._call_connection_lost({})",
-                reason.repr()?
-            );
-            let details = [("transport", transport.as_any())];
-            report::callback_error(event_loop, error, &message, &details)
-        }
-    };
-    reported.and(released)
+    told.map(drop).and(released)
 }
 
 /// Closes the socket and takes leave of the server and the loop.

@@ -19,7 +19,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use oxloop_engine::flow::FlowControl;
 use oxloop_engine::sys;
 use oxloop_engine::write_queue::WriteQueue;
-use pyo3::exceptions::{PyBaseException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -31,7 +31,7 @@ use crate::core::Core;
 use crate::coroutine;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
-use crate::handle::format_callback;
+use crate::handle::Handle;
 use crate::imports::imports;
 use crate::report;
 use crate::transports::socket::{Kind, Socket, address_object};
@@ -62,8 +62,6 @@ struct State {
     watching_writes: bool,
     /// Set by `write_eof`.
     eof_written: bool,
-    /// What `connection_lost` will be called with, while it is queued.
-    reason: Option<Ref<PyBaseException>>,
     contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
@@ -76,8 +74,6 @@ struct State {
 /// The contexts in which the protocol is called: copies of what was current when the loop was told to call it,
 /// as asyncio makes them.
 struct Contexts {
-    /// Of `connection_made`, then of `connection_lost`: what is queued.
-    queued: Ref,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the write that was not sent at once.
@@ -107,7 +103,8 @@ pub(crate) struct Opening<'a, 'py> {
 }
 
 impl StreamTransport {
-    /// Makes a transport and queues its `connection_made`, after which it reads and the waiter is resolved.
+    /// Makes a transport and queues its `connection_made`, after which it reads and the waiter is resolved: what
+    /// asyncio queues as three callbacks, one behind the other.
     pub(crate) fn open<'py>(
         core: &Bound<'py, Core>,
         opening: Opening<'_, 'py>,
@@ -117,6 +114,8 @@ impl StreamTransport {
         if matches!(socket, Socket::Object { .. }) {
             core.get().check_no_transport(py, socket.raw_fd())?;
         }
+        // What is no protocol is found out before anything is made.
+        let made = protocol.getattr(intern!(py, "connection_made"))?;
         let extra = PyDict::new(py);
         describe(py, &socket, peer, &extra)?;
         let fd = socket.raw_fd();
@@ -133,12 +132,7 @@ impl StreamTransport {
             watching_reads: false,
             watching_writes: false,
             eof_written: false,
-            reason: None,
-            contexts: Contexts {
-                queued: ffi::copy_context(py)?,
-                reading: ffi::copy_context(py)?,
-                writing: None,
-            },
+            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: waiter.map(Ref::from),
             server: server.map(Ref::from),
             extra: extra.into(),
@@ -151,6 +145,10 @@ impl StreamTransport {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
+        core.get().check_closed()?;
+        let made =
+            Bound::new(py, Handle::new(core, &made, &[transport.clone().into_any()], None)?)?;
+        core.get().push(Handle::enter_queue(&made));
         core.get().push_native(transport.clone().into_any().into(), opened)?;
         Ok(transport)
     }
@@ -195,46 +193,15 @@ impl StreamTransport {
     }
 }
 
-/// Tells the protocol of its connection, starts to read, and resolves the waiter: three callbacks that asyncio
-/// queues one behind the other.
+/// The protocol has been told of its connection: starts to read, and resolves the waiter.
 fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
-    let py = transport.py();
-    let this = transport.get();
-    let protocol = this.protocol(py);
-    let context = this.state.borrow().contexts.queued.clone_ref(py);
-    let made = match &protocol {
-        Some(protocol) => ffi::run_in_context(context.bind(py), || {
-            ffi::call_method(protocol, intern!(py, "connection_made"), &[transport.as_any()])
-        }),
-        None => Ok(py.None().into_bound(py)),
-    };
-    let reported = match (made, &protocol) {
-        (Err(error), Some(protocol)) => report_connection_made(transport, protocol, error),
-        _ => Ok(()),
-    };
     reading::watch(transport)?;
-    let waiter = this.state.borrow_mut().waiter.take();
-    if let Some(waiter) = waiter {
-        coroutine::resolve(waiter.bind(py))?;
+    let waiter = transport.get().state.borrow_mut().waiter.take();
+    match waiter {
+        Some(waiter) => coroutine::resolve(waiter.bind(transport.py())),
+        None => Ok(()),
     }
-    reported
-}
-
-#[cold]
-fn report_connection_made(
-    transport: &Bound<'_, StreamTransport>,
-    protocol: &Bound<'_, PyAny>,
-    error: PyErr,
-) -> PyResult<()> {
-    let py = transport.py();
-    let event_loop = transport.get().core.bind(py).as_any();
-    let callback = protocol.getattr(intern!(py, "connection_made"))?;
-    let arguments = pyo3::types::PyTuple::new(py, [transport.as_any()])?;
-    let message =
-        format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
-    let details = [("transport", transport.as_any()), ("protocol", protocol)];
-    report::callback_error(event_loop, error, &message, &details)
 }
 
 /// Switches Nagle's algorithm off and notes the addresses.
@@ -396,6 +363,11 @@ impl StreamTransport {
         imports(py).transport.bind(py).clone()
     }
 
+    /// What `close` and `abort` queue.
+    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        closing::tell_lost(slf, exc)
+    }
+
     /// What asyncio's `SSLProtocol` calls for an error that ends the connection.
     fn _force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
         closing::force(slf, exc.map(PyErr::from_value))
@@ -443,13 +415,9 @@ impl StreamTransport {
         }
         visit.call(&*self.core)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.queued)?;
         visit.call(&*state.contexts.reading)?;
         if let Some(writing) = &state.contexts.writing {
             visit.call(&**writing)?;
-        }
-        if let Some(reason) = &state.reason {
-            visit.call(&**reason)?;
         }
         for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
             visit.call(&**object)?;
@@ -463,7 +431,7 @@ impl StreamTransport {
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            (state.protocol.take(), state.waiter.take(), state.server.take(), state.reason.take())
+            (state.protocol.take(), state.waiter.take(), state.server.take())
         };
         drop(taken);
     }

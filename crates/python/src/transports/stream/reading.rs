@@ -15,6 +15,7 @@ use crate::ffi;
 pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
+    this.core.get().check_closed()?;
     let fd = {
         let mut state = this.state.borrow_mut();
         if state.closing || state.paused || state.watching_reads || state.socket.is_closed() {

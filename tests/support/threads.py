@@ -1,0 +1,52 @@
+"""Threads that act while a loop waits for I/O."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from typing import Any, Callable, List
+
+# The system calls in which a loop waits, by number on x86-64 and on arm64: epoll_wait, epoll_pwait,
+# epoll_pwait2, poll, ppoll, select, pselect6.
+WAITS = {
+    "x86_64": {"232", "281", "441", "7", "271", "23", "270"},
+    "aarch64": {"22", "441", "73", "72"},
+}
+
+
+def waits_in_the_kernel(thread: int) -> bool:
+    """Whether a thread of this process waits for descriptors; True where the kernel does not tell.
+
+    proc_pid_syscall(5): a file of one line that starts with the number of the system call.
+    """
+    try:
+        with open(f"/proc/self/task/{thread}/syscall", encoding="ascii") as file:
+            return file.read().split()[0] in WAITS[os.uname().machine]
+    except (KeyError, OSError):
+        return True
+
+
+async def call_while_waiting(call: Callable[[], Any]) -> List[BaseException]:
+    """Call from another thread while the running loop waits; the RuntimeError it raised, if any."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+    mine = threading.get_native_id()
+    errors: List[BaseException] = []
+
+    def work() -> None:
+        while not waits_in_the_kernel(mine):
+            os.sched_yield()
+        try:
+            call()
+        except RuntimeError as error:
+            errors.append(error)
+        loop.call_soon_threadsafe(done.set_result, None)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        await done
+    finally:
+        thread.join()
+    return errors
