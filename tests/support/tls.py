@@ -9,6 +9,7 @@ import ssl
 from dataclasses import dataclass
 from typing import Any, AsyncIterator, Callable, Optional
 
+import pytest
 import trustme
 
 from support.backends import PY311
@@ -19,6 +20,16 @@ from support.sockets import LOCALHOST, Peer, tcp_pair
 NAME = "localhost"
 OTHER_NAME = "other.example"
 CLIENT_NAME = "client@example.org"
+MEGABYTE = bytes(range(256)) * 4096
+VERSIONS = pytest.mark.parametrize(
+    "version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3], ids=lambda version: version.name
+)
+# asyncio's TLS before Python 3.11 knows no shutdown timeout and no TLS inside of TLS, and tells a
+# protocol of a close_notify only by connection_lost().
+since_311 = pytest.mark.skipif(not PY311, reason="new in Python 3.11")
+# asyncio's TLS does not always send the alert that tells why it ends a handshake.
+REFUSED = (ssl.SSLError, ConnectionResetError)
+ENDED = ["eof", "lost"] if PY311 else ["lost"]
 
 
 class Authority:
@@ -225,3 +236,80 @@ async def both_ends(
     )
     async with ending(End(*connected)) as near, ending(End(*accepted)) as far:
         yield near, far
+
+
+EITHER_SIDE = pytest.mark.parametrize("side", [client_of, server_of], ids=["client", "server"])
+
+
+class Servant(Closing):
+    """Sends everything back."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self.transport.write(data)
+
+
+@contextlib.asynccontextmanager
+async def serving(factory: Any, context: Any, **options: Any) -> AsyncIterator[Any]:
+    """A server with TLS on a free port that is closed after the block."""
+    loop: Any = asyncio.get_running_loop()
+    server = await loop.create_server(factory, LOCALHOST, 0, ssl=context, **options)
+    try:
+        yield server
+    finally:
+        server.close()
+        await turns(5)
+
+
+def port_of(server: Any) -> int:
+    """The port that `server` listens on."""
+    return int(server.sockets[0].getsockname()[1])
+
+
+async def connected_to(server: Any, context: Any = None) -> Any:
+    """A socket connected to `server`, and with a context a TLS peer that has shaken hands."""
+    sock = socket.socket()
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, (LOCALHOST, port_of(server)))
+    if context is None:
+        return Peer(sock)
+    peer = TlsPeer(sock, context)
+    await peer.handshake()
+    return peer
+
+
+async def close(end: Any) -> None:
+    """Close an end and wait until it is gone; the peer has to play its part."""
+    end.transport.close()
+    assert await end.protocol.lost() is None
+
+
+def limited(context: ssl.SSLContext, version: ssl.TLSVersion) -> ssl.SSLContext:
+    """The same context, speaking `version` only."""
+    context.minimum_version = version
+    context.maximum_version = version
+    return context
+
+
+def only_task_left() -> bool:
+    return asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def connect(server: Any, host: str = LOCALHOST, **options: Any) -> Any:
+    """Connect to `server` with TLS, say goodbye, and return what TLS was agreed on."""
+    loop: Any = asyncio.get_running_loop()
+    transport, protocol = await loop.create_connection(
+        Closing, host, port_of(server), family=socket.AF_INET, **options
+    )
+    tls = transport.get_extra_info("ssl_object")
+    transport.close()
+    assert await protocol.lost() is None
+    return tls
+
+
+async def hello(peer: Peer) -> bytes:
+    """What the other side sends first."""
+    first = await peer.receive(5)
+    assert first[:1] == b"\x16"  # a handshake record, RFC 8446 section 5.1
+    return first + await peer.receive(int.from_bytes(first[3:], "big"))
