@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         create_unix_server: Any
         sendfile: Any
         sock_sendfile: Any
-        start_tls: Any
         subprocess_exec: Any
         subprocess_shell: Any
 
