@@ -98,6 +98,9 @@ impl<T> Drop for Ref<T> {
     }
 }
 
+/// A `("context",)` whose string is not interned, once one was met.
+static CONTEXT_NAMES: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
 /// The arguments of a call that arrived by vectorcall: borrowed, nothing copied.
 pub(crate) struct Arguments<'a, 'py> {
     py: Python<'py>,
@@ -137,16 +140,33 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 
     /// Whether there is no keyword, or only the one that asyncio's tasks and futures pass.
+    ///
+    /// Python code passes a tuple of interned strings; `_asyncio` one of its own, of a string that it did not
+    /// intern before 3.12: that tuple is remembered.
     #[inline]
     fn has_only_context(&self) -> bool {
-        if self.keywords.is_null() {
+        if self.keywords.is_null() || self.keywords == CONTEXT_NAMES.load(Relaxed) {
             return true;
         }
         // SAFETY: a tuple of strings, borrowed for the call.
-        unsafe {
-            ffi::PyTuple_GET_SIZE(self.keywords) == 1
-                && ffi::PyTuple_GET_ITEM(self.keywords, 0) == intern!(self.py, "context").as_ptr()
+        let (length, first) = unsafe {
+            (ffi::PyTuple_GET_SIZE(self.keywords), ffi::PyTuple_GET_ITEM(self.keywords, 0))
+        };
+        length == 1
+            && (first == intern!(self.py, "context").as_ptr() || self.is_named_context(first))
+    }
+
+    #[cold]
+    fn is_named_context(&self, name: *mut ffi::PyObject) -> bool {
+        // SAFETY: a string, borrowed for the call.
+        let name = unsafe { Bound::from_borrowed_ptr(self.py, name) };
+        let found = name.eq("context").unwrap_or(false);
+        if found && CONTEXT_NAMES.load(Relaxed).is_null() {
+            // SAFETY: a tuple, kept for good, so that no other can get its address.
+            unsafe { ffi::Py_INCREF(self.keywords) };
+            CONTEXT_NAMES.store(self.keywords, Relaxed);
         }
+        found
     }
 
     #[cold]

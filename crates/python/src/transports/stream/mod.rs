@@ -373,6 +373,12 @@ impl StreamTransport {
         closing::force(slf, exc.map(PyErr::from_value))
     }
 
+    /// What asyncio's `SSLProtocol` looks at before Python 3.11.
+    #[getter]
+    fn _paused(&self) -> bool {
+        self.state.borrow().paused
+    }
+
     /// What `start_tls` asks.
     #[getter]
     fn _start_tls_compatible(&self) -> bool {
