@@ -9,6 +9,7 @@ from typing import Any, AsyncIterator, List, Tuple
 
 import pytest
 from support.backends import PY311, PY312
+from support.census import assert_flat
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import Peer, listener, tcp_pair
@@ -17,11 +18,13 @@ from support.tls import (
     ENDED,
     MEGABYTE,
     NAME,
+    OTHER_NAME,
     VERSIONS,
     Authority,
     Closing,
     Servant,
     TlsPeer,
+    both_ends,
     client_of,
     connect,
     connected_to,
@@ -508,5 +511,41 @@ def test_a_server_that_closes_leaves_its_connections(run: Run, authority: Author
             assert await peer.receive_to_eof() == b""
             await waiting
             peer.close()
+
+    run(main)
+
+
+# What is left
+
+
+def test_connections_leave_nothing(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        server, client = authority.server(), authority.client()
+        server.num_tickets = 0  # OpenSSL keeps what it has given tickets for
+
+        async def once() -> None:
+            async with both_ends(authority, server=server, client=client) as (near, far):
+                near.transport.write(b"data")
+                await far.protocol.received(4)
+                near.transport.close()
+                await near.protocol.lost()
+                await far.protocol.lost()
+
+        await assert_flat(once, 600)
+
+    run(main)
+
+
+def test_failed_handshakes_leave_nothing(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        client = authority.client()
+        async with serving(Closing, authority.server(OTHER_NAME)) as server:
+
+            async def once() -> None:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    await connect(server, ssl=client)
+                await turns(5)
+
+            await assert_flat(once, 600)
 
     run(main)
