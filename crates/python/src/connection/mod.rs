@@ -1,10 +1,12 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`.
+//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, pipes.
 
 mod client;
 mod listen;
+mod pipe;
 
 pub(crate) use client::{Client, accepted, connect};
 pub(crate) use listen::{Listening, create_server};
+pub(crate) use pipe::{connect_read_pipe, connect_write_pipe};
 
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;

@@ -321,6 +321,28 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         connection::create_server(slf.as_super(), listening)
     }
 
+    // Pipes
+
+    /// Read from pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
+    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    fn connect_read_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        pipe: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        connection::connect_read_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+    }
+
+    /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
+    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    fn connect_write_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        pipe: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        connection::connect_write_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+    }
+
     // Watching descriptors
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.

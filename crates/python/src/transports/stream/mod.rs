@@ -31,9 +31,9 @@ use crate::core::Core;
 use crate::coroutine;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
-use crate::handle::format_callback;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::protocol::tell_made;
 use crate::transports::socket::{Kind, Socket, address_object};
 
 pub(crate) use writing::methods;
@@ -203,15 +203,11 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let this = transport.get();
     let protocol = this.protocol(py);
     let context = this.state.borrow().contexts.queued.clone_ref(py);
-    let made = match &protocol {
-        Some(protocol) => ffi::run_in_context(context.bind(py), || {
-            ffi::call_method(protocol, intern!(py, "connection_made"), &[transport.as_any()])
-        }),
-        None => Ok(py.None().into_bound(py)),
-    };
-    let reported = match (made, &protocol) {
-        (Err(error), Some(protocol)) => report_connection_made(transport, protocol, error),
-        _ => Ok(()),
+    let reported = match &protocol {
+        Some(protocol) => {
+            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), protocol)
+        }
+        None => Ok(()),
     };
     reading::watch(transport)?;
     let waiter = this.state.borrow_mut().waiter.take();
@@ -219,22 +215,6 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         coroutine::resolve(waiter.bind(py))?;
     }
     reported
-}
-
-#[cold]
-fn report_connection_made(
-    transport: &Bound<'_, StreamTransport>,
-    protocol: &Bound<'_, PyAny>,
-    error: PyErr,
-) -> PyResult<()> {
-    let py = transport.py();
-    let event_loop = transport.get().core.bind(py).as_any();
-    let callback = protocol.getattr(intern!(py, "connection_made"))?;
-    let arguments = pyo3::types::PyTuple::new(py, [transport.as_any()])?;
-    let message =
-        format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
-    let details = [("transport", transport.as_any()), ("protocol", protocol)];
-    report::callback_error(event_loop, error, &message, &details)
 }
 
 /// Switches Nagle's algorithm off and notes the addresses.
