@@ -32,6 +32,7 @@ MODULES = (
     "test_sock_lowlevel",
     "test_staggered",
     "test_streams",
+    "test_subprocess",
     "test_taskgroups",
     "test_tasks",
     "test_threads",

@@ -41,6 +41,8 @@ mod _native {
     #[pymodule_export]
     use crate::transports::pipe::{ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
+    use crate::transports::process::SubprocessTransport;
+    #[pymodule_export]
     use crate::transports::stream::StreamTransport;
     #[pymodule_export]
     use crate::{build_info, selectors_available};

@@ -1,12 +1,15 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, pipes.
+//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, pipes,
+//! processes.
 
 mod client;
 mod listen;
 mod pipe;
+mod process;
 
 pub(crate) use client::{Client, accepted, connect};
 pub(crate) use listen::{Listening, create_server};
 pub(crate) use pipe::{connect_read_pipe, connect_write_pipe};
+pub(crate) use process::{Command, run};
 
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;

@@ -8,7 +8,7 @@ use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
 use crate::report;
-use crate::transports::pipe::{Opening, ReadPipeTransport, WritePipeTransport};
+use crate::transports::pipe::{Open, Opening, ReadPipeTransport, WritePipeTransport};
 
 /// `loop.connect_read_pipe(protocol_factory, pipe)`.
 pub(crate) fn connect_read_pipe<'py>(
@@ -35,8 +35,6 @@ pub(crate) fn connect_write_pipe<'py>(
         connect(flow, core, factory, pipe, WritePipeTransport::open, "Write")
     })
 }
-
-type Open = for<'py> fn(&Bound<'py, Core>, &Opening<'_, 'py>) -> PyResult<Bound<'py, PyAny>>;
 
 async fn connect(
     flow: Flow,

@@ -1,6 +1,7 @@
 //! Transports: what a protocol writes to and is told by.
 
 pub(crate) mod pipe;
+pub(crate) mod process;
 mod protocol;
 pub(crate) mod socket;
 pub(crate) mod stream;

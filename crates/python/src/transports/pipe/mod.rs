@@ -114,6 +114,10 @@ pub(crate) struct Opening<'a, 'py> {
     pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
 }
 
+/// What makes a transport: [`ReadPipeTransport::open`] or [`WritePipeTransport::open`].
+pub(crate) type Open =
+    for<'py> fn(&Bound<'py, Core>, &Opening<'_, 'py>) -> PyResult<Bound<'py, PyAny>>;
+
 impl ReadPipeTransport {
     /// Makes a transport that reads and queues its `connection_made`. `ValueError` for a regular file.
     pub(crate) fn open<'py>(
