@@ -58,9 +58,11 @@ pub(crate) fn run<'py>(
                 Python::attach(|py| run.log(py, keywords.bind(py)))?;
             }
             let watcher = Python::attach(|py| enter_watcher(&flow, core.bind(py)))?;
-            let started = start(&flow, &core, &run, &protocol, &keywords, watcher.as_ref()).await;
+            let entered = watcher.as_ref().map(|watcher| &watcher.entered);
+            let started = start(&flow, &core, &run, &protocol, &keywords, entered).await;
             if let Some(watcher) = watcher {
-                Python::attach(|py| leave_watcher(watcher.bind(py), started.as_ref().err()))?;
+                let error = started.as_ref().err();
+                Python::attach(|py| leave_watcher(watcher.context.bind(py), error))?;
             }
             let transport = started?;
             if debug {
@@ -163,17 +165,28 @@ impl Run {
     }
 }
 
-/// The child watcher that the user chose, entered and checked; `None` if there is none.
-fn enter_watcher(flow: &Flow, core: &Bound<'_, Core>) -> PyResult<Option<Kept>> {
+/// A child watcher that the user chose.
+struct Watcher {
+    /// Whose `with` block it is.
+    context: Kept,
+    /// What is asked; before Python 3.12 asyncio asks what `__enter__` returned.
+    entered: Kept,
+}
+
+/// Enters the child watcher that the user chose, and checks it; `None` if there is none.
+fn enter_watcher(flow: &Flow, core: &Bound<'_, Core>) -> PyResult<Option<Watcher>> {
     let py = core.py();
     let watcher = core.call_method0(intern!(py, "_child_watcher"))?;
     if watcher.is_none() {
         return Ok(None);
     }
-    watcher.call_method0(intern!(py, "__enter__"))?;
-    let active = watcher.call_method0(intern!(py, "is_active")).and_then(|it| it.is_truthy());
+    let returned = watcher.call_method0(intern!(py, "__enter__"))?;
+    let entered = if py.version_info() < (3, 12) { returned } else { watcher.clone() };
+    let active = entered.call_method0(intern!(py, "is_active")).and_then(|it| it.is_truthy());
     let refused = match active {
-        Ok(true) => return Ok(Some(flow.keep(watcher))),
+        Ok(true) => {
+            return Ok(Some(Watcher { context: flow.keep(watcher), entered: flow.keep(entered) }));
+        }
         Ok(false) => PyRuntimeError::new_err(
             "asyncio.get_child_watcher() is not activated, subprocess support is not installed.",
         ),

@@ -398,6 +398,22 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
         connection::run(slf.as_super(), command)
     }
 
+    /// `add_reader()` as asyncio's own child watchers call it.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        Self::add_reader(slf, fd, callback, args)
+    }
+
+    /// `remove_reader()` as asyncio's own child watchers call it.
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::remove_reader(slf, fd)
+    }
+
     fn _child_watcher_callback(
         slf: &Bound<'_, Self>,
         _pid: &Bound<'_, PyAny>,

@@ -10,6 +10,7 @@
 
 mod exit;
 mod methods;
+mod pipes;
 
 pub(crate) use methods::told_by_watcher;
 
@@ -22,11 +23,9 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
-use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
-use crate::transports::pipe::{self, ReadPipeTransport, WritePipeTransport};
 
 /// One of the three standard streams of the child.
 enum Stream {
@@ -136,7 +135,7 @@ impl SubprocessTransport {
         }
         log_created(&transport, starting.args)?;
         // In the next turn, as asyncio's task does: an error goes to the waiter, after the exit is watched.
-        core.get().push_native(transport.as_any().into(), connect)?;
+        core.get().push_native(transport.as_any().into(), pipes::connect)?;
         Ok(transport)
     }
 
@@ -222,100 +221,6 @@ fn log_created(
     };
     let pid = this.pid.get().unwrap_or_default();
     report::log(py, "debug", &format!("process {} created: pid {pid}", program.repr()?))
-}
-
-/// Makes transports of the child's pipes.
-fn connect(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
-    let this = transport.get();
-    match connect_pipes(transport) {
-        // Behind the `connection_made` of each pipe.
-        Ok(()) => this.core.get().push_native(transport.as_any().into(), connected),
-        Err(error) => {
-            close_pipes(transport);
-            let py = transport.py();
-            let waiter = this.state.borrow_mut().waiter.take();
-            let Some(waiter) = waiter else { return Ok(()) };
-            let waiter = waiter.bind(py);
-            if !waiter.call_method0(intern!(py, "done"))?.is_truthy()? {
-                let exception = crate::error::exception(py, &error);
-                waiter.call_method1(intern!(py, "set_exception"), (exception,))?;
-            }
-            Ok(())
-        }
-    }
-}
-
-fn connect_pipes(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
-    let py = transport.py();
-    let this = transport.get();
-    let core = this.core.bind(py);
-    let Some(process) = this.process(py) else { return Ok(()) };
-    let classes = imports(py).base_subprocess.bind(py);
-    for (index, name) in ["stdin", "stdout", "stderr"].into_iter().enumerate() {
-        let pipe = process.getattr(name)?;
-        if pipe.is_none() {
-            continue;
-        }
-        let (class, open): (_, pipe::Open) = match index {
-            0 => ("WriteSubprocessPipeProto", WritePipeTransport::open),
-            _ => ("ReadSubprocessPipeProto", ReadPipeTransport::open),
-        };
-        let protocol = classes.getattr(class)?.call1((transport, index))?;
-        let opening = pipe::Opening { pipe: &pipe, protocol: &protocol, waiter: None };
-        let opened = open(core, &opening)?;
-        // Here already, so that `close()` finds it.
-        protocol.setattr(intern!(py, "pipe"), opened)?;
-        this.state.borrow_mut().streams[index] = Stream::Connected(protocol.into());
-    }
-    Ok(())
-}
-
-/// Closes what of the child's pipes is open, transports or not.
-fn close_pipes(transport: &Bound<'_, SubprocessTransport>) {
-    let py = transport.py();
-    for protocol in transport.get().pipes(py) {
-        let closed =
-            protocol.getattr(intern!(py, "pipe")).and_then(|pipe| pipe.call_method0("close"));
-        drop(closed);
-    }
-    let Some(process) = transport.get().process(py) else { return };
-    let before = {
-        let mut state = transport.get().state.borrow_mut();
-        for stream in &mut state.streams {
-            if matches!(stream, Stream::Expected) {
-                *stream = Stream::Inherited;
-            }
-        }
-        // The caller hears of it; the protocol, which was never connected, of nothing.
-        (state.protocol.take(), state.pending.take())
-    };
-    drop(before);
-    for name in ["stdin", "stdout", "stderr"] {
-        drop(process.getattr(name).and_then(|pipe| pipe.call_method0(intern!(py, "close"))));
-    }
-}
-
-/// The pipes are connected: the protocol hears of it, then of everything that has happened meanwhile.
-fn connected(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
-    let py = transport.py();
-    let this = transport.get();
-    if let Some(protocol) = this.protocol(py) {
-        let made = protocol.getattr(intern!(py, "connection_made"))?;
-        call_soon(transport, &made, &PyTuple::new(py, [transport])?)?;
-    }
-    let (pending, waiter) = {
-        let mut state = this.state.borrow_mut();
-        (state.pending.take(), state.waiter.take())
-    };
-    for (callback, arguments) in pending.into_iter().flatten() {
-        call_soon(transport, callback.bind(py), arguments.bind(py))?;
-    }
-    match waiter {
-        Some(waiter) => coroutine::resolve(waiter.bind(py)),
-        None => Ok(()),
-    }
 }
 
 impl SubprocessTransport {
