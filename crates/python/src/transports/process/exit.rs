@@ -50,7 +50,10 @@ fn watch(transport: &Bound<'_, SubprocessTransport>, pidfd: OwnedFd) -> PyResult
 
 /// The process's descriptor is readable: it has ended.
 fn ended(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
+    SubprocessTransport::in_context(transport, found_ended)
+}
+
+fn found_ended(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     let pidfd = transport.get().state.borrow_mut().pidfd.take();
     // The event was queued twice.
     let Some(pidfd) = pidfd else { return Ok(()) };
@@ -79,7 +82,7 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
         2
     };
     this.state.borrow_mut().hops = hops;
-    tell(transport.as_any())
+    tell(transport)
 }
 
 fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i32> {
@@ -100,9 +103,12 @@ fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i32> {
     Ok(LOST_CODE)
 }
 
+fn tell_later(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    SubprocessTransport::in_context(transport, tell)
+}
+
 /// Tells of the end of the process, after as many turns as are left.
-fn tell(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
+fn tell(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     let this = transport.get();
     let left = {
         let mut state = this.state.borrow_mut();
@@ -111,7 +117,7 @@ fn tell(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         left
     };
     if left > 0 {
-        return this.core.get().push_native(transport.as_any().into(), tell);
+        return this.core.get().push_native(transport.as_any().into(), tell_later);
     }
     let code = this.state.borrow_mut().reaped.take().unwrap_or(LOST_CODE);
     process_exited(transport, &PyInt::new(transport.py(), code).into_any())

@@ -75,6 +75,8 @@ struct State {
 pub(crate) struct SubprocessTransport {
     made: Made,
     core: Ref<Core>,
+    /// A copy of the context in which the process was started, in which everything is told.
+    context: Ref,
     pid: LoopCell<Option<i32>>,
     state: LoopCell<State>,
 }
@@ -121,6 +123,7 @@ impl SubprocessTransport {
         let transport = Self {
             made: Made::new(),
             core: core.into(),
+            context: ffi::copy_context(py)?,
             pid: LoopCell::new(None),
             state: LoopCell::new(state),
         };
@@ -149,6 +152,16 @@ impl SubprocessTransport {
             state.extra.clone_ref(py)
         };
         extra.bind(py).set_item(intern!(py, "subprocess"), process)
+    }
+
+    /// Runs `body` in the context in which the process was started.
+    fn in_context(
+        transport: &Bound<'_, PyAny>,
+        body: impl FnOnce(&Bound<'_, Self>) -> PyResult<()>,
+    ) -> PyResult<()> {
+        let transport = ffi::cast_known::<Self>(transport);
+        let context = transport.get().context.bind(transport.py());
+        ffi::run_in_context(context, || body(transport))
     }
 
     fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
@@ -256,6 +269,7 @@ impl SubprocessTransport {
             return Ok(());
         }
         visit.call(&*self.core)?;
+        visit.call(&*self.context)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
         for object in [&state.protocol, &state.process, &state.returncode, &state.waiter]
             .into_iter()

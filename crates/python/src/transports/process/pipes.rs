@@ -16,14 +16,19 @@ const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
 
 /// Makes transports of the child's pipes.
 pub(super) fn connect(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
+    SubprocessTransport::in_context(transport, connect_all)
+}
+
+fn connect_all(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     let core = transport.get().core.bind(transport.py());
     if is_replaced(core)? {
         return connect_by_methods(transport);
     }
     match open_all(transport) {
         // Behind the `connection_made` of each pipe.
-        Ok(()) => core.get().push_native(transport.as_any().into(), connected),
+        Ok(()) => core.get().push_native(transport.as_any().into(), |transport| {
+            SubprocessTransport::in_context(transport, connected)
+        }),
         Err(error) => failed(transport, &error),
     }
 }
@@ -84,7 +89,7 @@ fn connect_by_methods(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()
         let transport = flow.keep(transport);
         async move {
             let result = match await_all(&flow, &transport).await {
-                Ok(()) => Python::attach(|py| connected(transport.bind(py).as_any())),
+                Ok(()) => Python::attach(|py| connected(transport.bind(py))),
                 Err(error) => Python::attach(|py| {
                     if error::leaves_the_loop(py, &error) {
                         return Err(error);
@@ -161,8 +166,7 @@ fn close_pipes(transport: &Bound<'_, SubprocessTransport>) {
 }
 
 /// The pipes are connected: the protocol hears of it, then of everything that has happened meanwhile.
-fn connected(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<SubprocessTransport>(transport);
+fn connected(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     if let Some(protocol) = this.protocol(py) {
