@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags};
 
-/// pidfd_open(2), Linux 5.3: a descriptor that becomes readable when the process has ended.
+/// `pidfd_open(2)`, Linux 5.3: a descriptor that becomes readable when the process has ended.
 ///
 /// # Errors
 /// ESRCH when there is no such process, not even one that waits to be reaped; ENOSYS before Linux

@@ -23,7 +23,7 @@ impl SubprocessTransport {
         let this = slf.get();
         let Some(pid) = this.pid.get() else { return Ok(false) };
         match sys::process::pidfd_open(pid) {
-            Ok(pidfd) => watch(slf, pidfd),
+            Ok(pidfd) => Ok(watch(slf, pidfd)),
             // It has ended and was waited for already, by somebody else or because SIGCHLD is ignored.
             Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
                 reap(slf)?;
@@ -35,17 +35,17 @@ impl SubprocessTransport {
     }
 }
 
-fn watch(transport: &Bound<'_, SubprocessTransport>, pidfd: OwnedFd) -> PyResult<bool> {
+fn watch(transport: &Bound<'_, SubprocessTransport>, pidfd: OwnedFd) -> bool {
     let this = transport.get();
     let entry = Entry::Native { object: transport.as_any().into(), run: ended };
     let fd = pidfd.as_raw_fd();
     let Ok(replaced) = this.core.get().watch(transport.py(), fd, Interest::READABLE, entry) else {
         // A selector with no room for it.
-        return Ok(false);
+        return false;
     };
     drop(replaced);
     this.state.borrow_mut().pidfd = Some(pidfd);
-    Ok(true)
+    true
 }
 
 /// The process's descriptor is readable: it has ended.
@@ -73,13 +73,10 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
         process.setattr(intern!(transport.py(), "returncode"), code)?;
     }
     // How often asyncio's child watchers and loops hand the code on by `call_soon_threadsafe`.
-    let version = transport.py().version_info();
-    let hops = if version >= (3, 14) {
-        0
-    } else if version >= (3, 12) || version < (3, 10) {
-        1
-    } else {
-        2
+    let hops = match transport.py().version_info().minor {
+        10 | 11 => 2,
+        ..=13 => 1,
+        _ => 0,
     };
     this.state.borrow_mut().hops = hops;
     tell(transport)
@@ -154,8 +151,7 @@ pub(super) fn process_exited(
 
 /// From 3.11 to 3.13 asyncio's `_wait` waits for the pipes too.
 fn wakes_with_connection_lost(py: Python<'_>) -> bool {
-    let version = py.version_info();
-    version >= (3, 11) && version < (3, 14)
+    matches!(py.version_info().minor, 11..=13)
 }
 
 /// Queues `connection_lost` once the process has ended and its pipes are lost.

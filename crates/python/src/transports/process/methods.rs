@@ -270,8 +270,7 @@ pub(crate) fn told_by_watcher(
     let exited = transport.getattr(intern!(py, "_process_exited"))?;
     let event_loop = event_loop.as_any();
     let name = intern!(py, "call_soon_threadsafe");
-    let version = py.version_info();
-    if version >= (3, 10) && version < (3, 12) {
+    if matches!(py.version_info().minor, 10 | 11) {
         // asyncio lets a turn pass there, for what was queued before.
         let soon = event_loop.getattr(intern!(py, "call_soon"))?;
         return ffi::call_method(event_loop, name, &[&soon, &exited, returncode]).map(drop);

@@ -238,29 +238,24 @@ fn log_created(
 
 impl SubprocessTransport {
     fn text(&self, py: Python<'_>) -> PyResult<String> {
-        let mut text = String::from("<SubprocessTransport");
         let (closed, returncode) = {
             let state = self.state.borrow();
             (state.closed, state.returncode.as_ref().map(|code| code.clone_ref(py)))
         };
-        if closed {
-            text.push_str(" closed");
-        }
-        match (self.pid.get(), returncode) {
-            (None, _) => text.push_str(" not started"),
-            (Some(pid), Some(code)) => {
-                text.push_str(&format!(" pid={pid} returncode={}", code.bind(py).str()?));
-            }
-            (Some(pid), None) => text.push_str(&format!(" pid={pid} running")),
-        }
+        let closed = if closed { " closed" } else { "" };
+        let state = match (self.pid.get(), returncode) {
+            (None, _) => String::from("not started"),
+            (Some(pid), Some(code)) => format!("pid={pid} returncode={}", code.bind(py).str()?),
+            (Some(pid), None) => format!("pid={pid} running"),
+        };
+        let mut text = format!("<SubprocessTransport{closed} {state}");
         for protocol in self.pipes(py) {
             let number: usize = protocol.getattr(intern!(py, "fd"))?.extract()?;
-            let name = ["stdin", "stdout", "stderr"].get(number).copied().unwrap_or_default();
+            let name = pipes::NAMES.get(number).copied().unwrap_or_default();
             let pipe = protocol.getattr(intern!(py, "pipe"))?;
-            text.push_str(&format!(" {name}={}", pipe.str()?));
+            text = format!("{text} {name}={}", pipe.str()?);
         }
-        text.push('>');
-        Ok(text)
+        Ok(text + ">")
     }
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's

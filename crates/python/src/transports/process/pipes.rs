@@ -12,7 +12,8 @@ use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::transports::pipe::{Open, Opening, ReadPipeTransport, WritePipeTransport};
 
-const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
+/// What `Popen` calls the pipes, by the child's descriptor.
+pub(super) const NAMES: [&str; 3] = ["stdin", "stdout", "stderr"];
 
 /// Makes transports of the child's pipes.
 pub(super) fn connect(transport: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -44,7 +45,7 @@ fn is_replaced(core: &Bound<'_, Core>) -> PyResult<bool> {
 }
 
 /// asyncio's protocol for the pipe `index`.
-fn protocol_class<'py>(py: Python<'py>, index: usize) -> PyResult<Bound<'py, PyAny>> {
+fn protocol_class(py: Python<'_>, index: usize) -> PyResult<Bound<'_, PyAny>> {
     let name = if index == 0 { "WriteSubprocessPipeProto" } else { "ReadSubprocessPipeProto" };
     imports(py).base_subprocess.bind(py).getattr(name)
 }
