@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any, Callable, Iterator, Tuple
 
 import pytest
-
-from support.backends import Backend
+from support.backends import PY311, Backend
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
@@ -199,7 +198,9 @@ class TestReading:
 
         run(main)
 
-    def test_close_in_connection_made(self, run: Run, pipe: Ends) -> None:
+    def test_close_in_connection_made(self, run: Run, pipe: Ends, backend: Backend) -> None:
+        if backend.is_oracle and not PY311:
+            pytest.skip("it reads all the same, and is lost twice")
         reader, writer = pipe
 
         class Closing(Recorder):

@@ -250,9 +250,10 @@ impl SubprocessTransport {
         };
         let mut text = format!("<SubprocessTransport{closed} {state}");
         for protocol in self.pipes(py) {
+            // The collector may have emptied it already.
+            let Ok(pipe) = protocol.getattr(intern!(py, "pipe")) else { continue };
             let number: usize = protocol.getattr(intern!(py, "fd"))?.extract()?;
             let name = pipes::NAMES.get(number).copied().unwrap_or_default();
-            let pipe = protocol.getattr(intern!(py, "pipe"))?;
             text = format!("{text} {name}={}", pipe.str()?);
         }
         Ok(text + ">")
