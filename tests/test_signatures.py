@@ -11,15 +11,11 @@ import pytest
 #: asyncio's loop class promises these; oxloop's do not have them yet.
 LATER = frozenset(
     {
-        "connect_read_pipe",
-        "connect_write_pipe",
         "create_datagram_endpoint",
         "create_unix_connection",
         "create_unix_server",
         "sendfile",
         "sock_sendfile",
-        "subprocess_exec",
-        "subprocess_shell",
     }
 )
 

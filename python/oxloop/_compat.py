@@ -35,6 +35,25 @@ else:
     AsyncioChildWatcher = getattr(asyncio, "AbstractChildWatcher", None)
 """asyncio's abstract child watcher; None where it has none (3.14 and later, and Windows)."""
 
+if sys.version_info >= (3, 14):
+    _asyncio_watcher_names: tuple[str, ...] = ()
+elif sys.version_info >= (3, 12):
+    _asyncio_watcher_names = ("ThreadedChildWatcher", "PidfdChildWatcher")
+else:  # where the one by pidfd is attached to a loop
+    _asyncio_watcher_names = ("ThreadedChildWatcher",)
+
+AsyncioDefaultWatchers: tuple[Any, ...] = tuple(
+    getattr(asyncio, name) for name in _asyncio_watcher_names if hasattr(asyncio, name)
+)
+"""The child watchers that asyncio's policy makes by itself: nobody need have chosen them."""
+
+asyncio_get_child_watcher: Any = getattr(
+    getattr(asyncio, "DefaultEventLoopPolicy", None) if sys.version_info < (3, 14) else None,
+    "get_child_watcher",
+    None,
+)
+"""The method of asyncio's default policy; None where there are no watchers."""
+
 Runner: Any = getattr(asyncio, "Runner", None)
 """``asyncio.Runner``; None before 3.11."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Optional
 
-from oxloop import _native
+from oxloop import _native, _watchers
 
 if TYPE_CHECKING:
 
@@ -16,15 +16,11 @@ if TYPE_CHECKING:
         ``asyncio.AbstractEventLoop``'s and raise ``NotImplementedError``.
         """
 
-        connect_read_pipe: Any
-        connect_write_pipe: Any
         create_datagram_endpoint: Any
         create_unix_connection: Any
         create_unix_server: Any
         sendfile: Any
         sock_sendfile: Any
-        subprocess_exec: Any
-        subprocess_shell: Any
 
 else:
     _Native = _native.EventLoop
@@ -42,6 +38,14 @@ class SelectorEventLoop(_Native, asyncio.AbstractEventLoop):  # type: ignore[mis
     A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
     another thread only ``call_soon_threadsafe`` may be called.
     """
+
+    def _child_watcher(self) -> Optional[_watchers.AbstractChildWatcher]:
+        """Return the watcher that was chosen; None: the loop watches the child by its pidfd."""
+        return _watchers.Choice.find()
+
+    def _waiting_child_watcher(self) -> _watchers.AbstractChildWatcher:
+        """Return what watches a child that the loop cannot watch."""
+        return _watchers.ThreadedChildWatcher()
 
 
 class ProactorEventLoop(asyncio.AbstractEventLoop):

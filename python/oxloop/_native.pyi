@@ -7,15 +7,19 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from collections.abc import Coroutine as _Coroutine
 from concurrent.futures import Executor
 from contextvars import Context
+from os import PathLike
 from selectors import BaseSelector
 from socket import AddressFamily, SocketKind, socket
-from typing import Any, TypeVar, final
+from typing import IO, Any, Literal, TypeVar, final
 
 from typing_extensions import Buffer, Self, TypeAlias, TypeVarTuple, Unpack, disjoint_base
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
+_SP = TypeVar("_SP", bound=asyncio.SubprocessProtocol)
+_Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
+_File: TypeAlias = int | IO[Any] | None
 _Address: TypeAlias = tuple[Any, ...] | str | bytes
 _FileDescriptorLike: TypeAlias = Any  # an int, or what has fileno()
 _ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
@@ -29,9 +33,12 @@ __all__ = [
     "Coroutine",
     "EventLoop",
     "Handle",
+    "ReadPipeTransport",
     "Server",
     "StreamTransport",
+    "SubprocessTransport",
     "TimerHandle",
+    "WritePipeTransport",
     "__version__",
     "build_info",
     "selectors_available",
@@ -174,6 +181,48 @@ class EventLoop:
         ssl_shutdown_timeout: float | None = None,
     ) -> Transport: ...
 
+    # Pipes
+    async def connect_read_pipe(
+        self, protocol_factory: Callable[[], _P], pipe: Any
+    ) -> tuple[asyncio.ReadTransport, _P]: ...
+    async def connect_write_pipe(
+        self, protocol_factory: Callable[[], _P], pipe: Any
+    ) -> tuple[asyncio.WriteTransport, _P]: ...
+
+    # Processes
+    async def subprocess_exec(
+        self,
+        protocol_factory: Callable[[], _SP],
+        program: _Path,
+        *args: _Path,
+        stdin: _File = -1,
+        stdout: _File = -1,
+        stderr: _File = -1,
+        universal_newlines: Literal[False] = False,
+        shell: Literal[False] = False,
+        bufsize: Literal[0] = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: Literal[False] | None = None,
+        **kwargs: Any,
+    ) -> tuple[asyncio.SubprocessTransport, _SP]: ...
+    async def subprocess_shell(
+        self,
+        protocol_factory: Callable[[], _SP],
+        cmd: str | bytes,
+        *,
+        stdin: _File = -1,
+        stdout: _File = -1,
+        stderr: _File = -1,
+        universal_newlines: Literal[False] = False,
+        shell: Literal[True] = True,
+        bufsize: Literal[0] = 0,
+        encoding: None = None,
+        errors: None = None,
+        text: Literal[False] | None = None,
+        **kwargs: Any,
+    ) -> tuple[asyncio.SubprocessTransport, _SP]: ...
+
     # Watching
     def add_reader(
         self,
@@ -233,6 +282,16 @@ class TimerHandle(asyncio.TimerHandle):
 @final
 class StreamTransport(Transport):
     def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+
+@final
+class ReadPipeTransport(asyncio.ReadTransport): ...
+
+@final
+class WritePipeTransport(asyncio.WriteTransport):
+    def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+
+@final
+class SubprocessTransport(asyncio.SubprocessTransport): ...
 
 @final
 class Coroutine(_Coroutine[Any, Any, Any]):

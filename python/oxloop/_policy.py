@@ -13,12 +13,19 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from asyncio import AbstractEventLoop, _get_running_loop
 from typing import Any, Callable, Optional
 
 from oxloop import _compat
 from oxloop._loops import SelectorEventLoop
-from oxloop._watchers import AbstractChildWatcher, default_child_watcher, refuse_on_windows
+from oxloop._watchers import (
+    AbstractChildWatcher,
+    Choice,
+    default_child_watcher,
+    is_default,
+    refuse_on_windows,
+)
 
 
 class AbstractEventLoopPolicy(_compat.AsyncioPolicy):  # type: ignore[misc]
@@ -207,6 +214,35 @@ def set_child_watcher(watcher: Optional[AbstractChildWatcher]) -> None:
     """Call the policy's ``set_child_watcher(watcher)``. ``NotImplementedError`` on Windows."""
     refuse_on_windows()
     get_event_loop_policy().set_child_watcher(watcher)
+
+
+def _chosen_child_watcher() -> Optional[AbstractChildWatcher]:
+    """Return the watcher that the policy in force was given, oxloop's before asyncio's.
+
+    None if it has but a default one: then a loop watches its children by itself.
+    """
+    for policy in (get_event_loop_policy(), _compat.asyncio_policy()):
+        watcher = _watcher_of(policy)
+        if watcher is not None and not is_default(watcher):
+            return watcher
+    return None
+
+
+def _watcher_of(policy: Any) -> Optional[AbstractChildWatcher]:
+    """Return the watcher of *policy*; asked for, a default policy would make one."""
+    method = getattr(type(policy), "get_child_watcher", None)
+    makes_one = (DefaultEventLoopPolicy.get_child_watcher, _compat.asyncio_get_child_watcher)
+    if method is None or method in makes_one:
+        return getattr(policy, "_watcher", None)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return policy.get_child_watcher()  # type: ignore[no-any-return]
+    except NotImplementedError:
+        return None
+
+
+Choice.find = staticmethod(_chosen_child_watcher)
 
 
 def _in_main_thread() -> bool:

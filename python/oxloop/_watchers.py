@@ -171,6 +171,18 @@ def default_child_watcher() -> AbstractChildWatcher:
     return PidfdChildWatcher() if _has_pidfd() else ThreadedChildWatcher()
 
 
+def is_default(watcher: object) -> bool:
+    """Return whether *watcher* does only what a loop does by itself when nobody chose one."""
+    kinds = (PidfdChildWatcher, ThreadedChildWatcher, *_compat.AsyncioDefaultWatchers)
+    return type(watcher) in kinds
+
+
+class Choice:
+    """Where loops learn which watcher was chosen; ``_policy``, which knows, puts the way in."""
+
+    find: Callable[[], Optional[AbstractChildWatcher]] = staticmethod(lambda: None)
+
+
 def refuse_on_windows() -> None:
     """Raise ``NotImplementedError`` on Windows, which has no child watchers."""
     if sys.platform == "win32":

@@ -34,6 +34,7 @@ MODULES = (
     "test_sslproto",
     "test_staggered",
     "test_streams",
+    "test_subprocess",
     "test_taskgroups",
     "test_tasks",
     "test_threads",

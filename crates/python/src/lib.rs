@@ -39,6 +39,10 @@ mod _native {
     #[pymodule_export]
     use crate::server::Server;
     #[pymodule_export]
+    use crate::transports::pipe::{ReadPipeTransport, WritePipeTransport};
+    #[pymodule_export]
+    use crate::transports::process::SubprocessTransport;
+    #[pymodule_export]
     use crate::transports::stream::StreamTransport;
     #[pymodule_export]
     use crate::{build_info, selectors_available};

@@ -1,11 +1,16 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`.
+//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, pipes,
+//! processes.
 
 mod client;
 mod listen;
+mod pipe;
+mod process;
 mod start_tls;
 
 pub(crate) use client::{Client, accepted, connect};
 pub(crate) use listen::{Listening, create_server};
+pub(crate) use pipe::{connect_read_pipe, connect_write_pipe};
+pub(crate) use process::{Command, run};
 pub(crate) use start_tls::{Upgrade, start_tls};
 
 use pyo3::exceptions::PyValueError;

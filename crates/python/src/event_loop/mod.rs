@@ -23,6 +23,7 @@ use crate::imports::imports;
 use crate::poller::Poller;
 use crate::report;
 use crate::signals;
+use crate::transports::process;
 
 /// The native part of every loop class; the Python classes add only their place in asyncio's hierarchy.
 #[pyclass(frozen, subclass, extends = Core, module = "oxloop._native")]
@@ -349,6 +350,107 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
             shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
         };
         connection::start_tls(slf.as_super(), upgrade)
+    }
+
+    // Pipes
+
+    /// Read from pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
+    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    fn connect_read_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        pipe: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        connection::connect_read_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+    }
+
+    /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
+    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    fn connect_write_pipe<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        pipe: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        connection::connect_write_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+    }
+
+    // Processes
+
+    /// Run a program; return (transport, protocol). A coroutine.
+    ///
+    /// stdin, stdout and stderr are what `subprocess.Popen` takes, pipes by default, and so are all the other
+    /// keywords. Raises `ValueError` for those that would make the pipes ones of text, `OSError` if the
+    /// program cannot be run.
+    #[pyo3(
+        signature = (protocol_factory, program, *args, **kwargs),
+        text_signature = "($self, protocol_factory, program, *args, stdin=-1, stdout=-1, \
+stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, errors=None, text=None, \
+**kwargs)"
+    )]
+    fn subprocess_exec<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        program: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        let mut all = vec![program.clone()];
+        all.extend(args.iter());
+        let command = connection::Command {
+            protocol_factory: protocol_factory.into(),
+            args: PyTuple::new(py, all)?.into_any().into(),
+            shell: false,
+            keywords: kwargs.map_or_else(|| PyDict::new(py), Clone::clone).into(),
+        };
+        connection::run(slf.as_super(), command)
+    }
+
+    /// Run cmd in a shell; return (transport, protocol). A coroutine. Keywords and errors are those of
+    /// `subprocess_exec()`.
+    #[pyo3(
+        signature = (protocol_factory, cmd, **kwargs),
+        text_signature = "($self, protocol_factory, cmd, *, stdin=-1, stdout=-1, stderr=-1, \
+universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, text=None, **kwargs)"
+    )]
+    fn subprocess_shell<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        cmd: &Bound<'py, PyAny>,
+        kwargs: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let command = connection::Command {
+            protocol_factory: protocol_factory.into(),
+            args: cmd.into(),
+            shell: true,
+            keywords: kwargs.map_or_else(|| PyDict::new(slf.py()), Clone::clone).into(),
+        };
+        connection::run(slf.as_super(), command)
+    }
+
+    /// `add_reader()` as asyncio's own child watchers call it.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        Self::add_reader(slf, fd, callback, args)
+    }
+
+    /// `remove_reader()` as asyncio's own child watchers call it.
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::remove_reader(slf, fd)
+    }
+
+    fn _child_watcher_callback(
+        slf: &Bound<'_, Self>,
+        _pid: &Bound<'_, PyAny>,
+        returncode: &Bound<'_, PyAny>,
+        transp: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        process::told_by_watcher(slf.as_super(), returncode, transp)
     }
 
     // Watching descriptors

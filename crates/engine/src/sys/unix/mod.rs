@@ -4,6 +4,8 @@ mod address;
 pub(crate) mod clock;
 pub(crate) mod descriptor;
 pub mod pipe;
+pub mod process;
+pub mod sigpipe;
 pub mod socket;
 
 // What makes descriptors: in one call where the system can, in several where it cannot.
@@ -13,6 +15,13 @@ mod create;
 #[cfg(target_vendor = "apple")]
 #[path = "create_then_flags.rs"]
 mod create;
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "pidfd.rs"]
+mod pidfd;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "no_pidfd.rs"]
+mod pidfd;
 
 #[cfg(not(target_vendor = "apple"))]
 #[path = "wait_nanos.rs"]

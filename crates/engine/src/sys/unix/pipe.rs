@@ -1,12 +1,14 @@
 //! Pipes, and reading and writing of descriptors that are no sockets.
 //!
 //! Each function is one system call and retries nothing: EAGAIN is `ErrorKind::WouldBlock`, EINTR
-//! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; a process
-//! that writes to them must ignore SIGPIPE, as Python does.
+//! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; who writes to
+//! them in a process that does not ignore SIGPIPE does it under [`sigpipe::shielded`](super::sigpipe).
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+
+use rustix::fs::FileType;
 
 use super::create;
 use super::socket::MAX_SLICES;
@@ -14,6 +16,35 @@ use super::socket::MAX_SLICES;
 /// A new pipe, its reading and its writing end, both non-blocking and close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(create::pipe()?)
+}
+
+/// What kind of file a descriptor is open on.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Kind {
+    /// A pipe or a FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A terminal, or another character device.
+    CharacterDevice,
+    /// A regular file, a directory, a block device.
+    Other,
+}
+
+/// fstat(2): what kind of file `fd` is open on.
+pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    let mode = rustix::fs::fstat(fd)?.st_mode;
+    Ok(match FileType::from_raw_mode(mode) {
+        FileType::Fifo => Kind::Fifo,
+        FileType::Socket => Kind::Socket,
+        FileType::CharacterDevice => Kind::CharacterDevice,
+        _ => Kind::Other,
+    })
+}
+
+/// Makes the open file behind `fd` non-blocking (FIONBIO), for everybody who shares it.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(rustix::io::ioctl_fionbio(fd, true)?)
 }
 
 /// read(2): how many bytes came; 0 is the end of the file.
@@ -62,6 +93,21 @@ mod tests {
         assert_eq!(read_uninit(reader.as_fd(), &mut rest)?, 2);
         drop(writer);
         assert_eq!(read(reader.as_fd(), &mut buffer)?, 0);
+        Ok(())
+    }
+
+    #[test]
+    fn kinds() -> io::Result<()> {
+        let (reader, _writer) = pipe()?;
+        assert_eq!(kind(reader.as_fd())?, Kind::Fifo);
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair()?;
+        assert_eq!(kind(socket.as_fd())?, Kind::Socket);
+        set_nonblocking(socket.as_fd())?;
+        let empty = read(socket.as_fd(), &mut [0]).expect_err("nothing was sent");
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        let device = std::fs::File::open("/dev/null")?;
+        assert_eq!(kind(device.as_fd())?, Kind::CharacterDevice);
+        assert_eq!(kind(std::fs::File::open("/")?.as_fd())?, Kind::Other);
         Ok(())
     }
 

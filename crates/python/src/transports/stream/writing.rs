@@ -5,7 +5,7 @@ use std::os::fd::BorrowedFd;
 
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::{Interest, sys};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
@@ -16,6 +16,7 @@ use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::report;
+use crate::transports::protocol;
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
@@ -275,22 +276,10 @@ fn shrunk(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 
 fn tell(transport: &Bound<'_, StreamTransport>, event: Option<FlowEvent>) -> PyResult<()> {
     let py = transport.py();
-    let (name, message) = match event {
-        None => return Ok(()),
-        Some(FlowEvent::Pause) => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
-        Some(FlowEvent::Resume) => {
-            (intern!(py, "resume_writing"), "protocol.resume_writing() failed")
-        }
-    };
-    let Some(protocol) = transport.get().protocol(py) else { return Ok(()) };
-    match ffi::call_method(&protocol, name, &[]) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let event_loop = transport.get().core.bind(py).as_any();
-            let details = [("transport", transport.as_any()), ("protocol", &protocol)];
-            report::callback_error(event_loop, error, message, &details)
-        }
-    }
+    let this = transport.get();
+    let Some(event) = event else { return Ok(()) };
+    let Some(protocol) = this.protocol(py) else { return Ok(()) };
+    protocol::tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
 }
 
 pub(super) fn set_limits(
@@ -298,21 +287,7 @@ pub(super) fn set_limits(
     high: Option<isize>,
     low: Option<isize>,
 ) -> PyResult<()> {
-    let unsigned = |limit: Option<isize>| limit.map(usize::try_from).transpose();
-    let (Ok(high_limit), Ok(low_limit)) = (unsigned(high), unsigned(low)) else {
-        let high = high.unwrap_or_else(|| low.map_or(64 * 1024, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    };
-    transport
-        .get()
-        .state
-        .borrow_mut()
-        .flow
-        .set_limits(high_limit, low_limit)
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    protocol::set_limits(&mut transport.get().state.borrow_mut().flow, high, low)?;
     grown(transport)
 }
 
