@@ -14,8 +14,6 @@ LATER = frozenset(
         "connect_read_pipe",
         "connect_write_pipe",
         "create_datagram_endpoint",
-        "create_unix_connection",
-        "create_unix_server",
         "sendfile",
         "sock_sendfile",
         "start_tls",

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Generator, Sequence
 from collections.abc import Coroutine as _Coroutine
 from concurrent.futures import Executor
 from contextvars import Context
+from os import PathLike
 from selectors import BaseSelector
 from socket import AddressFamily, SocketKind, socket
 from typing import Any, TypeVar, final
@@ -17,6 +18,7 @@ _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 _P = TypeVar("_P", bound=asyncio.BaseProtocol)
 _Address: TypeAlias = tuple[Any, ...] | str | bytes
+_Path: TypeAlias = str | bytes | PathLike[str] | PathLike[bytes]
 _FileDescriptorLike: TypeAlias = Any  # an int, or what has fileno()
 _ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 _TaskFactory: TypeAlias = Callable[..., Future[Any]]
@@ -162,6 +164,31 @@ class EventLoop:
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[Transport, _P]: ...
+
+    async def create_unix_connection(
+        self,
+        protocol_factory: Callable[[], _P],
+        path: _Path | None = None,
+        *,
+        ssl: _SSL = None,
+        sock: socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Transport, _P]: ...
+    async def create_unix_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        path: _Path | None = None,
+        *,
+        sock: socket | None = None,
+        backlog: int = 100,
+        ssl: _SSL = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = True,
+    ) -> Server: ...
 
     # Watching
     def add_reader(

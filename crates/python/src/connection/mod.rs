@@ -1,10 +1,13 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`.
+//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, and their
+//! kin of Unix sockets.
 
 mod client;
 mod listen;
+mod unix;
 
 pub(crate) use client::{Client, accepted, connect};
 pub(crate) use listen::{Listening, create_server};
+pub(crate) use unix::{UnixClient, UnixListening, connect_unix, create_unix_server};
 
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;

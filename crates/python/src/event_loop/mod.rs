@@ -321,6 +321,75 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         connection::create_server(slf.as_super(), listening)
     }
 
+    /// Connect to a Unix stream socket; return (transport, protocol). A coroutine.
+    ///
+    /// path (a str that begins with NUL is a name in Linux's abstract namespace), or sock. Raises `OSError` if
+    /// nobody listens there, `ValueError` for arguments that contradict each other.
+    #[pyo3(signature = (
+        protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn create_unix_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        path: Option<&Bound<'py, PyAny>>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = connection::UnixClient {
+            protocol_factory: protocol_factory.into(),
+            path: path.map(Ref::from),
+            ssl: ssl.map(Ref::from),
+            sock: sock.map(Ref::from),
+            server_hostname: server_hostname.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+        };
+        connection::connect_unix(slf.as_super(), client)
+    }
+
+    /// Listen for connections on the Unix stream socket path, or on sock; return a Server. A coroutine.
+    ///
+    /// A socket that was left at path is replaced. With `cleanup_socket`, which is the default from Python 3.13
+    /// on, the file is removed when the server is closed.
+    #[pyo3(
+        signature = (
+            protocol_factory, path=None, *, sock=None, backlog=100, ssl=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=None,
+            cleanup_socket=None
+        ),
+        text_signature = "($self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, \
+ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True)"
+    )]
+    fn create_unix_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        path: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        backlog: i32,
+        ssl: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        start_serving: Option<&Bound<'py, PyAny>>,
+        cleanup_socket: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let listening = connection::UnixListening {
+            protocol_factory: protocol_factory.into(),
+            path: path.map(Ref::from),
+            sock: sock.map(Ref::from),
+            backlog,
+            ssl: ssl.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            start_serving: is_true(start_serving, true)?,
+            cleanup_socket: cleanup_socket.map(PyAnyMethods::is_truthy).transpose()?,
+        };
+        connection::create_unix_server(slf.as_super(), listening)
+    }
+
     // Watching descriptors
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.

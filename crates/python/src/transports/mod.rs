@@ -2,6 +2,7 @@
 
 pub(crate) mod socket;
 pub(crate) mod stream;
+pub(crate) mod unix_path;
 
 use pyo3::prelude::*;
 
