@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
         connect_read_pipe: Any
         connect_write_pipe: Any
-        create_datagram_endpoint: Any
         sendfile: Any
         sock_sendfile: Any
         start_tls: Any

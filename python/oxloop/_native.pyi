@@ -29,6 +29,7 @@ _AddressInfo: TypeAlias = tuple[
 
 __all__ = [
     "Coroutine",
+    "DatagramTransport",
     "EventLoop",
     "Handle",
     "Server",
@@ -190,6 +191,20 @@ class EventLoop:
         cleanup_socket: bool = True,
     ) -> Server: ...
 
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], _P],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket | None = None,
+    ) -> tuple[DatagramTransport, _P]: ...
+
     # Watching
     def add_reader(
         self,
@@ -245,6 +260,16 @@ class TimerHandle(asyncio.TimerHandle):
     def __hash__(self) -> int: ...
     def __le__(self, value: asyncio.TimerHandle, /) -> bool: ...
     def __lt__(self, value: asyncio.TimerHandle, /) -> bool: ...
+
+@final
+class DatagramTransport(asyncio.DatagramTransport):
+    def sendto(self, data: Buffer, addr: _Address | None = None) -> None: ...  # type: ignore[override, unused-ignore]
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_limits(self) -> tuple[int, int]: ...
+    def get_write_buffer_size(self) -> int: ...
 
 @final
 class StreamTransport(Transport):

@@ -1,11 +1,13 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, and their
-//! kin of Unix sockets.
+//! Making connections, servers and endpoints: `create_connection`, `connect_accepted_socket`, `create_server`,
+//! their kin of Unix sockets, and `create_datagram_endpoint`.
 
 mod client;
+mod datagram;
 mod listen;
 mod unix;
 
 pub(crate) use client::{Client, accepted, connect};
+pub(crate) use datagram::{Endpoint, create_datagram_endpoint};
 pub(crate) use listen::{Listening, create_server};
 pub(crate) use unix::{UnixClient, UnixListening, connect_unix, create_unix_server};
 

@@ -11,6 +11,7 @@ mod watch;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::Interest;
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -390,6 +391,54 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, clean
         connection::create_unix_server(slf.as_super(), listening)
     }
 
+    /// Make a socket of datagrams; return (transport, protocol). A coroutine.
+    ///
+    /// `local_addr` is what it is bound to, `remote_addr` what it is connected to: (host, port), or a path with
+    /// `family=AF_UNIX`. Or sock. Raises `OSError` if no address would do, `ValueError` for arguments that
+    /// contradict each other.
+    #[pyo3(
+        signature = (
+            protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
+            reuse_address=Given::default(), reuse_port=None, allow_broadcast=None, sock=None
+        ),
+        text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, \
+proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
+    )]
+    fn create_datagram_endpoint<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        local_addr: Option<&Bound<'py, PyAny>>,
+        remote_addr: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        proto: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        reuse_address: Given<'py>,
+        reuse_port: Option<&Bound<'py, PyAny>>,
+        allow_broadcast: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        if reuse_address.0.is_some() && py.version_info() >= (3, 11) {
+            return Err(PyTypeError::new_err(
+                "create_datagram_endpoint() got an unexpected keyword argument 'reuse_address'",
+            ));
+        }
+        let zero = pyo3::types::PyInt::new(py, 0).into_any();
+        let endpoint = connection::Endpoint {
+            protocol_factory: protocol_factory.into(),
+            local_addr: local_addr.map(Ref::from),
+            remote_addr: remote_addr.map(Ref::from),
+            family: family.unwrap_or(&zero).into(),
+            proto: proto.unwrap_or(&zero).into(),
+            flags: flags.unwrap_or(&zero).into(),
+            reuse_address: reuse_address.0.map(Ref::from),
+            reuse_port: reuse_port.map(Ref::from),
+            allow_broadcast: allow_broadcast.map(Ref::from),
+            sock: sock.map(Ref::from),
+        };
+        connection::create_datagram_endpoint(slf.as_super(), endpoint)
+    }
+
     // Watching descriptors
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
@@ -689,6 +738,18 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+}
+
+/// A keyword that was given, `None` included.
+#[derive(Default)]
+struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(object.to_owned())))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Transports: what a protocol writes to and is told by.
 
+pub(crate) mod datagram;
+mod protocol;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod unix_path;
@@ -10,5 +12,6 @@ use crate::ffi;
 
 /// Adds the methods that are called past `PyO3`.
 pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
-    ffi::add_fast_methods(&py.get_type::<stream::StreamTransport>(), stream::methods())
+    ffi::add_fast_methods(&py.get_type::<stream::StreamTransport>(), stream::methods())?;
+    ffi::add_fast_methods(&py.get_type::<datagram::DatagramTransport>(), datagram::methods())
 }

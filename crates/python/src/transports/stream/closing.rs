@@ -1,6 +1,5 @@
 //! The end of a connection: closed by the user, by the peer, or by an error.
 
-use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -8,6 +7,7 @@ use super::{StreamTransport, reading, writing};
 use crate::error;
 use crate::ffi::{self, Ref};
 use crate::report;
+use crate::transports::protocol::{report_fatal, tell_lost};
 use crate::transports::socket::Socket;
 
 /// Stops reading; the connection is lost once everything that was written has gone.
@@ -40,8 +40,7 @@ pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr
     queue_lost(transport, reason)
 }
 
-/// An error after which the connection cannot go on. One of the system is only logged in debug mode, since the
-/// protocol hears of it; any other goes to the exception handler. Returns one that leaves the loop.
+/// An error after which the connection cannot go on. Returns one that leaves the loop.
 #[cold]
 pub(super) fn fatal(
     transport: &Bound<'_, StreamTransport>,
@@ -53,22 +52,8 @@ pub(super) fn fatal(
         return Err(error);
     }
     let this = transport.get();
-    if error.is_instance_of::<PyOSError>(py) {
-        if this.core.get().debug() {
-            let text = format!("{}: {message}", transport.repr()?);
-            report::debug_exception(py, &text, error::exception(py, &error).as_any())?;
-        }
-    } else {
-        let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
-        let details = [("transport", transport.as_any()), ("protocol", &protocol)];
-        let event_loop = this.core.bind(py).as_any();
-        report::call_exception_handler(
-            event_loop,
-            message,
-            Some(&error::exception(py, &error)),
-            &details,
-        )?;
-    }
+    let protocol = this.protocol(py);
+    report_fatal(this.core.bind(py), transport.as_any(), protocol, &error, message)?;
     force(transport, Some(error))
 }
 
@@ -102,7 +87,7 @@ pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         state.lost = 1;
     }
     // In the context of the event, as asyncio does.
-    tell_lost(transport)
+    call_lost(transport)
 }
 
 /// Tells the protocol that its connection is gone, and closes the socket.
@@ -111,35 +96,20 @@ fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     let context = this.state.borrow().contexts.queued.clone_ref(py);
-    ffi::run_in_context(context.bind(py), || tell_lost(transport))
+    ffi::run_in_context(context.bind(py), || call_lost(transport))
 }
 
-fn tell_lost(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+fn call_lost(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     let reason = this.state.borrow_mut().reason.take();
-    let reason =
-        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
-    let told = match this.protocol(py) {
-        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason]),
-        None => Ok(py.None().into_bound(py)),
-    };
-    let protocol = this.state.borrow_mut().protocol.take();
-    drop(protocol);
-    let released = release(py, this, transport.as_any());
-    let reported = match told {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let event_loop = this.core.bind(py).as_any();
-            let message = format!(
-                "Exception in callback StreamTransport._call_connection_lost({})",
-                reason.repr()?
-            );
-            let details = [("transport", transport.as_any())];
-            report::callback_error(event_loop, error, &message, &details)
-        }
-    };
-    reported.and(released)
+    let told = this.protocol(py);
+    let name = "StreamTransport._call_connection_lost";
+    tell_lost(this.core.bind(py), transport.as_any(), told.as_ref(), reason, name, || {
+        let protocol = this.state.borrow_mut().protocol.take();
+        drop(protocol);
+        release(py, this, transport.as_any())
+    })
 }
 
 /// Closes the socket and takes leave of the server and the loop.

@@ -5,23 +5,20 @@ use std::os::fd::BorrowedFd;
 
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::{Interest, sys};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 
 use super::{State, StreamTransport, closing, refused};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
-use crate::report;
+use crate::transports::protocol::{self, check_data, count_lost_write, tell_flow};
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
-
-/// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const LOST_WRITES_LOGGED: u32 = 5;
 
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
@@ -42,23 +39,10 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
         send(transport, data, bytes.as_bytes())?;
         return Ok(py.None().into());
     }
-    check_type(data)?;
+    check_data(data)?;
     let view = View::readable(data)?;
     send(transport, data, view.as_slice())?;
     Ok(py.None().into())
-}
-
-fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not '{}'",
-        data.get_type().name()?
-    )))
 }
 
 /// Sends `data`, the memory of `object`, or queues what the kernel does not take.
@@ -81,7 +65,7 @@ fn send(
         }
         if state.lost > 0 {
             drop(state);
-            return count_lost_write(transport);
+            return drop_write(transport);
         }
         if !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
@@ -109,18 +93,15 @@ fn send(
     grown(transport)
 }
 
-/// A write after the connection was lost is dropped; the fifth and later ones say so in the log.
+/// A write after the connection was lost is dropped.
 #[cold]
-fn count_lost_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let lost = {
         let mut state = transport.get().state.borrow_mut();
         state.lost = state.lost.saturating_add(1);
         state.lost
     };
-    if lost > LOST_WRITES_LOGGED {
-        report::log(transport.py(), "warning", "socket.send() raised exception.")?;
-    }
-    Ok(())
+    count_lost_write(transport.py(), lost)
 }
 
 /// Lets the loop tell us when there is room for what is queued.
@@ -275,21 +256,12 @@ fn shrunk(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 
 fn tell(transport: &Bound<'_, StreamTransport>, event: Option<FlowEvent>) -> PyResult<()> {
     let py = transport.py();
-    let (name, message) = match event {
-        None => return Ok(()),
-        Some(FlowEvent::Pause) => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
-        Some(FlowEvent::Resume) => {
-            (intern!(py, "resume_writing"), "protocol.resume_writing() failed")
+    let this = transport.get();
+    match (event, this.protocol(py)) {
+        (Some(event), Some(protocol)) => {
+            tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
         }
-    };
-    let Some(protocol) = transport.get().protocol(py) else { return Ok(()) };
-    match ffi::call_method(&protocol, name, &[]) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let event_loop = transport.get().core.bind(py).as_any();
-            let details = [("transport", transport.as_any()), ("protocol", &protocol)];
-            report::callback_error(event_loop, error, message, &details)
-        }
+        _ => Ok(()),
     }
 }
 
@@ -298,21 +270,7 @@ pub(super) fn set_limits(
     high: Option<isize>,
     low: Option<isize>,
 ) -> PyResult<()> {
-    let unsigned = |limit: Option<isize>| limit.map(usize::try_from).transpose();
-    let (Ok(high_limit), Ok(low_limit)) = (unsigned(high), unsigned(low)) else {
-        let high = high.unwrap_or_else(|| low.map_or(64 * 1024, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
-        return Err(PyValueError::new_err(format!(
-            "high ({high}) must be >= low ({low}) must be >= 0"
-        )));
-    };
-    transport
-        .get()
-        .state
-        .borrow_mut()
-        .flow
-        .set_limits(high_limit, low_limit)
-        .map_err(|error| PyValueError::new_err(error.to_string()))?;
+    protocol::set_limits(&mut transport.get().state.borrow_mut().flow, high, low)?;
     grown(transport)
 }
 
@@ -344,7 +302,7 @@ pub(super) fn writelines(
         if state.lost > 0 {
             drop(state);
             drop(chunks);
-            return count_lost_write(transport);
+            return drop_write(transport);
         }
         let was_empty = state.queue.is_empty();
         for chunk in chunks {
