@@ -18,7 +18,6 @@ import weakref
 from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional, Tuple
 
 import pytest
-
 from support.backends import PY311, PY312, PY313, Backend
 from support.census import assert_flat
 from support.recorders import Recording
@@ -334,9 +333,10 @@ def test_a_mixed_pair_of_families(run: Run) -> None:
 
 def test_broadcast_is_allowed_if_asked_for(run: Run) -> None:
     async def main() -> None:
-        async with endpoint(
-            (LOCALHOST, 0), ("127.255.255.255", 9), allow_broadcast=True
-        ) as (transport, protocol):
+        async with endpoint((LOCALHOST, 0), ("127.255.255.255", 9), allow_broadcast=True) as (
+            transport,
+            protocol,
+        ):
             sock = transport.get_extra_info("socket")
             assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST) != 0
             assert transport.get_extra_info("peername") is None
@@ -357,9 +357,10 @@ def test_unix_datagrams(run: Run) -> None:
         with folder() as parent:
             one, two = str(parent / "one"), str(parent / "two")
             family = socket.AF_UNIX
-            async with endpoint(one, family=family) as (left, asking), endpoint(
-                two, one, family=family
-            ) as (right, answered):
+            async with (
+                endpoint(one, family=family) as (left, asking),
+                endpoint(two, one, family=family) as (right, answered),
+            ):
                 assert name_of(right) == two
                 assert right.get_extra_info("peername") == one
                 right.sendto(b"question")
@@ -974,9 +975,7 @@ def test_a_socket_is_all_there_is_to_say(run: Run, keywords: Dict[str, Any]) -> 
         with bound_udp() as sock, pytest.raises(ValueError, match="socket modifier") as caught:
             await loop.create_datagram_endpoint(DatagramRecorder, sock=sock, **keywords)
         text, listed = str(caught.value).split(" (", 1)
-        assert text == (
-            "socket modifier keyword arguments can not be used when sock is specified."
-        )
+        assert text == ("socket modifier keyword arguments can not be used when sock is specified.")
         assert listed.endswith(")")
         if not PY311:  # asyncio lists what stands for no `reuse_address`
             listed = re.sub("reuse_address=<.*?>(, )?", "", listed).replace(", )", ")")

@@ -14,7 +14,6 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 import pytest
-
 from support.backends import PY313
 from support.contracts import Link, StreamContract
 from support.recorders import Recorder
@@ -445,9 +444,7 @@ def test_connecting_to_a_stale_socket_is_refused(run: Run) -> None:
         with folder() as parent:
             leave_socket(parent / "s")
             with pytest.raises(ConnectionRefusedError):
-                await asyncio.get_running_loop().create_unix_connection(
-                    Recorder, str(parent / "s")
-                )
+                await asyncio.get_running_loop().create_unix_connection(Recorder, str(parent / "s"))
 
     run(main)
 

@@ -165,7 +165,6 @@ class EventLoop:
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> tuple[Transport, _P]: ...
-
     async def create_unix_connection(
         self,
         protocol_factory: Callable[[], _P],
@@ -190,7 +189,6 @@ class EventLoop:
         start_serving: bool = True,
         cleanup_socket: bool = True,
     ) -> Server: ...
-
     async def create_datagram_endpoint(
         self,
         protocol_factory: Callable[[], _P],
