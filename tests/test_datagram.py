@@ -132,24 +132,17 @@ def take(sock: socket.socket) -> List[bytes]:
 # What a transport is
 
 
-@pytest.mark.skipif(not PY313, reason="asyncio's own is no asyncio.DatagramTransport before")
-def test_it_is_asyncios_transport_to_isinstance(run: Run) -> None:
+def test_it_is_asyncios_transport_to_isinstance(run: Run, backend: Backend) -> None:
     """SPEC section 1: types that pass asyncio's `isinstance` checks."""
 
     async def main() -> None:
         async with local() as (transport, _):
-            assert isinstance(transport, asyncio.DatagramTransport)
+            assert isinstance(transport, asyncio.Transport)
             assert isinstance(transport, asyncio.BaseTransport)
+            if PY313 or not backend.is_oracle:
+                assert isinstance(transport, asyncio.DatagramTransport)
 
     run(main)
-
-
-def test_it_is_a_datagram_transport_on_every_version(oxloop: Any) -> None:
-    async def main() -> bool:
-        async with local() as (transport, _):
-            return isinstance(transport, asyncio.DatagramTransport)
-
-    assert oxloop.run(main())
 
 
 def test_it_takes_new_attributes_and_replaced_methods(run: Run) -> None:
