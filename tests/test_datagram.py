@@ -690,6 +690,22 @@ def test_sending_to_a_closed_peer_transport_is_dropped(run: Run) -> None:
     run(main)
 
 
+def test_sending_on_a_closed_transport(run: Run, backend: Backend) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio trips over its own None")
+
+    async def main() -> None:
+        async with local() as (transport, protocol):
+            name = name_of(transport)
+            transport.close()
+            await protocol.lost()
+            await turns(1)
+            transport.sendto(b"x", name)
+            assert protocol.events == ["made", "lost"]
+
+    run(main)
+
+
 def test_the_users_socket_is_closed_with_the_transport(run: Run) -> None:
     async def main() -> None:
         sock = bound_udp()
@@ -787,6 +803,25 @@ def test_pause_and_resume_writing(run: Run) -> None:
                     await loop.sock_recv(peer, 1000)
                 await protocol.until_event("resume")
                 assert protocol.events == ["made", "pause", "resume"]
+
+    run(main)
+
+
+def test_the_buffer_is_empty_in_the_end(run: Run, backend: Backend) -> None:
+    if backend.is_oracle and (3, 13) <= sys.version_info < (3, 13, 6):
+        pytest.skip("asyncio's buffer never gets empty again (gh-135444)")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with folder() as parent, unix_receiver(parent / "s") as peer:
+            async with unix_sender(parent / "s") as (transport, protocol):
+                transport.set_write_buffer_limits(0)
+                count = block(transport)
+                assert protocol.events == ["made", "pause"]
+                for _ in range(count):
+                    await loop.sock_recv(peer, 1000)
+                await protocol.until_event("resume")
+                assert transport.get_write_buffer_size() == 0
 
     run(main)
 

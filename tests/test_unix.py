@@ -14,7 +14,7 @@ import tempfile
 from typing import Any, Callable, Dict, Iterator, Tuple
 
 import pytest
-from support.backends import PY313
+from support.backends import PY313, Backend
 from support.contracts import Link, StreamContract
 from support.recorders import Recorder
 from support.reports import Reports
@@ -297,6 +297,21 @@ def test_closing_removes_the_path_from_313_on(run: Run) -> None:
                 server = await loop.create_unix_server(Recorder, sock=sock)
                 server.close()
                 assert (parent / "t").exists() is not PY313
+
+    run(main)
+
+
+def test_closing_removes_the_path_if_told_to(run: Run, backend: Backend) -> None:
+    if backend.is_oracle and not PY313:
+        pytest.skip("asyncio knows cleanup_socket from Python 3.13 on")
+
+    async def main() -> None:
+        with folder() as parent:
+            server = await asyncio.get_running_loop().create_unix_server(
+                Recorder, str(parent / "s"), cleanup_socket=True
+            )
+            server.close()
+            assert not (parent / "s").exists()
 
     run(main)
 
