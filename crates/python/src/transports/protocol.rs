@@ -79,12 +79,12 @@ pub(super) fn tell_flow(
 /// Tells the protocol of its connection, in `context`; its error is the result.
 pub(super) fn tell_made(
     core: &Bound<'_, Core>,
+    context: &Bound<'_, PyAny>,
     transport: &Bound<'_, PyAny>,
     protocol: &Bound<'_, PyAny>,
-    context: &Ref,
 ) -> PyResult<()> {
     let py = core.py();
-    let made = ffi::run_in_context(context.bind(py), || {
+    let made = ffi::run_in_context(context, || {
         ffi::call_method(protocol, intern!(py, "connection_made"), &[transport])
     });
     match made {

@@ -221,7 +221,9 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let this = transport.get();
     let context = this.state.borrow().contexts.queued.clone_ref(py);
     let reported = match this.protocol(py) {
-        Some(protocol) => tell_made(this.core.bind(py), transport.as_any(), &protocol, &context),
+        Some(protocol) => {
+            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), &protocol)
+        }
         None => Ok(()),
     };
     receiving::watch(transport)?;

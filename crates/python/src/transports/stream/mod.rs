@@ -190,7 +190,9 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let protocol = this.protocol(py);
     let context = this.state.borrow().contexts.queued.clone_ref(py);
     let reported = match &protocol {
-        Some(protocol) => tell_made(this.core.bind(py), transport.as_any(), protocol, &context),
+        Some(protocol) => {
+            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), protocol)
+        }
         None => Ok(()),
     };
     reading::watch(transport)?;
