@@ -16,9 +16,6 @@ if TYPE_CHECKING:
         ``asyncio.AbstractEventLoop``'s and raise ``NotImplementedError``.
         """
 
-        create_datagram_endpoint: Any
-        create_unix_connection: Any
-        create_unix_server: Any
         sendfile: Any
         sock_sendfile: Any
 

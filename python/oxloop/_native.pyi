@@ -31,6 +31,7 @@ _AddressInfo: TypeAlias = tuple[
 
 __all__ = [
     "Coroutine",
+    "DatagramTransport",
     "EventLoop",
     "Handle",
     "ReadPipeTransport",
@@ -222,6 +223,43 @@ class EventLoop:
         text: Literal[False] | None = None,
         **kwargs: Any,
     ) -> tuple[asyncio.SubprocessTransport, _SP]: ...
+    async def create_unix_connection(
+        self,
+        protocol_factory: Callable[[], _P],
+        path: _Path | None = None,
+        *,
+        ssl: _SSL = None,
+        sock: socket | None = None,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> tuple[Transport, _P]: ...
+    async def create_unix_server(
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        path: _Path | None = None,
+        *,
+        sock: socket | None = None,
+        backlog: int = 100,
+        ssl: _SSL = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+        start_serving: bool = True,
+        cleanup_socket: bool = True,
+    ) -> Server: ...
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], _P],
+        local_addr: tuple[str, int] | str | None = None,
+        remote_addr: tuple[str, int] | str | None = None,
+        *,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        reuse_port: bool | None = None,
+        allow_broadcast: bool | None = None,
+        sock: socket | None = None,
+    ) -> tuple[DatagramTransport, _P]: ...
 
     # Watching
     def add_reader(
@@ -278,6 +316,16 @@ class TimerHandle(asyncio.TimerHandle):
     def __hash__(self) -> int: ...
     def __le__(self, value: asyncio.TimerHandle, /) -> bool: ...
     def __lt__(self, value: asyncio.TimerHandle, /) -> bool: ...
+
+@final
+class DatagramTransport(asyncio.DatagramTransport):
+    def sendto(self, data: Buffer, addr: _Address | None = None) -> None: ...  # type: ignore[override, unused-ignore]
+    def is_reading(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_write_buffer_limits(self) -> tuple[int, int]: ...
+    def get_write_buffer_size(self) -> int: ...
 
 @final
 class StreamTransport(Transport):

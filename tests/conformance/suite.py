@@ -39,6 +39,7 @@ MODULES = (
     "test_tasks",
     "test_threads",
     "test_timeouts",
+    "test_unix_events",
     "test_waitfor",
 )
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use oxloop_engine::sys::datagram::Batch;
 use oxloop_engine::{Engine, Inbox, Interest, Slots, Timestamp, Token, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -138,6 +139,8 @@ pub(crate) struct Core {
     pub(crate) selector: LoopCell<Option<Ref>>,
     /// Where reads of all transports land before they are copied out; `None` while one is in use.
     pub(crate) read_buffer: LoopCell<Option<Box<[u8]>>>,
+    /// Where datagrams land; `None` before the first, and while it is in use.
+    batch: LoopCell<Option<Box<Batch>>>,
     pub(crate) exception_handler: LoopCell<Option<Ref>>,
     pub(crate) task_factory: LoopCell<Option<Ref>>,
     pub(crate) executor: LoopCell<Option<Ref>>,
@@ -184,6 +187,7 @@ impl Core {
             signals: LoopCell::default(),
             selector: LoopCell::default(),
             read_buffer: LoopCell::default(),
+            batch: LoopCell::default(),
             exception_handler: LoopCell::default(),
             task_factory: LoopCell::default(),
             executor: LoopCell::default(),
@@ -530,6 +534,14 @@ impl Core {
             self.read_buffer.take().unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
         let result = use_buffer(&mut buffer);
         self.read_buffer.set(Some(buffer));
+        result
+    }
+
+    /// Runs `use_batch` on the loop's batch of datagrams.
+    pub(crate) fn with_batch<R>(&self, use_batch: impl FnOnce(&mut Batch) -> R) -> R {
+        let mut batch = self.batch.take().unwrap_or_default();
+        let result = use_batch(&mut batch);
+        self.batch.set(Some(batch));
         result
     }
 

@@ -264,6 +264,36 @@ impl<'a, 'py> Arguments<'a, 'py> {
         }
     }
 
+    /// The parameter `first`, and `second` if it is given, by position or by keyword.
+    pub(crate) fn one_or_two(
+        &self,
+        function: &str,
+        [first, second]: [&str; 2],
+    ) -> PyResult<(&'a Bound<'py, PyAny>, Option<&'a Bound<'py, PyAny>>)> {
+        if self.positional > 2 {
+            return Err(PyTypeError::new_err(format!(
+                "{function}() takes from 2 to 3 positional arguments but {} were given",
+                self.positional + 1
+            )));
+        }
+        let mut values: [Option<&'a Bound<'py, PyAny>>; 2] =
+            std::array::from_fn(|index| (index < self.positional).then(|| self.value(index)));
+        for (index, keyword) in self.keyword_names()?.into_iter().enumerate() {
+            let problem = match [first, second].iter().position(|name| *name == keyword) {
+                None => "an unexpected keyword argument",
+                Some(place) => match values[place].replace(self.value(self.positional + index)) {
+                    None => continue,
+                    Some(_) => "multiple values for argument",
+                },
+            };
+            return Err(PyTypeError::new_err(format!("{function}() got {problem} '{keyword}'")));
+        }
+        match values {
+            [Some(value), other] => Ok((value, other)),
+            _ => Err(missing_arguments(function, &[first])),
+        }
+    }
+
     /// The names of the keywords that were given.
     pub(crate) fn keyword_names(&self) -> PyResult<Vec<String>> {
         if self.keywords.is_null() {

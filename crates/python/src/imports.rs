@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyTuple, PyType};
+use pyo3::types::{PyDict, PyTuple, PyType};
 
 /// What [`imports`] returns; the fields are named after what they hold.
 pub(crate) struct Imports {
@@ -13,6 +13,8 @@ pub(crate) struct Imports {
     pub(crate) transport: Py<PyAny>,
     pub(crate) read_transport: Py<PyAny>,
     pub(crate) subprocess_transport: Py<PyAny>,
+    /// What a datagram transport says that it is: an `asyncio.DatagramTransport`, and an `asyncio.Transport`.
+    pub(crate) datagram_transport: Py<PyAny>,
     pub(crate) buffered_protocol: Py<PyAny>,
     pub(crate) transport_socket: Py<PyAny>,
     pub(crate) cancelled_error: Py<PyType>,
@@ -68,6 +70,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         transport: object(&asyncio, "Transport")?,
         read_transport: object(&asyncio, "ReadTransport")?,
         subprocess_transport: object(&asyncio, "SubprocessTransport")?,
+        datagram_transport: datagram_transport(&asyncio)?,
         buffered_protocol: object(&asyncio, "BufferedProtocol")?,
         transport_socket: object(&py.import("asyncio.trsock")?, "TransportSocket")?,
         cancelled_error: class(&asyncio, "CancelledError")?,
@@ -89,4 +92,14 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         warnings: py.import("warnings")?.unbind(),
         loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),
     })
+}
+
+/// A class with both bases, as asyncio's own datagram transports have them (from Python 3.12 on).
+fn datagram_transport(asyncio: &Bound<'_, PyModule>) -> PyResult<Py<PyAny>> {
+    let py = asyncio.py();
+    let bases = (asyncio.getattr("DatagramTransport")?, asyncio.getattr("Transport")?);
+    let body = PyDict::new(py);
+    body.set_item("__slots__", PyTuple::empty(py))?;
+    let class = py.get_type::<PyType>().call1(("DatagramTransport", bases, body))?;
+    Ok(class.unbind())
 }

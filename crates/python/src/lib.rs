@@ -39,6 +39,8 @@ mod _native {
     #[pymodule_export]
     use crate::server::Server;
     #[pymodule_export]
+    use crate::transports::datagram::DatagramTransport;
+    #[pymodule_export]
     use crate::transports::pipe::{ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
     use crate::transports::process::SubprocessTransport;

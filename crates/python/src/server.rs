@@ -22,6 +22,7 @@ use crate::report;
 use crate::transports::socket::{Kind, Socket, address_object};
 use crate::transports::stream::{Opening, StreamTransport};
 use crate::transports::tls::{Handshake, Tls};
+use crate::transports::unix_path::BoundPath;
 
 /// Seconds until a listener tries again after the process ran out of descriptors or memory
 /// (`ACCEPT_RETRY_DELAY`).
@@ -38,6 +39,8 @@ struct State {
     waiters: Option<Vec<Ref>>,
     /// What `serve_forever` waits for.
     forever: Option<Ref>,
+    /// The file of a Unix socket that is to be removed when the server is closed.
+    file: Option<BoundPath>,
 }
 
 /// A server: listening sockets and their connections.
@@ -60,6 +63,7 @@ impl Server {
     pub(crate) fn new<'py>(
         core: &Bound<'py, Core>,
         sockets: Vec<Ref>,
+        file: Option<BoundPath>,
         protocol_factory: &Bound<'py, PyAny>,
         backlog: i32,
         tls: Option<Tls>,
@@ -70,6 +74,7 @@ impl Server {
             clients: HashMap::new(),
             waiters: Some(Vec::new()),
             forever: None,
+            file,
         };
         Bound::new(
             core.py(),
@@ -141,16 +146,20 @@ impl Server {
         let py = slf.py();
         let this = slf.get();
         this.core.get().check_selector()?;
-        let (sockets, listeners, forever) = {
+        let (sockets, listeners, forever, file) = {
             let mut state = this.state.borrow_mut();
             let Some(sockets) = state.sockets.take() else { return Ok(()) };
-            (sockets, std::mem::take(&mut state.listeners), state.forever.take())
+            let listeners = std::mem::take(&mut state.listeners);
+            (sockets, listeners, state.forever.take(), state.file.take())
         };
         for listener in listeners {
             Listener::unwatch(listener.bind(py))?;
         }
         for socket in sockets {
             socket.bind(py).call_method0(intern!(py, "close"))?;
+        }
+        if let Some(file) = file {
+            file.remove(py)?;
         }
         this.serving.store(false, Relaxed);
         if let Some(forever) = forever {

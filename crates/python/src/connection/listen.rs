@@ -50,24 +50,29 @@ pub(crate) fn create_server<'py>(
                     socket.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
                 }
                 let factory = listening.protocol_factory.bind(py);
-                let server = Server::new(core.bind(py), sockets, factory, listening.backlog, tls)?;
-                if listening.start_serving {
-                    Server::listen(&server)?;
-                }
+                let server =
+                    Server::new(core.bind(py), sockets, None, factory, listening.backlog, tls)?;
                 Ok::<_, PyErr>(Ref::from(server))
             })?;
-            if listening.start_serving {
-                flow.turn().await?;
+            let server = serve(&flow, server, listening.start_serving).await?;
+            if core.get().debug() {
+                Python::attach(|py| {
+                    let text = format!("{} is serving", server.bind(py).repr()?);
+                    report::log(py, "info", &text)
+                })?;
             }
-            Python::attach(|py| {
-                let server = server.bind(py);
-                if core.get().debug() {
-                    report::log(py, "info", &format!("{} is serving", server.repr()?))?;
-                }
-                Ok(server.as_any().into())
-            })
+            Ok(server)
         }
     })
+}
+
+/// Lets a new server start, if it shall, and its watches take effect.
+pub(super) async fn serve(flow: &Flow, server: Ref<Server>, start_serving: bool) -> PyResult<Ref> {
+    if start_serving {
+        Python::attach(|py| Server::listen(server.bind(py)))?;
+        flow.turn().await?;
+    }
+    Ok(Python::attach(|py| server.into_bound(py).into_any().into()))
 }
 
 impl Listening {

@@ -1,17 +1,21 @@
-//! Making connections and servers: `create_connection`, `connect_accepted_socket`, `create_server`, pipes,
-//! processes.
+//! Making connections, servers and endpoints: `create_connection`, `connect_accepted_socket`, `create_server`,
+//! their kin of Unix sockets, `create_datagram_endpoint`, pipes and processes.
 
 mod client;
+mod datagram;
 mod listen;
 mod pipe;
 mod process;
 mod start_tls;
+mod unix;
 
 pub(crate) use client::{Client, accepted, connect};
+pub(crate) use datagram::{Endpoint, create_datagram_endpoint};
 pub(crate) use listen::{Listening, create_server};
 pub(crate) use pipe::{connect_read_pipe, connect_write_pipe};
 pub(crate) use process::{Command, run};
 pub(crate) use start_tls::{Upgrade, start_tls};
+pub(crate) use unix::{UnixClient, UnixListening, connect_unix, create_unix_server};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;

@@ -11,6 +11,7 @@ mod watch;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::Interest;
+use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
@@ -453,6 +454,123 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
         process::told_by_watcher(slf.as_super(), returncode, transp)
     }
 
+    /// Connect to a Unix stream socket; return (transport, protocol). A coroutine.
+    ///
+    /// path (a str that begins with NUL is a name in Linux's abstract namespace), or sock. Raises `OSError` if
+    /// nobody listens there, `ValueError` for arguments that contradict each other.
+    #[pyo3(signature = (
+        protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
+        ssl_handshake_timeout=None, ssl_shutdown_timeout=None
+    ))]
+    fn create_unix_connection<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        path: Option<&Bound<'py, PyAny>>,
+        ssl: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let client = connection::UnixClient {
+            protocol_factory: protocol_factory.into(),
+            path: path.map(Ref::from),
+            ssl: ssl.map(Ref::from),
+            sock: sock.map(Ref::from),
+            server_hostname: server_hostname.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+        };
+        connection::connect_unix(slf.as_super(), client)
+    }
+
+    /// Listen for connections on the Unix stream socket path, or on sock; return a Server. A coroutine.
+    ///
+    /// A socket that was left at path is replaced. With `cleanup_socket`, which is the default from Python 3.13
+    /// on, the file is removed when the server is closed.
+    #[pyo3(
+        signature = (
+            protocol_factory, path=None, *, sock=None, backlog=100, ssl=None,
+            ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=Truth(true),
+            cleanup_socket=None
+        ),
+        text_signature = "($self, protocol_factory, path=None, *, sock=None, backlog=100, ssl=None, \
+ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, cleanup_socket=True)"
+    )]
+    fn create_unix_server<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        path: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+        backlog: i32,
+        ssl: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        start_serving: Truth,
+        cleanup_socket: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let listening = connection::UnixListening {
+            protocol_factory: protocol_factory.into(),
+            path: path.map(Ref::from),
+            sock: sock.map(Ref::from),
+            backlog,
+            ssl: ssl.map(Ref::from),
+            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
+            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            start_serving: start_serving.0,
+            cleanup_socket: cleanup_socket.map(PyAnyMethods::is_truthy).transpose()?,
+        };
+        connection::create_unix_server(slf.as_super(), listening)
+    }
+
+    /// Make a socket of datagrams; return (transport, protocol). A coroutine.
+    ///
+    /// `local_addr` is what it is bound to, `remote_addr` what it is connected to: (host, port), or a path with
+    /// `family=AF_UNIX`. Or sock. Raises `OSError` if no address would do, `ValueError` for arguments that
+    /// contradict each other.
+    #[pyo3(
+        signature = (
+            protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
+            reuse_address=Given::default(), reuse_port=None, allow_broadcast=None, sock=None
+        ),
+        text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, \
+proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
+    )]
+    fn create_datagram_endpoint<'py>(
+        slf: &Bound<'py, Self>,
+        protocol_factory: &Bound<'py, PyAny>,
+        local_addr: Option<&Bound<'py, PyAny>>,
+        remote_addr: Option<&Bound<'py, PyAny>>,
+        family: Option<&Bound<'py, PyAny>>,
+        proto: Option<&Bound<'py, PyAny>>,
+        flags: Option<&Bound<'py, PyAny>>,
+        reuse_address: Given<'py>,
+        reuse_port: Option<&Bound<'py, PyAny>>,
+        allow_broadcast: Option<&Bound<'py, PyAny>>,
+        sock: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let py = slf.py();
+        if reuse_address.0.is_some() && py.version_info() >= (3, 11) {
+            return Err(PyTypeError::new_err(
+                "create_datagram_endpoint() got an unexpected keyword argument 'reuse_address'",
+            ));
+        }
+        let zero = pyo3::types::PyInt::new(py, 0).into_any();
+        let endpoint = connection::Endpoint {
+            protocol_factory: protocol_factory.into(),
+            local_addr: local_addr.map(Ref::from),
+            remote_addr: remote_addr.map(Ref::from),
+            family: family.unwrap_or(&zero).into(),
+            proto: proto.unwrap_or(&zero).into(),
+            flags: flags.unwrap_or(&zero).into(),
+            reuse_address: reuse_address.0.map(Ref::from),
+            reuse_port: reuse_port.map(Ref::from),
+            allow_broadcast: allow_broadcast.map(Ref::from),
+            sock: sock.map(Ref::from),
+        };
+        connection::create_datagram_endpoint(slf.as_super(), endpoint)
+    }
+
     // Watching descriptors
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
@@ -752,6 +870,18 @@ impl EventLoop {
             }
         }
         Ok(())
+    }
+}
+
+/// A keyword that was given, `None` included.
+#[derive(Default)]
+struct Given<'py>(Option<Bound<'py, PyAny>>);
+
+impl<'py> FromPyObject<'_, 'py> for Given<'py> {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        Ok(Self(Some(object.to_owned())))
     }
 }
 

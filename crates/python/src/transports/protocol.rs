@@ -1,72 +1,44 @@
-//! What transports of every kind tell their protocols.
+//! What transports of every kind tell a protocol, and what becomes of its errors.
 
 use oxloop_engine::flow::{FlowControl, FlowEvent};
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyBaseException, PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyTuple;
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
 
 use crate::core::Core;
-use crate::ffi;
+use crate::error;
+use crate::ffi::{self, Ref};
 use crate::handle::format_callback;
 use crate::report;
 
-/// Calls `connection_made(transport)`; an error is reported as one of a callback.
-pub(super) fn tell_made(
-    event_loop: &Bound<'_, Core>,
-    context: &Bound<'_, PyAny>,
-    transport: &Bound<'_, PyAny>,
-    protocol: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = transport.py();
-    let made = ffi::run_in_context(context, || {
-        ffi::call_method(protocol, intern!(py, "connection_made"), &[transport])
-    });
-    match made {
-        Ok(_) => Ok(()),
-        Err(error) => report_made(event_loop, transport, protocol, error),
-    }
-}
+/// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
+const LOST_WRITES_LOGGED: u32 = 5;
 
+/// Counts a write after the connection was lost, which is dropped; the fifth and later ones say so in the log.
 #[cold]
-fn report_made(
-    event_loop: &Bound<'_, Core>,
-    transport: &Bound<'_, PyAny>,
-    protocol: &Bound<'_, PyAny>,
-    error: PyErr,
-) -> PyResult<()> {
-    let py = transport.py();
-    let event_loop = event_loop.as_any();
-    let callback = protocol.getattr(intern!(py, "connection_made"))?;
-    let arguments = PyTuple::new(py, [transport])?;
-    let message =
-        format!("Exception in callback {}", format_callback(event_loop, &callback, &arguments)?);
-    let details = [("transport", transport), ("protocol", protocol)];
-    report::callback_error(event_loop, error, &message, &details)
-}
-
-/// Calls `pause_writing()` or `resume_writing()`; an error is reported.
-pub(super) fn tell_flow(
-    event_loop: &Bound<'_, Core>,
-    transport: &Bound<'_, PyAny>,
-    protocol: &Bound<'_, PyAny>,
-    event: FlowEvent,
-) -> PyResult<()> {
-    let py = transport.py();
-    let (name, message) = match event {
-        FlowEvent::Pause => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
-        FlowEvent::Resume => (intern!(py, "resume_writing"), "protocol.resume_writing() failed"),
-    };
-    match ffi::call_method(protocol, name, &[]) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let details = [("transport", transport), ("protocol", protocol)];
-            report::callback_error(event_loop.as_any(), error, message, &details)
-        }
+pub(super) fn count_lost_write(py: Python<'_>, lost: u32) -> PyResult<()> {
+    if lost > LOST_WRITES_LOGGED {
+        report::log(py, "warning", "socket.send() raised exception.")?;
     }
+    Ok(())
 }
 
-/// Sets the limits of `flow`; `ValueError` unless high >= low >= 0.
+/// `TypeError` for what cannot be sent.
+pub(super) fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
+    if data.is_instance_of::<PyBytes>()
+        || data.is_instance_of::<PyByteArray>()
+        || data.is_instance_of::<PyMemoryView>()
+    {
+        return Ok(());
+    }
+    Err(PyTypeError::new_err(format!(
+        "data argument must be a bytes-like object, not '{}'",
+        data.get_type().name()?
+    )))
+}
+
+/// Sets the limits of the write buffer; `ValueError` unless high >= low >= 0.
 pub(super) fn set_limits(
     flow: &mut FlowControl,
     high: Option<isize>,
@@ -81,4 +53,108 @@ pub(super) fn set_limits(
         )));
     };
     flow.set_limits(high_limit, low_limit).map_err(|error| PyValueError::new_err(error.to_string()))
+}
+
+/// Tells the protocol to stop or to go on writing.
+pub(super) fn tell_flow(
+    core: &Bound<'_, Core>,
+    transport: &Bound<'_, PyAny>,
+    protocol: &Bound<'_, PyAny>,
+    event: FlowEvent,
+) -> PyResult<()> {
+    let py = core.py();
+    let (name, message) = match event {
+        FlowEvent::Pause => (intern!(py, "pause_writing"), "protocol.pause_writing() failed"),
+        FlowEvent::Resume => (intern!(py, "resume_writing"), "protocol.resume_writing() failed"),
+    };
+    match ffi::call_method(protocol, name, &[]) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            let details = [("transport", transport), ("protocol", protocol)];
+            report::callback_error(core.as_any(), error, message, &details)
+        }
+    }
+}
+
+/// Tells the protocol of its connection, in `context`; its error is the result.
+pub(super) fn tell_made(
+    core: &Bound<'_, Core>,
+    context: &Bound<'_, PyAny>,
+    transport: &Bound<'_, PyAny>,
+    protocol: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let py = core.py();
+    let made = ffi::run_in_context(context, || {
+        ffi::call_method(protocol, intern!(py, "connection_made"), &[transport])
+    });
+    match made {
+        Ok(_) => Ok(()),
+        Err(error) => report_made(core, transport, protocol, error),
+    }
+}
+
+#[cold]
+fn report_made(
+    core: &Bound<'_, Core>,
+    transport: &Bound<'_, PyAny>,
+    protocol: &Bound<'_, PyAny>,
+    error: PyErr,
+) -> PyResult<()> {
+    let py = core.py();
+    let callback = protocol.getattr(intern!(py, "connection_made"))?;
+    let arguments = PyTuple::new(py, [transport])?;
+    let callback = format_callback(core.as_any(), &callback, &arguments)?;
+    let message = format!("Exception in callback {callback}");
+    let details = [("transport", transport), ("protocol", protocol)];
+    report::callback_error(core.as_any(), error, &message, &details)
+}
+
+/// Tells the protocol, if there is one, that its connection is gone, then calls `release`. An error of the
+/// protocol's is reported as one of the callback `name`.
+pub(super) fn tell_lost(
+    core: &Bound<'_, Core>,
+    transport: &Bound<'_, PyAny>,
+    protocol: Option<&Bound<'_, PyAny>>,
+    reason: Option<Ref<PyBaseException>>,
+    name: &str,
+    release: impl FnOnce() -> PyResult<()>,
+) -> PyResult<()> {
+    let py = core.py();
+    let reason =
+        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
+    let told = protocol
+        .map(|protocol| ffi::call_method(protocol, intern!(py, "connection_lost"), &[&reason]));
+    let released = release();
+    let reported = match told {
+        None | Some(Ok(_)) => Ok(()),
+        Some(Err(error)) => {
+            let message = format!("Exception in callback {name}({})", reason.repr()?);
+            report::callback_error(core.as_any(), error, &message, &[("transport", transport)])
+        }
+    };
+    reported.and(released)
+}
+
+/// Reports an error after which the connection cannot go on. One of the system is only logged in debug mode,
+/// since the protocol hears of it; any other goes to the exception handler.
+#[cold]
+pub(super) fn report_fatal(
+    core: &Bound<'_, Core>,
+    transport: &Bound<'_, PyAny>,
+    protocol: Option<Bound<'_, PyAny>>,
+    error: &PyErr,
+    message: &str,
+) -> PyResult<()> {
+    let py = core.py();
+    let exception = error::exception(py, error);
+    if error.is_instance_of::<PyOSError>(py) {
+        if core.get().debug() {
+            let text = format!("{}: {message}", transport.repr()?);
+            report::debug_exception(py, &text, exception.as_any())?;
+        }
+        return Ok(());
+    }
+    let protocol = protocol.unwrap_or_else(|| py.None().into_bound(py));
+    let details = [("transport", transport), ("protocol", &protocol)];
+    report::call_exception_handler(core.as_any(), message, Some(&exception), &details)
 }

@@ -5,11 +5,14 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
-use oxloop_engine::Address;
+use std::io;
+
+use oxloop_engine::{Address, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString};
 
+use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 
@@ -78,6 +81,15 @@ impl Socket {
         }
     }
 
+    #[inline]
+    pub(crate) fn number(&self, py: Python<'_>) -> Number {
+        match self {
+            Self::Descriptor { fd, .. } => Number::Known(fd.as_raw_fd()),
+            Self::Object { object, .. } => Number::Asked(object.clone_ref(py)),
+            Self::Closed => Number::Closed,
+        }
+    }
+
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.fd().map_or(-1, |fd| fd.as_raw_fd())
     }
@@ -102,6 +114,75 @@ impl Socket {
             Self::Closed => Ok(()),
         }
     }
+}
+
+/// How to come by the number of a descriptor, once nothing of a transport is borrowed any more.
+///
+/// A user who closes a socket that he has given to a transport frees its number for other files, so such a
+/// socket is asked every time.
+pub(crate) enum Number {
+    Known(RawFd),
+    Asked(Ref),
+    Closed,
+}
+
+impl Number {
+    /// The descriptor; `None` once the transport has closed it, `OSError` (EBADF) if the user has.
+    #[inline]
+    pub(crate) fn open<'a>(self, py: Python<'_>) -> PyResult<Option<BorrowedFd<'a>>> {
+        let object = match self {
+            Self::Known(fd) => return Ok(ffi::borrow_fd(fd)),
+            Self::Closed => return Ok(None),
+            Self::Asked(object) => object,
+        };
+        let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
+        match ffi::borrow_fd(fd) {
+            None => Err(os_error(&io::Error::from_raw_os_error(libc::EBADF))),
+            open => Ok(open),
+        }
+    }
+}
+
+/// Switches Nagle's algorithm off and notes the addresses.
+pub(crate) fn describe<'py>(
+    py: Python<'py>,
+    socket: &Socket,
+    peer: Option<Bound<'py, PyAny>>,
+    extra: &Bound<'py, PyDict>,
+) -> PyResult<()> {
+    match socket {
+        Socket::Descriptor { fd, kind } => {
+            if kind.is_tcp() {
+                // A connection that is gone already says so when it is read from.
+                let _ = sys::socket::set_nodelay(fd.as_fd());
+            }
+            let local = match sys::socket::local_address(fd.as_fd()) {
+                Ok(address) => address_object(py, &address)?,
+                Err(_) => py.None().into_bound(py),
+            };
+            extra.set_item(intern!(py, "sockname"), local)?;
+            extra.set_item(intern!(py, "peername"), peer)?;
+        }
+        Socket::Object { object, .. } => {
+            let object = object.bind(py);
+            if Kind::of(object)?.is_tcp()
+                && let Some(fd) = socket.fd()
+            {
+                let _ = sys::socket::set_nodelay(fd);
+            }
+            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
+            extra.set_item(intern!(py, "socket"), transport_socket)?;
+            let name = object.call_method0(intern!(py, "getsockname"));
+            extra.set_item(intern!(py, "sockname"), name.ok())?;
+            let peer = match peer {
+                Some(peer) => Some(peer),
+                None => object.call_method0(intern!(py, "getpeername")).ok(),
+            };
+            extra.set_item(intern!(py, "peername"), peer)?;
+        }
+        Socket::Closed => {}
+    }
+    Ok(())
 }
 
 /// An address as Python's `socket` module gives it.

@@ -2,6 +2,7 @@
 
 mod address;
 pub(crate) mod clock;
+pub mod datagram;
 pub(crate) mod descriptor;
 pub mod pipe;
 pub mod process;
@@ -29,6 +30,14 @@ mod wait;
 #[cfg(target_vendor = "apple")]
 #[path = "wait_millis.rs"]
 mod wait;
+
+// Receiving many datagrams: in one call where the system can.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "batch_in_one_call.rs"]
+mod batch;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[path = "batch_one_by_one.rs"]
+mod batch;
 
 /// Whether Unix sockets may have a name that is no path: one that begins with NUL.
 const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));

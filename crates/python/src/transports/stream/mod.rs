@@ -13,11 +13,9 @@ mod closing;
 mod reading;
 mod writing;
 
-use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::flow::FlowControl;
-use oxloop_engine::sys;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -29,12 +27,11 @@ use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::coroutine;
-use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;
 use crate::report;
-use crate::transports::socket::{Kind, Socket, address_object};
+use crate::transports::socket::{Socket, describe};
 
 pub(crate) use writing::methods;
 
@@ -167,22 +164,11 @@ impl StreamTransport {
         !state.closing && !state.paused
     }
 
-    /// The number of the descriptor to send to and receive from; `None` once it is closed.
-    ///
-    /// A user who closes a socket that he has given to a transport frees its number for other files, so such a
-    /// socket is asked every time.
+    /// The descriptor to send to and receive from; `None` once it is closed.
     #[inline]
     fn open_fd<'a>(&self, py: Python<'_>) -> PyResult<Option<BorrowedFd<'a>>> {
-        let object = match &self.state.borrow().socket {
-            Socket::Descriptor { .. } => return Ok(ffi::borrow_fd(self.fd)),
-            Socket::Closed => return Ok(None),
-            Socket::Object { object, .. } => object.clone_ref(py),
-        };
-        let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
-        match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(libc::EBADF))),
-            open => Ok(open),
-        }
+        let number = self.state.borrow().socket.number(py);
+        number.open(py)
     }
 
     fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
@@ -202,48 +188,6 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         Some(waiter) => coroutine::resolve(waiter.bind(transport.py())),
         None => Ok(()),
     }
-}
-
-/// Switches Nagle's algorithm off and notes the addresses.
-fn describe<'py>(
-    py: Python<'py>,
-    socket: &Socket,
-    peer: Option<Bound<'py, PyAny>>,
-    extra: &Bound<'py, PyDict>,
-) -> PyResult<()> {
-    match socket {
-        Socket::Descriptor { fd, kind } => {
-            if kind.is_tcp() {
-                // A connection that is gone already says so when it is read from.
-                let _ = sys::socket::set_nodelay(std::os::fd::AsFd::as_fd(fd));
-            }
-            let local = match sys::socket::local_address(std::os::fd::AsFd::as_fd(fd)) {
-                Ok(address) => address_object(py, &address)?,
-                Err(_) => py.None().into_bound(py),
-            };
-            extra.set_item(intern!(py, "sockname"), local)?;
-            extra.set_item(intern!(py, "peername"), peer)?;
-        }
-        Socket::Object { object, .. } => {
-            let object = object.bind(py);
-            if Kind::of(object)?.is_tcp()
-                && let Some(fd) = socket.fd()
-            {
-                let _ = sys::socket::set_nodelay(fd);
-            }
-            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
-            extra.set_item(intern!(py, "socket"), transport_socket)?;
-            let name = object.call_method0(intern!(py, "getsockname"));
-            extra.set_item(intern!(py, "sockname"), name.ok())?;
-            let peer = match peer {
-                Some(peer) => Some(peer),
-                None => object.call_method0(intern!(py, "getpeername")).ok(),
-            };
-            extra.set_item(intern!(py, "peername"), peer)?;
-        }
-        Socket::Closed => {}
-    }
-    Ok(())
 }
 
 fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {

@@ -8,21 +8,17 @@ use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::PyBytes;
 
 use super::{State, StreamTransport, closing, refused};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
-use crate::report;
-use crate::transports::protocol;
+use crate::transports::protocol::{self, check_data, count_lost_write, tell_flow};
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
-
-/// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const LOST_WRITES_LOGGED: u32 = 5;
 
 const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
@@ -43,23 +39,10 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
         send(transport, data, bytes.as_bytes())?;
         return Ok(py.None().into());
     }
-    check_type(data)?;
+    check_data(data)?;
     let view = View::readable(data)?;
     send(transport, data, view.as_slice())?;
     Ok(py.None().into())
-}
-
-fn check_type(data: &Bound<'_, PyAny>) -> PyResult<()> {
-    if data.is_instance_of::<PyBytes>()
-        || data.is_instance_of::<PyByteArray>()
-        || data.is_instance_of::<PyMemoryView>()
-    {
-        return Ok(());
-    }
-    Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not '{}'",
-        data.get_type().name()?
-    )))
 }
 
 /// Sends `data`, the memory of `object`, or queues what the kernel does not take.
@@ -82,7 +65,7 @@ fn send(
         }
         if state.lost > 0 {
             drop(state);
-            return count_lost_write(transport);
+            return drop_write(transport);
         }
         if !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
@@ -110,18 +93,15 @@ fn send(
     grown(transport)
 }
 
-/// A write after the connection was lost is dropped; the fifth and later ones say so in the log.
+/// A write after the connection was lost is dropped.
 #[cold]
-fn count_lost_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let lost = {
         let mut state = transport.get().state.borrow_mut();
         state.lost = state.lost.saturating_add(1);
         state.lost
     };
-    if lost > LOST_WRITES_LOGGED {
-        report::log(transport.py(), "warning", "socket.send() raised exception.")?;
-    }
-    Ok(())
+    count_lost_write(transport.py(), lost)
 }
 
 /// Lets the loop tell us when there is room for what is queued.
@@ -277,9 +257,12 @@ fn shrunk(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 fn tell(transport: &Bound<'_, StreamTransport>, event: Option<FlowEvent>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
-    let Some(event) = event else { return Ok(()) };
-    let Some(protocol) = this.protocol(py) else { return Ok(()) };
-    protocol::tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
+    match (event, this.protocol(py)) {
+        (Some(event), Some(protocol)) => {
+            tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
+        }
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn set_limits(
@@ -319,7 +302,7 @@ pub(super) fn writelines(
         if state.lost > 0 {
             drop(state);
             drop(chunks);
-            return count_lost_write(transport);
+            return drop_write(transport);
         }
         let was_empty = state.queue.is_empty();
         for chunk in chunks {

@@ -1,0 +1,63 @@
+//! Many datagrams in as many system calls, where there is no recvmmsg(2).
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use super::datagram::receive_from;
+use crate::Address;
+
+/// How many datagrams one batch has at most.
+const LIMIT: usize = 32;
+
+/// Room for the largest datagram of the internet protocols.
+const SIZE: usize = 64 * 1024;
+
+/// Where datagrams land. Of its memory, only what they have filled is ever touched.
+#[derive(Debug)]
+pub struct Batch {
+    memory: Box<[u8]>,
+    received: Vec<(usize, Option<Address>)>,
+}
+
+impl Default for Batch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Batch {
+    /// How many datagrams one batch has at most.
+    pub const LIMIT: usize = LIMIT;
+
+    /// An empty batch.
+    pub fn new() -> Self {
+        let memory = vec![0; LIMIT * SIZE].into_boxed_slice();
+        Self { memory, received: Vec::with_capacity(LIMIT) }
+    }
+
+    /// Receives what waits, at least one datagram; how many there are. What was received before is
+    /// gone then.
+    pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
+        self.received.clear();
+        for memory in self.memory.chunks_exact_mut(SIZE) {
+            match receive_from(fd, memory) {
+                Ok(datagram) => self.received.push(datagram),
+                // An error after the first would be lost here, but for EAGAIN there is none: the
+                // kernel reports one before it hands out what waits.
+                Err(error) if self.received.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(self.received.len())
+    }
+
+    /// The datagram `index` of those that the last call received.
+    pub fn data(&self, index: usize) -> &[u8] {
+        &self.memory[index * SIZE..][..self.received[index].0]
+    }
+
+    /// Who has sent it; `None` for a socket without a name.
+    pub fn sender(&self, index: usize) -> Option<Address> {
+        self.received[index].1.clone()
+    }
+}

@@ -1,0 +1,131 @@
+//! Datagrams, with the addresses that they come from and go to.
+//!
+//! As for streams, a call here retries nothing and never blocks. What surprised us: an error of an
+//! earlier send (ECONNREFUSED) is reported by whatever call comes next on the socket, and takes
+//! nothing away from what waits to be received.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+use rustix::net::{RecvFlags, recvfrom, sendto};
+
+use super::address::from_kernel;
+pub use super::batch::Batch;
+use super::create;
+use crate::Address;
+
+/// recvfrom(2): the length of one datagram, cut to the buffer's, and the address of its sender if
+/// that has one.
+pub fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
+    let (length, _, sender) = recvfrom(fd, buffer, RecvFlags::DONTWAIT)?;
+    Ok((length, sender.map(|sender| from_kernel(&sender))))
+}
+
+/// sendto(2). A datagram goes as a whole or not at all.
+pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], address: &SocketAddr) -> io::Result<()> {
+    sendto(fd, data, create::SEND_FLAGS, address)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixDatagram;
+
+    use super::*;
+
+    fn bound(address: &str) -> io::Result<UdpSocket> {
+        let socket = UdpSocket::bind(address)?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+
+    fn received(socket: &UdpSocket) -> io::Result<Vec<(Vec<u8>, Option<Address>)>> {
+        let mut batch = Batch::new();
+        let count = batch.receive(socket.as_fd())?;
+        Ok((0..count).map(|index| (batch.data(index).to_vec(), batch.sender(index))).collect())
+    }
+
+    #[test]
+    fn there_and_back() -> io::Result<()> {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let (left, right) = (bound(host)?, bound(host)?);
+            send_to(left.as_fd(), b"ab", &right.local_addr()?)?;
+            let mut buffer = [0; 8];
+            let (length, sender) = receive_from(right.as_fd(), &mut buffer)?;
+            assert_eq!(&buffer[..length], b"ab");
+            assert_eq!(sender, Some(left.local_addr()?.into()));
+            let nothing = receive_from(right.as_fd(), &mut buffer).expect_err("nothing more");
+            assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn batches_keep_order_lengths_and_senders() -> io::Result<()> {
+        let (left, right) = (bound("127.0.0.1:0")?, bound("127.0.0.1:0")?);
+        let senders = [left, bound("127.0.0.1:0")?];
+        let largest = vec![b'x'; 65_507];
+        let sent: [&[u8]; 4] = [b"one", b"", &largest, b"four"];
+        for (index, data) in sent.iter().enumerate() {
+            send_to(senders[index % 2].as_fd(), data, &right.local_addr()?)?;
+        }
+        let mut found = Vec::new();
+        while found.len() < sent.len() {
+            found.extend(received(&right)?);
+        }
+        for (index, (data, sender)) in found.into_iter().enumerate() {
+            assert_eq!(data, sent[index]);
+            assert_eq!(sender, Some(senders[index % 2].local_addr()?.into()));
+        }
+        let nothing = received(&right).expect_err("nothing more");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        Ok(())
+    }
+
+    #[test]
+    fn batches_are_bounded() -> io::Result<()> {
+        let (left, right) = (bound("127.0.0.1:0")?, bound("127.0.0.1:0")?);
+        let address = right.local_addr()?;
+        let sent = u8::try_from(Batch::LIMIT + 1).expect("a small number");
+        for number in 0..sent {
+            send_to(left.as_fd(), &[number], &address)?;
+        }
+        let first = received(&right)?;
+        assert_eq!(first.len(), Batch::LIMIT);
+        let all = [first, received(&right)?].concat();
+        assert!(
+            all.iter().map(|(data, _)| data[0]).take(sent.into()).eq(0..=all[all.len() - 1].0[0])
+        );
+        Ok(())
+    }
+
+    #[test]
+    fn who_has_no_name_sends_without_one() -> io::Result<()> {
+        let (left, right) = UnixDatagram::pair()?;
+        left.send(b"data")?;
+        let mut batch = Batch::new();
+        assert_eq!(batch.receive(right.as_fd())?, 1);
+        assert_eq!((batch.data(0), batch.sender(0)), (&b"data"[..], None));
+        left.send(b"data")?;
+        let mut buffer = [0; 2];
+        assert_eq!(receive_from(right.as_fd(), &mut buffer)?, (2, None));
+        assert_eq!(&buffer, b"da");
+        Ok(())
+    }
+
+    #[test]
+    fn a_refusal_is_told_once() -> io::Result<()> {
+        let gone = bound("127.0.0.1:0")?.local_addr()?;
+        let socket = bound("127.0.0.1:0")?;
+        socket.connect(gone)?;
+        socket.send(b"x")?;
+        let refused = received(&socket).expect_err("nobody is there");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let nothing = received(&socket).expect_err("the error was taken");
+        assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
+        Ok(())
+    }
+}

@@ -1,0 +1,405 @@
+//! The datagram transport: UDP, Unix datagrams, and whatever else has messages and no connection.
+//!
+//! Its states are those of a stream: *open*, *closing* (nothing is received any more, the queue drains), *lost*
+//! (`connection_lost` is queued) and *closed*. What differs is that errors of the system concern a datagram and not
+//! the transport: the protocol hears of them by `error_received`, and the transport stays open.
+//!
+//! Many datagrams come with one system call, but a protocol that closes or pauses in the middle is told of no
+//! further one; what was received already then waits for `resume_reading`.
+
+mod closing;
+mod receiving;
+mod sending;
+mod target;
+
+use std::collections::VecDeque;
+use std::os::fd::{BorrowedFd, RawFd};
+
+use oxloop_engine::flow::FlowControl;
+use pyo3::exceptions::PyBaseException;
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::types::PyDict;
+
+use self::receiving::{Arrival, Method};
+use self::target::Known;
+use crate::buffer::Chunk;
+use crate::cell::{LoopCell, Made};
+use crate::core::Core;
+use crate::coroutine;
+use crate::ffi::{self, Ref};
+use crate::imports::imports;
+use crate::report;
+use crate::transports::protocol::{self, tell_made};
+use crate::transports::socket::{Kind, Socket, describe};
+
+pub(crate) use sending::methods;
+
+/// A datagram that is still to be sent.
+struct Departure {
+    data: Chunk,
+    /// Where to; `None` if the socket is connected.
+    target: Option<Ref>,
+}
+
+/// What a transport knows of its socket.
+#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
+struct State {
+    socket: Socket,
+    /// `None` once `connection_lost` has been called.
+    protocol: Option<Ref>,
+    queue: VecDeque<Departure>,
+    /// The size of the queue: the data, and from Python 3.13 on some bytes for each datagram.
+    queued: usize,
+    flow: FlowControl,
+    /// What has been received and not yet delivered.
+    arrivals: VecDeque<Arrival>,
+    /// The last sender, whose address object the next datagram from there shares.
+    sender: Option<Known>,
+    /// The last address that the user sent to.
+    target: Option<Known>,
+    /// Set by `close`, `abort` and every fatal error; never cleared.
+    closing: bool,
+    /// How often something was written since `connection_lost` was queued, plus one; 0 before.
+    lost: u32,
+    /// Set and cleared by `pause_reading` and `resume_reading`.
+    paused: bool,
+    /// Whether the loop watches the descriptor for us.
+    watching_reads: bool,
+    watching_writes: bool,
+    /// What `connection_lost` will be called with, while it is queued.
+    reason: Option<Ref<PyBaseException>>,
+    contexts: Contexts,
+    /// Resolved when the protocol knows its transport; taken then.
+    waiter: Option<Ref>,
+    /// What `get_extra_info` knows.
+    extra: Ref<PyDict>,
+}
+
+/// The contexts in which the protocol is called, copied when asyncio copies them.
+struct Contexts {
+    /// Of `connection_made`, then of `connection_lost`: what is queued.
+    queued: Ref,
+    /// From when the transport was made, or reading resumed.
+    reading: Ref,
+    /// From the datagram that was not sent at once.
+    writing: Option<Ref>,
+}
+
+/// A socket of datagrams.
+///
+/// Source: asyncio's documentation, "Transports and Protocols".
+#[pyclass(frozen, dict, weakref, module = "oxloop._native")]
+pub(crate) struct DatagramTransport {
+    made: Made,
+    core: Ref<Core>,
+    fd: RawFd,
+    kind: Kind,
+    method: Method,
+    /// Whether the socket has a peer, which all that is sent goes to.
+    connected: bool,
+    /// The remote address that the user asked for: the only one that he may send to.
+    remote: Option<Ref>,
+    state: LoopCell<State>,
+}
+
+impl DatagramTransport {
+    /// Makes a transport and queues its `connection_made`, after which it receives and the waiter is resolved.
+    pub(crate) fn open<'py>(
+        core: &Bound<'py, Core>,
+        socket: &Bound<'py, PyAny>,
+        protocol: &Bound<'py, PyAny>,
+        remote: Option<Ref>,
+        waiter: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, Self>> {
+        let py = core.py();
+        let kind = Kind::of(socket)?;
+        let socket = Socket::object(socket)?;
+        let fd = socket.raw_fd();
+        core.get().check_no_transport(py, fd)?;
+        let extra = PyDict::new(py);
+        describe(py, &socket, None, &extra)?;
+        let connected = match extra.get_item(intern!(py, "peername"))? {
+            Some(peer) => peer.is_truthy()?,
+            None => false,
+        };
+        let state = State {
+            socket,
+            protocol: Some(protocol.into()),
+            queue: VecDeque::new(),
+            queued: 0,
+            flow: FlowControl::new(),
+            arrivals: VecDeque::new(),
+            sender: None,
+            target: None,
+            closing: false,
+            lost: 0,
+            paused: false,
+            watching_reads: false,
+            watching_writes: false,
+            reason: None,
+            contexts: Contexts {
+                queued: ffi::copy_context(py)?,
+                reading: ffi::copy_context(py)?,
+                writing: None,
+            },
+            waiter: Some(waiter.into()),
+            extra: extra.into(),
+        };
+        let transport = Self {
+            made: Made::new(),
+            core: core.into(),
+            fd,
+            kind,
+            method: Method::of(kind),
+            connected,
+            remote,
+            state: LoopCell::new(state),
+        };
+        let transport = Bound::new(py, transport)?;
+        core.get().own(fd, transport.as_any())?;
+        core.get().push_native(transport.clone().into_any().into(), opened)?;
+        Ok(transport)
+    }
+
+    /// The protocol, unless the transport is closed.
+    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.state.borrow().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
+    }
+
+    /// The descriptor to send to and receive from; `None` once it is closed.
+    fn open_fd<'a>(&self, py: Python<'_>) -> PyResult<Option<BorrowedFd<'a>>> {
+        let number = self.state.borrow().socket.number(py);
+        number.open(py)
+    }
+
+    /// The socket object; `None` once it is closed.
+    fn socket_object<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        match &self.state.borrow().socket {
+            Socket::Object { object, .. } => Some(object.bind(py).clone()),
+            Socket::Descriptor { .. } | Socket::Closed => None,
+        }
+    }
+
+    /// Tells the protocol of an error of the system, which may concern any datagram that was sent.
+    fn tell_error(&self, py: Python<'_>, error: &PyErr) -> PyResult<()> {
+        let Some(protocol) = self.protocol(py) else { return Ok(()) };
+        let exception = crate::error::exception(py, error);
+        ffi::call_method(&protocol, intern!(py, "error_received"), &[exception.as_any()])?;
+        Ok(())
+    }
+
+    fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
+        if slf.get().core.get().debug() {
+            report::log(slf.py(), "debug", &format!("{} {what}", slf.repr()?))?;
+        }
+        Ok(())
+    }
+
+    fn text(&self) -> String {
+        let state = self.state.borrow();
+        let fd = self.fd;
+        if state.socket.is_closed() {
+            return format!("<DatagramTransport closed fd={fd}>");
+        }
+        let closing = if state.closing { " closing" } else { "" };
+        let polling = |watching| if watching { "polling" } else { "idle" };
+        let (reads, writes) = (polling(state.watching_reads), polling(state.watching_writes));
+        let size = state.queued;
+        format!(
+            "<DatagramTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>"
+        )
+    }
+}
+
+/// Tells the protocol of its transport, starts to receive, and resolves the waiter: three callbacks that asyncio
+/// queues one behind the other.
+fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<DatagramTransport>(transport);
+    let py = transport.py();
+    let this = transport.get();
+    let context = this.state.borrow().contexts.queued.clone_ref(py);
+    let reported = match this.protocol(py) {
+        Some(protocol) => {
+            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), &protocol)
+        }
+        None => Ok(()),
+    };
+    receiving::watch(transport)?;
+    let waiter = this.state.borrow_mut().waiter.take();
+    if let Some(waiter) = waiter {
+        coroutine::resolve(waiter.bind(py))?;
+    }
+    reported
+}
+
+#[pymethods]
+impl DatagramTransport {
+    /// Information about the socket: "socket", "sockname", "peername".
+    #[pyo3(signature = (name, default=None))]
+    fn get_extra_info<'py>(
+        slf: &Bound<'py, Self>,
+        name: &Bound<'py, PyAny>,
+        default: Option<Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let py = slf.py();
+        let extra = slf.get().state.borrow().extra.clone_ref(py);
+        Ok(extra.bind(py).get_item(name)?.or(default))
+    }
+
+    /// Whether the transport is closing or closed.
+    fn is_closing(&self) -> bool {
+        self.state.borrow().closing
+    }
+
+    /// Close: what is buffered is sent, then `connection_lost(None)` is called. Nothing is received any more.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        closing::close(slf)
+    }
+
+    /// Close without sending what is buffered.
+    fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        closing::force(slf, None)
+    }
+
+    /// Change the protocol.
+    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
+        let before = self.state.borrow_mut().protocol.replace(protocol.into());
+        drop(before);
+    }
+
+    /// The current protocol.
+    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol(py)
+    }
+
+    /// Whether the transport receives.
+    fn is_reading(&self) -> bool {
+        let state = self.state.borrow();
+        !state.closing && !state.paused
+    }
+
+    /// Receive nothing until `resume_reading()`. Idempotent.
+    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        receiving::pause(slf)
+    }
+
+    /// Receive again. Idempotent.
+    fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
+        receiving::resume(slf)
+    }
+
+    /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
+    /// to resume. Raises `ValueError` unless high >= low >= 0.
+    #[pyo3(signature = (high=None, low=None))]
+    fn set_write_buffer_limits(
+        slf: &Bound<'_, Self>,
+        high: Option<isize>,
+        low: Option<isize>,
+    ) -> PyResult<()> {
+        protocol::set_limits(&mut slf.get().state.borrow_mut().flow, high, low)?;
+        sending::grown(slf)
+    }
+
+    /// The limits in bytes: (low, high).
+    fn get_write_buffer_limits(&self) -> (usize, usize) {
+        self.state.borrow().flow.limits()
+    }
+
+    /// The size of what is still to be sent, in bytes.
+    fn get_write_buffer_size(&self) -> usize {
+        self.state.borrow().queued
+    }
+
+    #[getter(__class__)]
+    fn class<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        imports(py).datagram_transport.bind(py).clone()
+    }
+
+    #[getter]
+    fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
+        self.state.borrow().extra.bind(py).clone()
+    }
+
+    #[getter]
+    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
+        self.core.bind(py).clone()
+    }
+
+    #[getter]
+    fn _protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.protocol(py)
+    }
+
+    #[getter]
+    fn _sock<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.socket_object(py)
+    }
+
+    #[getter]
+    fn _sock_fd(&self) -> RawFd {
+        self.state.borrow().socket.raw_fd()
+    }
+
+    fn __repr__(&self) -> String {
+        self.text()
+    }
+
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if !self.made.is_set() {
+            return Ok(());
+        }
+        visit.call(&*self.core)?;
+        if let Some(remote) = &self.remote {
+            visit.call(&**remote)?;
+        }
+        let Some(state) = self.state.try_borrow() else { return Ok(()) };
+        visit.call(&*state.contexts.queued)?;
+        visit.call(&*state.contexts.reading)?;
+        if let Some(reason) = &state.reason {
+            visit.call(&**reason)?;
+        }
+        for object in
+            [&state.protocol, &state.waiter, &state.contexts.writing].into_iter().flatten()
+        {
+            visit.call(&**object)?;
+        }
+        for target in state.queue.iter().filter_map(|departure| departure.target.as_ref()) {
+            visit.call(&**target)?;
+        }
+        for arrival in &state.arrivals {
+            arrival.visit(&visit)?;
+        }
+        if let Socket::Object { object, .. } = &state.socket {
+            visit.call(&**object)?;
+        }
+        visit.call(&*state.extra)
+    }
+
+    fn __clear__(&self) {
+        let taken = {
+            let mut state = self.state.borrow_mut();
+            let queues = (std::mem::take(&mut state.queue), std::mem::take(&mut state.arrivals));
+            (state.protocol.take(), state.waiter.take(), state.reason.take(), queues)
+        };
+        drop(taken);
+    }
+}
+
+impl Drop for DatagramTransport {
+    /// A transport that was dropped without having been closed: its socket is closed here, with a warning.
+    fn drop(&mut self) {
+        if self.state.borrow().socket.is_closed() {
+            return;
+        }
+        Python::attach(|py| {
+            ffi::keep_exception(py, || {
+                if let Err(error) = closing::abandon(py, self) {
+                    error.write_unraisable(py, None);
+                }
+            });
+        });
+    }
+}

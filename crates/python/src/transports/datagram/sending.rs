@@ -1,0 +1,312 @@
+//! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again.
+
+use std::net::SocketAddr;
+
+use oxloop_engine::{FlowEvent, Interest, sys};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use super::receiving::is_transient;
+use super::{DatagramTransport, Departure, closing, target};
+use crate::buffer::{Chunk, View};
+use crate::core::Entry;
+use crate::error::os_error;
+use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
+use crate::transports::protocol::{check_data, count_lost_write, tell_flow};
+
+const WRITE_FAILED: &str = "Fatal write error on datagram transport";
+
+/// The methods that are called past `PyO3`.
+pub(crate) fn methods() -> [FastMethod; 1] {
+    [fast_method!(
+        c"sendto",
+        sendto,
+        c"sendto($self, data, addr=None)\n--\n\nSend data (bytes, bytearray or memoryview) to addr without waiting; None is the remote address of the endpoint. A datagram that the kernel does not take at once is buffered."
+    )]
+}
+
+/// What became of a datagram.
+enum Outcome {
+    Sent,
+    /// There is no room for it.
+    Waits,
+    Failed(PyErr),
+}
+
+fn sendto<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
+    let py = slf.py();
+    let (data, address) = arguments.one_or_two("sendto", ["data", "addr"])?;
+    let transport = ffi::cast_known::<DatagramTransport>(slf);
+    check_data(data)?;
+    // Empty datagrams are sent from Python 3.13 on.
+    if py.version_info() < (3, 13) && !data.is_truthy()? {
+        return Ok(py.None().into());
+    }
+    transport.get().core.get().check_selector()?;
+    let address = address.filter(|address| !address.is_none());
+    send(transport, data, address)?;
+    Ok(py.None().into())
+}
+
+fn send<'py>(
+    transport: &Bound<'py, DatagramTransport>,
+    data: &Bound<'py, PyAny>,
+    address: Option<&Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let address = match (&this.remote, address) {
+        (None, address) => address,
+        (Some(remote), given) => {
+            let remote = remote.bind(py);
+            if let Some(given) = given
+                && !given.eq(remote)?
+            {
+                let text = format!("Invalid address: must be None or {}", remote.str()?);
+                return Err(PyValueError::new_err(text));
+            }
+            Some(remote)
+        }
+    };
+    let (lost, waits) = {
+        let mut state = this.state.borrow_mut();
+        // Without a remote address asyncio goes on to send until the socket is closed.
+        let lost = state.lost > 0 && (this.remote.is_some() || state.socket.is_closed());
+        if lost {
+            state.lost = state.lost.saturating_add(1);
+        }
+        (lost.then_some(state.lost), !state.queue.is_empty())
+    };
+    if let Some(lost) = lost {
+        return count_lost_write(py, lost);
+    }
+    let view = match View::readable(data) {
+        Ok(view) => view,
+        Err(error) => return closing::fatal(transport, error, WRITE_FAILED),
+    };
+    if !waits {
+        match try_send(transport, data, view.as_slice(), address) {
+            Outcome::Sent => return Ok(()),
+            Outcome::Waits => watch(transport)?,
+            Outcome::Failed(error) => return failed(transport, error),
+        }
+    }
+    let departure =
+        Departure { data: Chunk::rest(data, view.as_slice(), 0).0, target: address.map(Ref::from) };
+    {
+        let mut state = this.state.borrow_mut();
+        state.queued += size(py, &departure);
+        state.queue.push_back(departure);
+    }
+    grown(transport)
+}
+
+/// What a datagram counts in the buffer: from Python 3.13 on it has a header, so that empty ones count too.
+fn size(py: Python<'_>, departure: &Departure) -> usize {
+    let header = if py.version_info() >= (3, 13) { 8 } else { 0 };
+    departure.data.as_ref().len() + header
+}
+
+/// An error of the system concerns the datagram alone; any other ends the transport.
+fn failed(transport: &Bound<'_, DatagramTransport>, error: PyErr) -> PyResult<()> {
+    let py = transport.py();
+    if error.is_instance_of::<PyOSError>(py) {
+        return transport.get().tell_error(py, &error);
+    }
+    closing::fatal(transport, error, WRITE_FAILED)
+}
+
+/// Sends one datagram, of which `object` is the data as the socket object takes it.
+fn try_send<'py>(
+    transport: &Bound<'py, DatagramTransport>,
+    object: &Bound<'py, PyAny>,
+    data: &[u8],
+    address: Option<&Bound<'py, PyAny>>,
+) -> Outcome {
+    match send_now(transport, object, data, address) {
+        Ok(()) => Outcome::Sent,
+        Err(error) if is_transient(transport.py(), &error) => Outcome::Waits,
+        Err(error) => Outcome::Failed(error),
+    }
+}
+
+fn send_now<'py>(
+    transport: &Bound<'py, DatagramTransport>,
+    object: &Bound<'py, PyAny>,
+    data: &[u8],
+    address: Option<&Bound<'py, PyAny>>,
+) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    let Some(fd) = this.open_fd(py)? else { return Ok(()) };
+    if this.connected {
+        return sys::socket::send(fd, data).map(drop).map_err(|error| os_error(&error));
+    }
+    if let Some(address) = address
+        && let Some(target) = target_of(this, address)
+    {
+        return sys::datagram::send_to(fd, data, &target).map_err(|error| os_error(&error));
+    }
+    let Some(socket) = this.socket_object(py) else { return Ok(()) };
+    socket.call_method1(intern!(py, "sendto"), (object, address)).map(drop)
+}
+
+/// The address in the kernel's form, if it is one of numbers.
+fn target_of(this: &DatagramTransport, object: &Bound<'_, PyAny>) -> Option<SocketAddr> {
+    {
+        let state = this.state.borrow();
+        let known = [&state.sender, &state.target];
+        if let Some(address) =
+            known.into_iter().flatten().find_map(|known| known.address_of(object))
+        {
+            return Some(address);
+        }
+    }
+    let known = target::parse(object, this.kind.family)?;
+    let address = known.address;
+    let before = this.state.borrow_mut().target.replace(known);
+    drop(before);
+    Some(address)
+}
+
+/// Lets the loop tell us when there is room for what is queued.
+fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let this = transport.get();
+    this.core.get().check_closed()?;
+    let context = ffi::copy_context(transport.py())?;
+    let (fd, before) = {
+        let mut state = this.state.borrow_mut();
+        let before = state.contexts.writing.replace(context);
+        if std::mem::replace(&mut state.watching_writes, true) {
+            drop(state);
+            drop(before);
+            return Ok(());
+        }
+        (state.socket.raw_fd(), before)
+    };
+    drop(before);
+    let entry = Entry::Native { object: transport.as_any().into(), run: writable };
+    match this.core.get().watch(transport.py(), fd, Interest::WRITABLE, entry) {
+        Ok(replaced) => {
+            drop(replaced);
+            Ok(())
+        }
+        Err(error) => {
+            this.state.borrow_mut().watching_writes = false;
+            closing::fatal(transport, error, WRITE_FAILED)
+        }
+    }
+}
+
+/// Stops the loop from telling us.
+pub(super) fn unwatch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let this = transport.get();
+    let (fd, context) = {
+        let mut state = this.state.borrow_mut();
+        if !std::mem::replace(&mut state.watching_writes, false) {
+            return Ok(());
+        }
+        (state.socket.raw_fd(), state.contexts.writing.take())
+    };
+    drop(context);
+    let entry = this.core.get().unwatch(transport.py(), fd, Interest::WRITABLE)?;
+    drop(entry);
+    Ok(())
+}
+
+/// The descriptor is writable.
+fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<DatagramTransport>(transport);
+    let py = transport.py();
+    let context = {
+        let state = transport.get().state.borrow();
+        // The event was queued before the queue was emptied or the transport lost.
+        if !state.watching_writes || state.lost > 0 {
+            return Ok(());
+        }
+        let Some(context) = &state.contexts.writing else { return Ok(()) };
+        context.clone_ref(py)
+    };
+    ffi::run_in_context(context.bind(py), || {
+        if !flush(transport)? {
+            return Ok(());
+        }
+        shrunk(transport)?;
+        drained(transport)
+    })
+}
+
+/// Sends what is queued, as much as the kernel takes; false if an error ended it.
+fn flush(transport: &Bound<'_, DatagramTransport>) -> PyResult<bool> {
+    let py = transport.py();
+    let this = transport.get();
+    loop {
+        let departure = {
+            let mut state = this.state.borrow_mut();
+            let Some(departure) = state.queue.pop_front() else { return Ok(true) };
+            state.queued = state.queued.saturating_sub(size(py, &departure));
+            departure
+        };
+        let data = departure.data.as_ref();
+        let object = ffi::bytes(py, data)?;
+        let target = departure.target.as_ref().map(|target| target.bind(py));
+        match try_send(transport, &object, data, target) {
+            Outcome::Sent => {}
+            Outcome::Waits => {
+                let mut state = this.state.borrow_mut();
+                state.queued += size(py, &departure);
+                state.queue.push_front(departure);
+                return Ok(true);
+            }
+            Outcome::Failed(error) => {
+                failed(transport, error)?;
+                return Ok(false);
+            }
+        }
+    }
+}
+
+/// What was waiting for the queue to be empty: the end of the transport.
+fn drained(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let closing = {
+        let state = transport.get().state.borrow();
+        if !state.queue.is_empty() || state.lost > 0 {
+            return Ok(());
+        }
+        state.closing
+    };
+    unwatch(transport)?;
+    if closing { closing::lose_now(transport) } else { Ok(()) }
+}
+
+/// Tells the protocol to pause if the queue is above the high-water mark.
+pub(super) fn grown(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let event = {
+        let mut state = transport.get().state.borrow_mut();
+        let size = state.queued;
+        state.flow.on_growth(size)
+    };
+    tell(transport, event)
+}
+
+/// Tells the protocol to resume if the queue is at or below the low-water mark.
+fn shrunk(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let event = {
+        let mut state = transport.get().state.borrow_mut();
+        let size = state.queued;
+        state.flow.on_shrink(size)
+    };
+    tell(transport, event)
+}
+
+fn tell(transport: &Bound<'_, DatagramTransport>, event: Option<FlowEvent>) -> PyResult<()> {
+    let py = transport.py();
+    let this = transport.get();
+    match (event, this.protocol(py)) {
+        (Some(event), Some(protocol)) => {
+            tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
+        }
+        _ => Ok(()),
+    }
+}
