@@ -33,6 +33,7 @@ impl SubprocessTransport {
 
     /// Close the pipes, and kill the process if it still runs. Idempotent.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        slf.get().core.get().check_selector()?;
         if std::mem::replace(&mut slf.get().state.borrow_mut().closed, true) {
             return Ok(());
         }
