@@ -20,7 +20,7 @@ def test_there_are_rows() -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:40])
 def test_row_names_its_test(row: list[str]) -> None:
-    references = re.findall(r"`(tests/[\w./]+)::(\w+)`", row[-1])
+    references = re.findall(r"`(tests/[\w./]+)(?:::\w+)?::(\w+)`", row[-1])
     assert references
     for path, name in references:
         source = (ROOT / path).read_text(encoding="utf-8")
