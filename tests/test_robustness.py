@@ -23,7 +23,7 @@ from typing import Any, Callable, Generator, List, Optional
 
 import pytest
 from support.backends import PY312, Backend
-from support.children import run_python
+from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
@@ -383,14 +383,13 @@ def test_a_large_number_that_is_no_descriptor_is_refused(backend: Backend, numbe
     """The process must not make room for every number below."""
     child = child_of(
         backend,
-        "import resource\n"
-        "try:\n"
+        PEAK + "try:\n"
         f"    loop.add_reader({number}, print)\n"
         "except (OSError, ValueError, OverflowError) as error:\n"
         "    print('refused')\n"
         "else:\n"
         f"    loop.remove_reader({number})\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 200_000)\n"
+        "print(peak() < 200_000)\n"
         "loop.close()\n",
     )
     assert child.stdout.split()[-1] == "True"

@@ -10,7 +10,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 
 import pytest
 from support.backends import Backend
-from support.children import run_python
+from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.running import turns
 from support.sockets import fill, pair_at, tcp_pair
@@ -505,17 +505,16 @@ def test_numbers_beyond_all_limits_cost_nothing(backend: Backend, number: int) -
     """No table is made for a number that no descriptor has; what is raised depends on the selector."""
     child = run_python(
         backend.source
+        + PEAK
         + f"""
-import resource
-
 loop = new_loop()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 for add in (loop.add_reader, loop.add_writer):
     try:
         add({number}, print)
     except (OSError, ValueError, OverflowError):
         pass
-assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000, "KiB"
+assert peak() - before < 50_000, "KiB"
 loop.remove_reader({number})
 loop.remove_writer({number})
 loop.close()

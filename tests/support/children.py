@@ -7,6 +7,14 @@ import subprocess
 import sys
 from typing import Dict, Optional, Sequence
 
+#: Source for `run_python`: what the process itself has had resident at most, in KiB. VmHWM of proc(5)
+#: begins at execve(2), where getrusage(2)'s ru_maxrss goes on from the peak of the parent.
+PEAK = """
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+"""
+
 
 def environment_of(changes: Optional[Dict[str, str]] = None) -> Dict[str, str]:
     """This process's environment without what would switch debug mode on, with `changes`."""
