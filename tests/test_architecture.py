@@ -24,7 +24,7 @@ PACKAGE = ROOT / "python/oxloop"
 UNSAFE = {
     ENGINE / "sys": "the raw system calls",
     ENGINE / "selector": "registers raw descriptors with the kernel and reads what it writes",
-    PYTHON / "ffi.rs": "calls into the interpreter that PyO3 has no (fast) form for",
+    PYTHON / "ffi": "calls into the interpreter that PyO3 has no (fast) form for",
     PYTHON / "buffer.rs": "memory of the interpreter that the kernel reads and writes",
     PYTHON / "cell.rs": "interior mutability that one thread at a time can reach",
 }
