@@ -428,7 +428,7 @@ def test_a_getaddrinfo_that_is_not_awaitable(run: Run) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         loop.getaddrinfo = lambda *args, **kwargs: 7
-        with pytest.raises(TypeError, match="int.* can't be used in 'await' expression"):
+        with pytest.raises(TypeError, match="int.* can't be (awaited|used in 'await' expression)"):
             await loop.create_connection(Recorder, "name", 80)
 
     run(main)
@@ -753,10 +753,12 @@ def test_a_task_that_waits_when_its_loop_is_closed_is_collected(
     gone = use()
     gc.collect()
     assert ended == ["finally"]
-    assert gone() is None
     messages = {context["message"] for context in reports.take()}
     assert "Task was destroyed but it is pending!" in messages
     reports.take_log()
+    # Since Python 3.15 a weak reference outlives the finalizer, whose report has revived the task.
+    gc.collect()
+    assert gone() is None
 
 
 def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
@@ -809,7 +811,6 @@ def test_a_transport_that_the_collector_finds_says_one_thing(backend: Backend) -
     assert "Exception ignored" not in child.stderr
 
 
-@pytest.mark.differs("native handles are freed recursively: a chain of 300,000 overflows the stack")
 def test_a_long_chain_of_handles_is_freed(backend: Backend) -> None:
     child_of(
         backend,

@@ -7,12 +7,10 @@
 //! error and travels up by `?`; what a flow holds is released by dropping it. So a flow behaves exactly as
 //! the Python code would, also when it is driven by hand or closed half way.
 
-use std::cell::RefCell;
 use std::ffi::CString;
 use std::future::Future;
 use std::os::fd::RawFd;
 use std::pin::Pin;
-use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker};
 
 use oxloop_engine::{Interest, Timestamp, Token};
@@ -25,7 +23,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyType;
 
-use crate::cell::LoopCell;
+use crate::cell::{LoopCell, Shared, WeakShared};
 use crate::core::{Core, Entry};
 use crate::error;
 use crate::ffi::{self, Ref, Sent};
@@ -35,7 +33,7 @@ type Body = Pin<Box<dyn Future<Output = PyResult<Ref>>>>;
 
 /// A reference that a flow holds and that the garbage collector can see: one that is shared between the flow's
 /// body, which nobody can look into, and the list of its coroutine.
-pub(crate) type Kept<T = PyAny> = Rc<Ref<T>>;
+pub(crate) type Kept<T = PyAny> = Shared<Ref<T>>;
 
 /// What the collector is shown of a [`Kept`], whatever its class.
 trait Visible {
@@ -52,29 +50,29 @@ impl<T> Visible for Ref<T> {
 #[derive(Default)]
 struct Exchange {
     /// What the flow holds, for the garbage collector. Entries die with their last holder.
-    kept: Vec<Weak<dyn Visible>>,
+    kept: Vec<WeakShared<dyn Visible>>,
     /// What was thrown in at the last resumption, for the innermost wait to take.
     thrown: Option<PyErr>,
     /// What the innermost wait yields, for the resumption to return.
     yielded: Option<Ref>,
     /// The iterator of the innermost wait, while there is one.
-    awaited: Option<Weak<Ref>>,
+    awaited: Option<WeakShared<Ref>>,
 }
 
 /// A flow's own means to wait.
 #[derive(Clone, Default)]
-pub(crate) struct Flow(Rc<RefCell<Exchange>>);
+pub(crate) struct Flow(Shared<LoopCell<Exchange>>);
 
 impl Flow {
     /// Holds `object` where the garbage collector sees it.
     pub(crate) fn keep<T: 'static>(&self, object: impl Into<Ref<T>>) -> Kept<T> {
-        let kept: Kept<T> = Rc::new(object.into());
-        let visible: Rc<dyn Visible> = kept.clone();
+        let kept: Kept<T> = Shared::new(object.into());
+        let visible: Shared<dyn Visible> = kept.clone();
         let list = &mut self.0.borrow_mut().kept;
         if list.len() == list.capacity() {
             list.retain(|entry| entry.strong_count() > 0);
         }
-        list.push(Rc::downgrade(&visible));
+        list.push(Shared::downgrade(&visible));
         kept
     }
 
@@ -88,7 +86,7 @@ impl Flow {
         let flow = self.clone();
         async move {
             let iterator: Kept = flow.keep(iterator?);
-            flow.0.borrow_mut().awaited = Some(Rc::downgrade(&iterator));
+            flow.0.borrow_mut().awaited = Some(Shared::downgrade(&iterator));
             Wait { flow, iterator }.await
         }
     }
@@ -169,7 +167,11 @@ fn iterator_of(awaitable: &Bound<'_, PyAny>) -> PyResult<Ref> {
         return Ok(awaitable.into());
     }
     let class = awaitable.get_type().name()?;
-    Err(PyTypeError::new_err(format!("object {class} can't be used in 'await' expression")))
+    Err(PyTypeError::new_err(if py.version_info() >= (3, 14) {
+        format!("'{class}' object can't be awaited")
+    } else {
+        format!("object {class} can't be used in 'await' expression")
+    }))
 }
 
 /// A timer of a flow, cancelled when the flow no longer waits for it.
@@ -447,7 +449,7 @@ impl Coroutine {
         if !matches!(&*self.state.borrow(), State::Suspended(_)) {
             return None;
         }
-        let awaited = self.flow.borrow().0.borrow().awaited.as_ref().and_then(Weak::upgrade);
+        let awaited = self.flow.borrow().0.borrow().awaited.as_ref().and_then(WeakShared::upgrade);
         awaited.map(|awaited| awaited.bind(py).clone())
     }
 
@@ -469,7 +471,7 @@ impl Coroutine {
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(flow) = self.flow.try_borrow() else { return Ok(()) };
-        let Ok(exchange) = flow.0.try_borrow() else { return Ok(()) };
+        let Some(exchange) = flow.0.try_borrow() else { return Ok(()) };
         for kept in &exchange.kept {
             if let Some(kept) = kept.upgrade() {
                 kept.visit(visit)?;

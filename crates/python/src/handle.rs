@@ -66,6 +66,18 @@ impl CallArguments {
     }
 }
 
+impl CallArguments {
+    /// Takes the calls out of the handles among the arguments that nobody else refers to.
+    fn take_calls(&self, py: Python<'_>, calls: &mut Vec<Call>) {
+        let Self::Inline { values } = self else { return };
+        for value in values.iter().flatten().filter(|value| ffi::is_unique(value)) {
+            if let Ok(handle) = value.bind(py).cast_exact::<Handle>() {
+                calls.extend(handle.get().call.take());
+            }
+        }
+    }
+}
+
 /// A callback and its arguments, as long as the handle has not been cancelled.
 struct Call {
     callback: Ref,
@@ -277,6 +289,23 @@ impl Handle {
             return Ok(text.clone());
         }
         Ok(format!("<{}>", self.repr_parts(py, name, when)?.join(" ")))
+    }
+}
+
+impl Drop for Handle {
+    /// A handle whose argument is a handle, and so on, is freed link by link: the interpreter would recurse, and
+    /// overflow the stack before Python 3.14.
+    fn drop(&mut self) {
+        let Some(call) = self.call.take() else { return };
+        let CallArguments::Inline { values: [Some(_), ..] } = &call.arguments else { return };
+        Python::attach(|py| {
+            let mut calls = vec![];
+            call.arguments.take_calls(py, &mut calls);
+            drop(call);
+            while let Some(call) = calls.pop() {
+                call.arguments.take_calls(py, &mut calls);
+            }
+        });
     }
 }
 

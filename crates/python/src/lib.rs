@@ -28,7 +28,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 /// The native part of oxloop.
-#[pymodule(gil_used = true)] // until every cell of a loop is guarded by its owner's thread
+#[pymodule(gil_used = false)] // without a GIL, `cell` guards what threads could share
 mod _native {
     #[pymodule_export]
     use crate::coroutine::Coroutine;

@@ -56,9 +56,29 @@ fn running_loop_function<'py>(py: Python<'py>, name: &str) -> PyResult<Bound<'py
     imports(py).events.bind(py).getattr(name)
 }
 
+/// A loop that is this thread's to run.
+struct Claim<'py>(Bound<'py, Core>);
+
+impl<'py> Claim<'py> {
+    /// `RuntimeError` if another thread has come first.
+    fn new(event_loop: &Bound<'py, Core>) -> PyResult<Self> {
+        let thread = ffi::thread_ident(event_loop.py());
+        match event_loop.get().thread.compare_exchange(0, thread, Relaxed, Relaxed) {
+            Ok(_) => Ok(Self(event_loop.clone())),
+            Err(_) => Err(PyRuntimeError::new_err("This event loop is already running")),
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.get().thread.store(0, Relaxed);
+    }
+}
+
 /// What holds while a loop runs, and is undone when it stops, however it does.
 struct Running<'py> {
-    event_loop: Bound<'py, Core>,
+    event_loop: Claim<'py>,
     asyncgen_hooks: Bound<'py, PyAny>,
     _wakeup: signals::WakeupGuard<'py>,
 }
@@ -67,13 +87,12 @@ impl<'py> Running<'py> {
     fn start(event_loop: &Bound<'py, Core>) -> PyResult<Self> {
         let py = event_loop.py();
         let core = event_loop.get();
+        let claim = Claim::new(event_loop)?;
         let sys = imports(py).sys.bind(py);
         let wakeup = signals::wake_on_signals(event_loop)?;
         track_origins(event_loop, core.debug())?;
         let hooks = sys.call_method0(intern!(py, "get_asyncgen_hooks"))?;
-        let running =
-            Self { event_loop: event_loop.clone(), asyncgen_hooks: hooks, _wakeup: wakeup };
-        core.thread.store(ffi::thread_ident(py), Relaxed);
+        let running = Self { event_loop: claim, asyncgen_hooks: hooks, _wakeup: wakeup };
         sys.call_method1(
             intern!(py, "set_asyncgen_hooks"),
             (
@@ -86,13 +105,12 @@ impl<'py> Running<'py> {
     }
 
     fn stop(&self) -> PyResult<()> {
-        let py = self.event_loop.py();
-        let core = self.event_loop.get();
-        core.stopping.store(false, Relaxed);
-        core.thread.store(0, Relaxed);
+        let event_loop = &self.event_loop.0;
+        let py = event_loop.py();
+        event_loop.get().stopping.store(false, Relaxed);
         let sys = imports(py).sys.bind(py);
         ffi::call(&running_loop_function(py, "_set_running_loop")?, &[py.None().bind(py)])?;
-        track_origins(&self.event_loop, false)?;
+        track_origins(event_loop, false)?;
         let hooks = (self.asyncgen_hooks.get_item(0)?, self.asyncgen_hooks.get_item(1)?);
         sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks)?;
         Ok(())
@@ -101,10 +119,11 @@ impl<'py> Running<'py> {
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        let py = self.event_loop.py();
+        let event_loop = &self.event_loop.0;
+        let py = event_loop.py();
         // An exception may be on its way out of the loop: it is not ours to replace.
         if let Err(error) = self.stop() {
-            error.write_unraisable(py, Some(self.event_loop.as_any()));
+            error.write_unraisable(py, Some(event_loop.as_any()));
         }
     }
 }
