@@ -229,6 +229,9 @@ async def use_everything(loop: Any) -> None:
 
 
 STDLIB = ["SelectSelector", "PollSelector", "EpollSelector", "DefaultSelector"]
+PIDFD = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="the default watcher has threads here"
+)
 
 
 @pytest.mark.parametrize("name", STDLIB)
@@ -836,6 +839,7 @@ def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) ->
         assert oxloop.AbstractChildWatcher is asyncio.AbstractChildWatcher
 
 
+@PIDFD
 @pytest.mark.parametrize("code", [0, 1, 42])
 def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -> None:
     """SPEC section 1: "the default watches by pidfd": no thread, no SIGCHLD handler."""
@@ -880,6 +884,7 @@ def test_the_default_child_watcher_tells_the_signal(oxloop: Any) -> None:
     loop.close()
 
 
+@PIDFD
 def test_a_child_handler_can_be_removed(oxloop: Any) -> None:
     loop = oxloop.SelectorEventLoop()
 

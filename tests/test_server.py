@@ -133,6 +133,11 @@ def test_its_repr_shows_its_sockets(run: Run) -> None:
     run(main)
 
 
+def families_of(name: str) -> List[int]:
+    """What the system's hosts file says of `name`."""
+    return sorted({entry[0] for entry in socket.getaddrinfo(name, None, type=socket.SOCK_STREAM)})
+
+
 @pytest.mark.parametrize(
     ("host", "families"),
     [
@@ -144,7 +149,7 @@ def test_its_repr_shows_its_sockets(run: Run) -> None:
         ("", [socket.AF_INET, socket.AF_INET6]),
         ("0.0.0.0", [socket.AF_INET]),
         ("::", [socket.AF_INET6]),
-        ("localhost", [socket.AF_INET]),
+        ("localhost", None),
     ],
     ids=repr,
 )
@@ -152,7 +157,7 @@ def test_the_hosts_it_listens_on(run: Run, host: Any, families: List[Any]) -> No
     async def main() -> None:
         async with serving(host=host) as server:
             found = sorted(sock.family for sock in server.sockets)
-            assert found == families
+            assert found == (families or families_of(host))
             for sock in server.sockets:
                 if sock.family == socket.AF_INET6:
                     assert sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY) == 1
