@@ -32,7 +32,7 @@ help:
 	@echo "make test           the engine's tests, then oxloop's, then CPython's own of asyncio"
 	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
 	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
-	@echo "make test-all       make test on CPython 3.9, 3.11 and 3.13, and a table"
+	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
 	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
 	@echo "make bench          the benchmarks, against asyncio and uvloop"
 	@echo "make clean          remove what these have made"
@@ -87,7 +87,7 @@ test-python: $(INSTALLED) $(VENV)/.requirements-test
 
 .PHONY: test-all
 test-all:
-	@scripts/test-all.sh 3.9 3.11 3.13
+	@scripts/test-all.sh 3.9 3.10 3.11 3.12 3.13 3.14 3.14t 3.15
 
 .PHONY: lint
 lint: lint-rust lint-python

@@ -1,34 +1,48 @@
 #!/bin/bash
 # usage: test-all.sh VERSION...
-# The tests on each of these Python versions that PATH or pyenv has, and a table at the end.
+# The tests on each of these Python versions (3.13, or 3.14t for the free-threaded one), and a table at the end.
+# A version that PATH and pyenv lack is fetched into build/pythons where that can be done.
 set -u
 cd "$(dirname "$0")/.." || exit 1
+mkdir -p build/logs
 
-find_python() { # prints the interpreter of version $1
-    local candidate
-    for candidate in "python$1" "${PYENV_ROOT:-$HOME/.pyenv}"/versions/"$1"*/bin/python; do
-        # A pyenv shim exists for versions that are not chosen, too: run it.
-        if [ "$("$candidate" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$1" ]; then
-            "$candidate" -c 'import sys; print(sys.executable)'
-            return
-        fi
-    done
+# Sets `run`, the command by which make tests on version $1; fails where there is no such Python.
+choose_python() {
+    local version=$1 python
+    python=$(scripts/pythons/find.sh "$version")
+    if [ -z "$python" ] && [ "$version" = 3.14t ] && scripts/pythons/free_threaded.sh; then
+        python=$(scripts/pythons/find.sh "$version")
+    fi
+    if [ -n "$python" ]; then
+        run=(make test-python PYTHON="$python")
+        return
+    fi
+    [ -x "build/pythons/debian/usr/bin/python$version" ] || return 1
+    run=(scripts/pythons/inside.sh make test-python PYTHON="/usr/bin/python$version")
 }
+
+wanting=()
+for version in "$@"; do
+    [[ $version == *t ]] || [ -n "$(scripts/pythons/find.sh "$version")" ] ||
+        [ -x "build/pythons/debian/usr/bin/python$version" ] || wanting+=("$version")
+done
+if [ ${#wanting[@]} -gt 0 ]; then
+    echo "Fetching Python ${wanting[*]} of Debian unstable into build/pythons"
+    scripts/pythons/debian.sh "${wanting[@]}"
+fi
 
 make test-engine || exit 1
 failed=0
 table=()
 for version in "$@"; do
-    python=$(find_python "$version")
-    if [ -z "$python" ]; then
+    if ! choose_python "$version"; then
         table+=("$version|not found|")
         continue
     fi
     echo
-    echo "== Python $version: $python"
+    echo "== Python $version: ${run[*]}"
     log=build/logs/test-$version.log
-    mkdir -p build/logs
-    make test-python PYTHON="$python" VENV=".venv-$version" 2>&1 | tee "$log"
+    "${run[@]}" VENV=".venv-$version" 2>&1 | tee "$log"
     status=${PIPESTATUS[0]}
     [ "$status" -eq 0 ] && result=passed || { result=FAILED; failed=1; }
     table+=("$version|$result|$(tail -n 20 "$log" | grep -E '(passed|failed|error).* in ' | tail -n 1 | tr -d =)")

@@ -104,7 +104,9 @@ def test_loops_call_each_other(backend: Backend) -> None:
     together(lambda index: loops[index].run_forever())
     for loop in loops:
         loop.close()
-    assert sorted(count for counts in seen for count in counts) == list(range(1, laps * THREADS + 1))
+    assert sorted(count for counts in seen for count in counts) == list(
+        range(1, laps * THREADS + 1)
+    )
 
 
 def test_a_loop_is_run_by_one_thread_at_a_time(backend: Backend) -> None:
