@@ -98,6 +98,23 @@ def test_create_task_starts_the_coroutine_in_the_next_turn(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("name", ["Task", "Future"])
+def test_a_replaced_class_is_used(loop: Any, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Programs (Jupyter's, test runners) replace the classes in asyncio's modules, for a while or for good."""
+    module = getattr(asyncio, "tasks" if name == "Task" else "futures")
+
+    class Replacement(getattr(asyncio, name)):  # type: ignore[misc]
+        pass
+
+    monkeypatch.setattr(module, name, Replacement)
+    future = loop.create_future() if name == "Future" else loop.create_task(asyncio.sleep(0))
+    assert type(future) is Replacement
+    future.cancel()
+    loop.run_until_complete(asyncio.gather(future, return_exceptions=True))
+    monkeypatch.undo()
+    assert type(loop.create_future()) is asyncio.Future
+
+
 def test_create_task_with_a_name(loop: Any) -> None:
     named = loop.create_task(nothing(), name="my task")
     unnamed = loop.create_task(nothing(), name=None)

@@ -521,7 +521,7 @@ impl Core {
         let py = slf.py();
         let imports = imports(py);
         ffi::call_keyword(
-            imports.future.bind(py),
+            &imports.future(py)?,
             None,
             imports.loop_keyword.bind(py),
             slf.as_any(),

@@ -1,13 +1,17 @@
 //! Every Python object that the native side uses, imported once.
 
+use pyo3::exceptions::PyAttributeError;
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyTuple, PyType};
+use pyo3::types::{PyDict, PyString, PyTuple, PyType};
 
 /// What [`imports`] returns; the fields are named after what they hold.
 pub(crate) struct Imports {
-    pub(crate) future: Py<PyAny>,
-    pub(crate) task: Py<PyAny>,
+    /// The names of `asyncio.futures`, see [`Imports::future`].
+    futures: Py<PyDict>,
+    /// The names of `asyncio.tasks`, see [`Imports::task`].
+    tasks: Py<PyDict>,
     pub(crate) handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
     pub(crate) transport: Py<PyAny>,
@@ -38,6 +42,30 @@ pub(crate) struct Imports {
     pub(crate) loop_keyword: Py<PyTuple>,
 }
 
+impl Imports {
+    /// The class of futures. Looked up at each use, as asyncio does: programs replace it.
+    #[inline]
+    pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        named(self.futures.bind(py), intern!(py, "Future"))
+    }
+
+    /// The class of tasks. Looked up at each use, as asyncio does: programs replace it.
+    #[inline]
+    pub(crate) fn task<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        named(self.tasks.bind(py), intern!(py, "Task"))
+    }
+}
+
+#[inline]
+fn named<'py>(
+    names: &Bound<'py, PyDict>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Bound<'py, PyAny>> {
+    names
+        .get_item(name)?
+        .ok_or_else(|| PyAttributeError::new_err(format!("module 'asyncio' has no '{name}'")))
+}
+
 /// The imports, made at the first call.
 #[inline]
 pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
@@ -63,8 +91,8 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         Ok(module.getattr(name)?.unbind())
     };
     Ok(Imports {
-        future: object(&asyncio, "Future")?,
-        task: object(&asyncio, "Task")?,
+        futures: py.import("asyncio.futures")?.dict().unbind(),
+        tasks: py.import("asyncio.tasks")?.dict().unbind(),
         handle: object(&asyncio, "Handle")?,
         timer_handle: object(&asyncio, "TimerHandle")?,
         transport: object(&asyncio, "Transport")?,

@@ -66,8 +66,8 @@ pub(super) fn create_fast<'py>(
     {
         core.check_closed()?;
         let imports = imports(py);
-        let task = imports.task.bind(py);
-        return arguments.forward(task, imports.loop_keyword.bind(py), event_loop.as_any());
+        let task = imports.task(py)?;
+        return arguments.forward(&task, imports.loop_keyword.bind(py), event_loop.as_any());
     }
     let keywords = arguments.keywords()?;
     let coroutine = match &keywords {
@@ -101,7 +101,7 @@ pub(super) fn create<'py>(
     };
     let Some(factory) = factory else {
         given.set_item(intern!(py, "loop"), event_loop)?;
-        return imports(py).task.bind(py).call((coroutine,), Some(&given));
+        return imports(py).task(py)?.call((coroutine,), Some(&given));
     };
     let factory = factory.bind(py);
     if rule == Keywords::All {
