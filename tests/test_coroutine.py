@@ -307,6 +307,16 @@ def test_leaving_one_that_waits_runs_it_to_its_end(run: Run, leave: str) -> None
     run(main)
 
 
+def test_closing_one_whose_inner_one_is_closed(loop: Any, sock: socket.socket) -> None:
+    """GeneratorExit closes what is awaited, PEP 380, and does not throw into it."""
+    inner = loop.sock_recv(sock, 1)
+    loop.sock_connect = lambda *args: inner
+    outer = loop.create_connection(Recorder, LOCALHOST, 1)
+    outer.send(None)
+    inner.close()
+    outer.close()
+
+
 # What only waits, for a task whose loop is left
 
 WAITS: Dict[str, Callable[[Any, socket.socket], Any]] = {
@@ -315,6 +325,39 @@ WAITS: Dict[str, Callable[[Any, socket.socket], Any]] = {
     "create_connection": lambda loop, sock: loop.create_connection(Recorder, "name.invalid", 80),
     "sock_connect": lambda loop, sock: loop.sock_connect(socket.socket(), ("name.invalid", 80)),
 }
+
+
+def referring_to(loop: Any) -> Callable[[], Any]:
+    """A protocol factory that refers to the loop."""
+    return lambda: (loop, Recorder())[1]
+
+
+async def connect_after_a_refusal(loop: Any) -> None:
+    """The first address refuses; its error's traceback leads to the task."""
+
+    async def sock_connect(sock: socket.socket, address: Any) -> None:
+        if address == (LOCALHOST, 1):
+            raise ConnectionRefusedError
+        await loop.create_future()
+
+    async def getaddrinfo(*args: Any, **kwargs: Any) -> Any:
+        kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+        return [(*kind, (LOCALHOST, port)) for port in (1, 2)]
+
+    loop.sock_connect, loop.getaddrinfo = sock_connect, getaddrinfo
+    await loop.create_connection(Recorder, "name.invalid", 80)
+
+
+WAITS["create_connection's factory"] = lambda loop, sock: loop.create_connection(
+    referring_to(loop), "name.invalid", 80
+)
+WAITS["create_connection's errors"] = lambda loop, sock: connect_after_a_refusal(loop)
+WAITS["create_server's factory"] = lambda loop, sock: loop.create_server(
+    referring_to(loop), "name.invalid", 80
+)
+WAITS["create_datagram_endpoint's factory"] = lambda loop, sock: loop.create_datagram_endpoint(
+    referring_to(loop), ("name.invalid", 80)
+)
 
 
 async def serve(loop: Any, method: str) -> None:

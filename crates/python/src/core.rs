@@ -520,12 +520,7 @@ impl Core {
     pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let imports = imports(py);
-        ffi::call_keyword(
-            &imports.future(py)?,
-            None,
-            imports.loop_keyword.bind(py),
-            slf.as_any(),
-        )
+        ffi::call_keyword(&imports.future(py)?, None, imports.loop_keyword.bind(py), slf.as_any())
     }
 
     /// Runs `use_buffer` on the loop's read buffer.

@@ -67,13 +67,18 @@ impl Flow {
     /// Holds `object` where the garbage collector sees it.
     pub(crate) fn keep<T: 'static>(&self, object: impl Into<Ref<T>>) -> Kept<T> {
         let kept: Kept<T> = Shared::new(object.into());
+        self.show(&kept);
+        kept
+    }
+
+    /// Shows the garbage collector what was made to be kept before there was a flow.
+    pub(crate) fn show<T: 'static>(&self, kept: &Kept<T>) {
         let visible: Shared<dyn Visible> = kept.clone();
         let list = &mut self.0.borrow_mut().kept;
         if list.len() == list.capacity() {
             list.retain(|entry| entry.strong_count() > 0);
         }
         list.push(Shared::downgrade(&visible));
-        kept
     }
 
     /// Waits for an awaitable of Python's, as `await` does.
@@ -264,8 +269,16 @@ impl Future for Wait {
     }
 }
 
+/// Raises `error` in what is awaited. `GeneratorExit` closes it instead (PEP 380), since the collector may have
+/// ended it already.
 fn throw_into<'py>(iterator: &Bound<'py, PyAny>, error: PyErr) -> PyResult<Sent<'py>> {
     let py = iterator.py();
+    if error.is_instance_of::<PyGeneratorExit>(py) {
+        if let Some(close) = iterator.getattr_opt(intern!(py, "close"))? {
+            close.call0()?;
+        }
+        return Err(error);
+    }
     let Some(throw) = iterator.getattr_opt(intern!(py, "throw"))? else { return Err(error) };
     match throw.call1((error::exception(py, &error),)) {
         Ok(value) => Ok(Sent::Yielded(value)),

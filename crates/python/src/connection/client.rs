@@ -19,7 +19,7 @@ use crate::transports::tls::Tls;
 
 /// The arguments of `create_connection`.
 pub(crate) struct Client {
-    pub(crate) protocol_factory: Ref,
+    pub(crate) protocol_factory: Kept,
     pub(crate) host: Optional,
     pub(crate) port: Optional,
     pub(crate) ssl: Optional,
@@ -133,7 +133,7 @@ impl Client {
         infos: Vec<Ref>,
         local: Option<Ref>,
     ) -> PyResult<Ref> {
-        let errors = Python::attach(|py| Ref::from(PyList::empty(py)));
+        let errors = flow.keep(Python::attach(|py| Ref::from(PyList::empty(py))));
         let targets: Vec<Target> = Python::attach(|py| {
             infos
                 .into_iter()
@@ -156,7 +156,7 @@ impl Client {
                 None => Err(Python::attach(|py| self.failure(errors.bind(py)))),
             };
         }
-        let attempts = targets.into_iter().map(|target| Attempt { core: core.clone(), target });
+        let attempts = targets.into_iter().map(|target| Attempt::new(flow, core.clone(), target));
         for attempt in attempts {
             match attempt.connect(flow).await {
                 Ok(socket) => return Ok(socket),
@@ -232,10 +232,18 @@ struct Target {
 /// An attempt to connect to it.
 struct Attempt {
     core: Kept<Core>,
-    target: Target,
+    info: Ref,
+    local: Option<Ref>,
+    /// The errors have tracebacks, and these the frames of who waits.
+    errors: Kept<PyList>,
 }
 
 impl Attempt {
+    fn new(flow: &Flow, core: Kept<Core>, target: Target) -> Self {
+        let Target { info, local, errors } = target;
+        Self { core, info, local, errors: flow.keep(errors) }
+    }
+
     /// A connected socket; an error is noted, and the socket closed.
     async fn connect(&self, flow: &Flow) -> PyResult<Ref> {
         let socket = Python::attach(|py| self.create(py).map_err(|error| self.note(py, error)))?;
@@ -257,14 +265,14 @@ impl Attempt {
         if !error.is_instance_of::<PyOSError>(py) {
             return error;
         }
-        match self.target.errors.bind(py).append(error::exception(py, &error)) {
+        match self.errors.bind(py).append(error::exception(py, &error)) {
             Ok(()) => error,
             Err(other) => other,
         }
     }
 
     fn create(&self, py: Python<'_>) -> PyResult<Ref> {
-        let info = self.target.info.bind(py);
+        let info = self.info.bind(py);
         let class = imports(py).socket.bind(py).getattr(intern!(py, "socket"))?;
         let keywords = PyDict::new(py);
         for (index, name) in ["family", "type", "proto"].into_iter().enumerate() {
@@ -277,10 +285,10 @@ impl Attempt {
     fn prepare(&self, py: Python<'_>, socket: &Ref) -> PyResult<Ref> {
         let socket = socket.bind(py);
         socket.call_method1(intern!(py, "setblocking"), (false,))?;
-        if let Some(local) = &self.target.local {
+        if let Some(local) = &self.local {
             self.bind_local(socket, local.bind(py))?;
         }
-        let address = self.target.info.bind(py).get_item(4)?;
+        let address = self.info.bind(py).get_item(4)?;
         // By the method, as asyncio does: a user may have replaced it.
         let event_loop = self.core.bind(py);
         event_loop.call_method1(intern!(py, "sock_connect"), (socket, address)).map(Ref::from)
@@ -288,7 +296,7 @@ impl Attempt {
 
     fn bind_local(&self, socket: &Bound<'_, PyAny>, local: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = socket.py();
-        let family = self.target.info.bind(py).get_item(0)?;
+        let family = self.info.bind(py).get_item(0)?;
         let mut failed: Option<PyErr> = None;
         for info in local.try_iter()? {
             let info = info?;
@@ -366,13 +374,19 @@ impl Starter {
             return Err(PyOSError::new_err("the attempt was made already"));
         };
         Coroutine::spawn(py, "EventLoop._connect_sock", |flow| {
-            let attempt = Attempt { core: flow.keep(self.core.clone_ref(py)), target };
+            let core = flow.keep(self.core.clone_ref(py));
+            let attempt = Attempt::new(&flow, core, target);
             async move { attempt.connect(&flow).await }
         })
     }
 
     #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        if let Some(target) = self.target.try_borrow()
+            && let Some(target) = &*target
+        {
+            visit.call(&*target.errors)?;
+        }
         visit.call(&*self.core)
     }
 }
@@ -384,6 +398,7 @@ pub(crate) fn connect<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.create_connection", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&client.protocol_factory);
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
@@ -425,6 +440,7 @@ pub(crate) fn accepted<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.connect_accepted_socket", |flow| {
         let core = flow.keep(event_loop);
+        let (protocol_factory, socket) = (flow.keep(protocol_factory), flow.keep(socket));
         async move {
             let tls = Python::attach(|py| {
                 check_stream(socket.bind(py))?;

@@ -17,7 +17,7 @@ use crate::transports::unix_path;
 
 /// The arguments of `create_datagram_endpoint`.
 pub(crate) struct Endpoint {
-    pub(crate) protocol_factory: Ref,
+    pub(crate) protocol_factory: Kept,
     pub(crate) local_addr: Optional,
     pub(crate) remote_addr: Optional,
     pub(crate) family: Ref,
@@ -45,6 +45,7 @@ pub(crate) fn create_datagram_endpoint<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.create_datagram_endpoint", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&endpoint.protocol_factory);
         async move {
             let (socket, remote) = match &endpoint.sock {
                 Some(socket) => Python::attach(|py| {

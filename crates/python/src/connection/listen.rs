@@ -19,7 +19,7 @@ use crate::transports::tls::Tls;
 /// The arguments of `create_server`.
 #[allow(clippy::struct_excessive_bools)] // as many as the method has
 pub(crate) struct Listening {
-    pub(crate) protocol_factory: Ref,
+    pub(crate) protocol_factory: Kept,
     pub(crate) host: Optional,
     pub(crate) port: Optional,
     pub(crate) family: Ref,
@@ -42,6 +42,7 @@ pub(crate) fn create_server<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.create_server", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&listening.protocol_factory);
         async move {
             let tls = Python::attach(|py| listening.check(py))?;
             let sockets = listening.sockets(&flow, &core).await?;
@@ -52,7 +53,7 @@ pub(crate) fn create_server<'py>(
                 let factory = listening.protocol_factory.bind(py);
                 let server =
                     Server::new(core.bind(py), sockets, None, factory, listening.backlog, tls)?;
-                Ok::<_, PyErr>(Ref::from(server))
+                Ok::<_, PyErr>(flow.keep(server))
             })?;
             let server = serve(&flow, server, listening.start_serving).await?;
             if core.get().debug() {
@@ -67,12 +68,12 @@ pub(crate) fn create_server<'py>(
 }
 
 /// Lets a new server start, if it shall, and its watches take effect.
-pub(super) async fn serve(flow: &Flow, server: Ref<Server>, start_serving: bool) -> PyResult<Ref> {
+pub(super) async fn serve(flow: &Flow, server: Kept<Server>, start_serving: bool) -> PyResult<Ref> {
     if start_serving {
         Python::attach(|py| Server::listen(server.bind(py)))?;
         flow.turn().await?;
     }
-    Ok(Python::attach(|py| server.into_bound(py).into_any().into()))
+    Ok(Python::attach(|py| server.bind(py).clone().into_any().into()))
 }
 
 impl Listening {

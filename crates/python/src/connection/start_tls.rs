@@ -12,8 +12,8 @@ use crate::transports::tls::Tls;
 
 /// The arguments of `start_tls`.
 pub(crate) struct Upgrade {
-    pub(crate) transport: Ref,
-    pub(crate) protocol: Ref,
+    pub(crate) transport: Kept,
+    pub(crate) protocol: Kept,
     pub(crate) context: Ref,
     pub(crate) server_side: bool,
     pub(crate) server_hostname: Optional,
@@ -36,6 +36,8 @@ pub(crate) fn start_tls<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.start_tls", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&upgrade.transport);
+        flow.show(&upgrade.protocol);
         async move {
             let upgrading = Python::attach(|py| {
                 upgrade.check(py)?;

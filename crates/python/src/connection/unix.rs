@@ -18,7 +18,7 @@ use crate::transports::unix_path::{self, BoundPath};
 
 /// The arguments of `create_unix_connection`.
 pub(crate) struct UnixClient {
-    pub(crate) protocol_factory: Ref,
+    pub(crate) protocol_factory: Kept,
     pub(crate) path: Optional,
     pub(crate) ssl: Optional,
     pub(crate) sock: Optional,
@@ -34,6 +34,7 @@ pub(crate) fn connect_unix<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.create_unix_connection", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&client.protocol_factory);
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
@@ -102,7 +103,7 @@ impl UnixClient {
 
 /// The arguments of `create_unix_server`.
 pub(crate) struct UnixListening {
-    pub(crate) protocol_factory: Ref,
+    pub(crate) protocol_factory: Kept,
     pub(crate) path: Optional,
     pub(crate) sock: Optional,
     pub(crate) backlog: i32,
@@ -121,6 +122,7 @@ pub(crate) fn create_unix_server<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.create_unix_server", |flow| {
         let core = flow.keep(event_loop);
+        flow.show(&listening.protocol_factory);
         async move {
             let server = Python::attach(|py| {
                 let tls = listening.check(py)?;
@@ -132,7 +134,7 @@ pub(crate) fn create_unix_server<'py>(
                 let sockets = vec![socket.into()];
                 let server =
                     Server::new(core.bind(py), sockets, file, factory, listening.backlog, tls)?;
-                Ok::<_, PyErr>(Ref::from(server))
+                Ok::<_, PyErr>(flow.keep(server))
             })?;
             serve(&flow, server, listening.start_serving).await
         }

@@ -16,6 +16,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
+use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
 use crate::dns;
@@ -238,7 +239,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
     ) -> PyResult<Bound<'py, PyAny>> {
         let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
         let client = connection::Client {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory: Shared::new(protocol_factory.into()),
             host: host.map(Ref::from),
             port: port.map(Ref::from),
             ssl: ssl.map(Ref::from),
@@ -306,7 +307,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     ) -> PyResult<Bound<'py, PyAny>> {
         let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
         let listening = connection::Listening {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory: Shared::new(protocol_factory.into()),
             host: host.map(Ref::from),
             port: port.map(Ref::from),
             family: family.map_or_else(|| number(libc::AF_UNSPEC), Ref::from),
@@ -342,8 +343,8 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upgrade = connection::Upgrade {
-            transport: transport.into(),
-            protocol: protocol.into(),
+            transport: Shared::new(transport.into()),
+            protocol: Shared::new(protocol.into()),
             context: sslcontext.into(),
             server_side: server_side.0,
             server_hostname: server_hostname.map(Ref::from),
@@ -473,7 +474,7 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
         ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = connection::UnixClient {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory: Shared::new(protocol_factory.into()),
             path: path.map(Ref::from),
             ssl: ssl.map(Ref::from),
             sock: sock.map(Ref::from),
@@ -510,7 +511,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, clean
         cleanup_socket: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let listening = connection::UnixListening {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory: Shared::new(protocol_factory.into()),
             path: path.map(Ref::from),
             sock: sock.map(Ref::from),
             backlog,
@@ -557,7 +558,7 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         }
         let zero = pyo3::types::PyInt::new(py, 0).into_any();
         let endpoint = connection::Endpoint {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory: Shared::new(protocol_factory.into()),
             local_addr: local_addr.map(Ref::from),
             remote_addr: remote_addr.map(Ref::from),
             family: family.unwrap_or(&zero).into(),

@@ -206,7 +206,7 @@ pub(super) fn shutdown_asyncgens<'py>(
     Coroutine::spawn(py, "EventLoop.shutdown_asyncgens", |flow| {
         let this = flow.keep(event_loop);
         async move {
-            let (closing, gathered) = Python::attach(|py| {
+            let closing = Python::attach(|py| {
                 let event_loop = this.bind(py);
                 event_loop.get().asyncgens_shutdown.store(true, Relaxed);
                 let set = asyncgens(event_loop)?;
@@ -228,10 +228,9 @@ pub(super) fn shutdown_asyncgens<'py>(
                 let arguments = pyo3::types::PyTuple::new(py, closers)?;
                 let gather = py.import("asyncio")?.getattr("gather")?;
                 let gathered = gather.call(arguments, Some(&keywords))?;
-                Ok::<_, PyErr>(Some((Ref::from(closing), Ref::from(gathered))))
-            })?
-            .map_or((None, None), |(closing, gathered)| (Some(closing), Some(gathered)));
-            if let (Some(closing), Some(gathered)) = (closing, gathered) {
+                Ok::<_, PyErr>(Some((flow.keep::<PyList>(closing), Ref::from(gathered))))
+            })?;
+            if let Some((closing, gathered)) = closing {
                 let results = flow.wait(gathered).await?;
                 Python::attach(|py| {
                     report_failed(this.bind(py), closing.bind(py), results.bind(py))
