@@ -1,0 +1,114 @@
+"""What came of it, as tables; and whose fault it is."""
+
+from __future__ import annotations
+
+import collections
+import platform
+from dataclasses import dataclass, field
+from typing import Any, Dict, List
+
+from .libraries import LOOPS
+
+Result = Dict[str, Any]
+
+
+@dataclass
+class Row:
+    """One library: the results of its checks on each loop, or the reason why there are none."""
+
+    library: str
+    version: str
+    reason: str = ""
+    results: Dict[str, List[Result]] = field(default_factory=dict)
+
+    def counts(self, loop: str) -> List[str]:
+        """How many of its checks are well on a loop, and how many are not."""
+        results = self.results.get(loop)
+        if results is None:
+            return ["", ""]
+        bad = sum(bool(self.fault(loop, result)) for result in results)
+        return [str(len(results) - bad), str(bad)]
+
+    def fault(self, loop: str, result: Result) -> str:
+        """What is wrong with a result, '' if nothing is.
+
+        What it leaves behind is wrong only where the same check on asyncio leaves less.
+        """
+        if result["error"]:
+            return str(result["error"])
+        left = collections.Counter(result["left"])
+        left -= collections.Counter(self._reference(result["check"]).get("left", []))
+        return "".join(f"left behind, {text}\n" for text in left.elements())
+
+    def _reference(self, check: str) -> Result:
+        found = (it for it in self.results.get(LOOPS[0], []) if it["check"] == check)
+        return next(found, {})
+
+    def ours(self) -> List[Result]:
+        """The results on other loops than asyncio's that are wrong there alone."""
+        return [
+            result
+            for loop, results in self.results.items()
+            if loop != LOOPS[0]
+            for result in results
+            if self.fault(loop, result) and not self._reference(result["check"]).get("error")
+        ]
+
+    def as_json(self) -> Dict[str, Any]:
+        """What is kept of it."""
+        return {
+            "library": self.library,
+            "version": self.version,
+            "reason": self.reason,
+            "results": self.results,
+        }
+
+
+def _cells(row: Row) -> List[str]:
+    count = str(max((len(results) for results in row.results.values()), default=0))
+    counts = [cell for loop in LOOPS for cell in row.counts(loop)]
+    return [row.library, row.version, count, *counts]
+
+
+def table(rows: List[Row]) -> str:
+    """For the terminal."""
+    lines = [f"{'':<16}{'':<10}{'':>7}" + "".join(f"{loop:>16}" for loop in LOOPS)]
+    titles = "".join(f"{'ok':>8}{'failed':>8}" for _ in LOOPS)
+    lines.append(f"{'library':<16}{'version':<10}{'checks':>7}{titles}")
+    for row in rows:
+        name, version, *numbers = _cells(row)
+        text = row.reason and f"   {row.reason}" or f"{numbers[0]:>7}" + "".join(
+            f"{number:>8}" for number in numbers[1:]
+        )
+        lines.append(f"{name:<16}{version:<10}{text}")
+    return "\n".join(lines)
+
+
+def markdown(rows: List[Row]) -> str:
+    """For docs/compatibility.md."""
+    system = f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}"
+    lines = [
+        "| library | version | checks | asyncio: ok | failed | oxloop: ok | failed |",
+        "|---|---|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        cells = [row.library, row.reason] if row.reason else _cells(row)
+        cells += [""] * (7 - len(cells))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([*lines, "", f"CPython {platform.python_version()}, {system}.", ""])
+
+
+def faults(rows: List[Row]) -> List[str]:
+    """What went wrong, ours first, then what asyncio has in common with us."""
+    ours, shared = [], []
+    for row in rows:
+        mine = row.ours()
+        for loop, results in row.results.items():
+            for result in results:
+                fault = row.fault(loop, result)
+                where = f"{row.library}: {result['check']} on {loop}"
+                if fault and any(result is it for it in mine):
+                    ours.append(f"\nOURS ALONE {where}\n{fault.rstrip()}")
+                elif fault:
+                    shared.append(f"asyncio's, too: {where}: {fault.strip().splitlines()[-1]}")
+    return shared + ours

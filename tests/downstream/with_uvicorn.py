@@ -1,0 +1,362 @@
+"""uvicorn: both of its HTTP parsers and its WebSocket protocols, TLS, Unix sockets, and real processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, AsyncIterator, List, Tuple
+
+import uvicorn
+import websockets
+from websockets.asyncio.client import connect
+
+from . import place
+from .application import PIECE, application, events
+from .http import Client, connected
+from .place import body, soon, until
+
+VERSION = tuple(int(part) for part in uvicorn.__version__.split(".")[:2])
+
+
+def _listener() -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    return listener
+
+
+@contextlib.asynccontextmanager
+async def _serving(sock: Any = None, **settings: Any) -> AsyncIterator[Tuple[str, int]]:
+    """A server in this loop; yields its address."""
+    events.clear()
+    settings = {"log_level": "critical", "timeout_graceful_shutdown": 5, **settings}
+    config = uvicorn.Config(application, **settings)
+    listener = sock or _listener()
+    server = uvicorn.Server(config)
+    running = asyncio.ensure_future(server.serve(sockets=[listener]))
+    await until(lambda: server.started or running.done())
+    try:
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        await soon(running)
+        listener.close()
+
+
+async def _bodies(http: str) -> None:
+    async with _serving(http=http) as address, connected(*address) as client:
+        for size in (0, 1, 1000, 65536, 300_000, 8 << 20):
+            answer = await client.ask(f"/bytes?n={size}")
+            assert (answer.status, answer.body) == (200, body(size)), size
+            answer = await client.ask("/digest", body(size), method="POST")
+            digest = hashlib.sha256(body(size)).hexdigest()
+            assert answer.json() == {"length": size, "sha256": digest}, size
+
+
+async def check_bodies_h11() -> None:
+    await _bodies("h11")
+
+
+async def check_bodies_httptools() -> None:
+    await _bodies("httptools")
+
+
+async def _pipelining(http: str) -> None:
+    async with _serving(http=http) as address, connected(*address) as client:
+        sizes = [size * 37 for size in range(100)]
+        sending = asyncio.gather(*[client.send(f"/bytes?n={size}") for size in sizes])
+        for size in sizes:
+            assert (await client.receive()).body == body(size)
+        await sending
+
+
+async def check_pipelining_h11() -> None:
+    await _pipelining("h11")
+
+
+async def check_pipelining_httptools() -> None:
+    await _pipelining("httptools")
+
+
+async def _streaming(http: str) -> None:
+    """Four mebibytes go through the application while they are still being sent."""
+    pieces = [body(size) for size in (1, 10, 100_000, 2 << 20, 7, 2 << 20)]
+    async with _serving(http=http) as address, connected(*address) as client:
+        sending = asyncio.ensure_future(client.send_chunks("/echo", pieces))
+        answer = await client.receive()
+        await sending
+        assert answer.headers["transfer-encoding"] == "chunked"
+        assert answer.body == b"".join(pieces)
+
+
+async def check_streaming_h11() -> None:
+    await _streaming("h11")
+
+
+async def check_streaming_httptools() -> None:
+    await _streaming("httptools")
+
+
+async def check_backpressure() -> None:
+    """A client that does not read stops the application."""
+    async with _serving(http="httptools") as address, connected(*address, limit=1024) as client:
+        size = 64 << 20
+        await client.send(f"/stream?n={size}")
+        _, headers = await client.receive_head()
+        seen = -1
+        while seen != len(events):
+            seen = len(events)
+            await asyncio.sleep(0.1)
+        assert seen * PIECE < size // 2, "the server has buffered it all"
+        content = await client.receive_body(headers)
+        assert len(content) == size
+
+
+async def check_many_connections() -> None:
+    async def one(number: int, address: Tuple[str, int]) -> None:
+        async with connected(*address) as client:
+            for size in (number, number * 10, number * 100):
+                assert (await client.ask(f"/bytes?n={size}")).body == body(size)
+
+    async with _serving() as address:
+        await asyncio.gather(*[one(number, address) for number in range(200)])
+
+
+async def check_client_goes_away() -> None:
+    async with _serving() as address:
+        async with connected(*address) as client:
+            await client.send("/wait", method="POST")
+            await until(lambda: "waiting" in events)
+        await until(lambda: "disconnected" in events)
+        async with connected(*address) as client:  # in the middle of a large answer, by RST
+            await client.send(f"/stream?n={64 << 20}")
+            await client.receive_head()
+            client.writer.transport.abort()
+        async with connected(*address) as client:
+            assert (await client.ask("/about")).json()["loop"] == place.loop_package()
+
+
+async def check_keep_alive_runs_out() -> None:
+    async with _serving(timeout_keep_alive=1) as address, connected(*address) as client:
+        assert (await client.ask("/bytes?n=5")).status == 200
+        assert await client.at_end()
+
+
+async def check_connection_close_and_bad_requests() -> None:
+    async with _serving() as address:
+        async with connected(*address) as client:
+            answer = await client.ask("/bytes?n=5", headers="connection: close\r\n")
+            assert answer.body == body(5)
+            assert await client.at_end()
+        async with connected(*address) as client:
+            client.writer.write(b"no HTTP at all\r\n\r\n")
+            assert (await client.receive()).status == 400
+            assert await client.at_end()
+        async with connected(*address) as client:
+            assert (await client.ask("/fail")).status == 500
+
+
+async def check_expect_100_continue() -> None:
+    async with _serving() as address, connected(*address) as client:
+        headers = "content-length: 5\r\nexpect: 100-continue\r\n"
+        await client.send("/digest", method="POST", headers=headers)
+        assert (await soon(client.receive_head()))[0] == 100
+        client.writer.write(b"12345")
+        assert (await client.receive()).json()["length"] == 5
+
+
+async def check_graceful_shutdown_finishes_requests() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "go")
+        async with _serving() as address:
+            client = await _client(address)
+            await client.send(f"/slow?until={file}")
+            _, headers = await client.receive_head()
+            assert await client.reader.readexactly(4) == b"half"
+            asyncio.get_running_loop().call_later(0.3, file.touch)
+        assert await client.reader.readexactly(4) == b"half"
+        assert await client.at_end()
+        client.writer.close()
+    assert events[-1] == "lifespan.shutdown"
+
+
+async def _client(address: Tuple[str, int]) -> Client:
+    return Client(*await asyncio.open_connection(*address))
+
+
+def _write_certificate(folder: str) -> Tuple[str, str, str]:
+    """Write chain, key and authority of this process; return their paths."""
+    chain, key, ca = (os.path.join(folder, name) for name in ("chain.pem", "key.pem", "ca.pem"))
+    with open(chain, "wb") as file:
+        for blob in place.certificate().cert_chain_pems:
+            file.write(blob.bytes())
+    place.certificate().private_key_pem.write_to_path(key)
+    place.authority().cert_pem.write_to_path(ca)
+    return chain, key, ca
+
+
+async def check_tls() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        chain, key, _ = _write_certificate(folder)
+        context = place.client_context()
+        async with _serving(ssl_certfile=chain, ssl_keyfile=key) as address:
+            async with connected(*address, ssl=context, server_hostname="localhost") as client:
+                for size in (0, 100_000, 4 << 20):
+                    assert (await client.ask(f"/bytes?n={size}")).body == body(size)
+                    answer = await client.ask("/digest", body(size), method="POST")
+                    assert answer.json()["length"] == size
+            async with connected(*address) as client:  # plain HTTP to a TLS port
+                await client.send("/about")
+                assert await client.at_end()
+
+
+async def check_unix_socket() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "socket")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(path)
+        async with _serving(listener), connected(path) as client:
+            assert (await client.ask(f"/bytes?n={1 << 20}")).body == body(1 << 20)
+
+
+async def _websocket(ws: str) -> None:
+    async with _serving(ws=ws) as (host, port):
+        url = f"ws://{host}:{port}/ws"
+        async with connect(url, max_size=None) as socket_:
+            for size in (0, 1, 125, 126, 70_000, 1 << 20):
+                await socket_.send(body(size))
+                assert await soon(socket_.recv()) == body(size)
+            await socket_.send("ελληνικά")
+            assert await soon(socket_.recv()) == "ελληνικά"
+            await socket_.send(["in ", "three ", "fragments"])
+            assert await soon(socket_.recv()) == "in three fragments"
+            await soon(await socket_.ping())
+        await until(lambda: "websocket closed 1000" in events)
+        async with connect(url) as socket_:
+            await socket_.send("close 4321")
+            with contextlib.suppress(websockets.ConnectionClosed):
+                await soon(socket_.recv())
+            assert (socket_.close_code, socket_.close_reason) == (4321, "asked for")
+        async with connect(url) as socket_:
+            socket_.transport.abort()
+        await until(lambda: "websocket closed 1006" in events or "websocket closed 1005" in events)
+
+
+async def check_websocket_websockets() -> None:
+    await _websocket("websockets")
+
+
+async def check_websocket_wsproto() -> None:
+    await _websocket("wsproto")
+
+
+if VERSION >= (0, 35):
+
+    async def check_websocket_sansio() -> None:
+        await _websocket("websockets-sansio")
+
+
+async def check_websockets_at_shutdown() -> None:
+    """Whoever is connected when the server goes is told so by 1012."""
+    async with _serving(ws="websockets") as (host, port):
+        sockets = [await connect(f"ws://{host}:{port}/ws") for _ in range(10)]
+    for socket_ in sockets:
+        await soon(socket_.wait_closed())
+        assert socket_.close_code == 1012
+
+
+# Processes, as an operator starts them.
+
+
+def _loop_arguments() -> List[str]:
+    """What makes the command line run on the loop under test."""
+    if place.loop_package() == "asyncio":
+        return ["-m", "uvicorn", "--loop", "asyncio"]
+    if VERSION >= (0, 36):
+        return ["-m", "uvicorn", "--loop", "oxloop:new_event_loop"]
+    return ["-m", "oxloop", "-m", "uvicorn", "--loop", "none"]
+
+
+async def _ends(
+    command: List[str], number: int, workers: int = 0, *, url: str = "/about", **environment: str
+) -> None:
+    """Start a server, ask it something, end it by a signal: it says good-bye and leaves no child."""
+    with tempfile.TemporaryDirectory() as folder, _listener() as listener:
+        listener.listen()
+        told = Path(folder, "events")
+        told.touch()
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            f"--fd={listener.fileno()}" if not workers else f"--workers={workers}",
+            *([] if not workers else ["--port", str(listener.getsockname()[1])]),
+            pass_fds=[listener.fileno()] if not workers else (),
+            env={**place.environment(), "DOWNSTREAM_EVENTS": str(told), **environment},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        address = listener.getsockname()
+        if workers:
+            listener.close()  # it was there to find a free port
+        output = asyncio.ensure_future(process.stdout.read())  # type: ignore[union-attr]
+        try:
+            loops, pids = await _ask_about(address, told, max(workers, 1))
+            process.send_signal(number)
+            code = await soon(process.wait())
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            text = (await soon(output)).decode()
+            print(text, file=sys.stderr)
+        assert loops == {place.loop_package()}
+        assert code in (0, -number, 128 + number), code
+        lines = told.read_text(encoding="utf-8").splitlines()
+        assert sorted(lines) == sorted(
+            f"lifespan.{what} {pid}" for what in ("startup", "shutdown") for pid in pids
+        ), lines
+        assert "Traceback" not in text.replace("KeyboardInterrupt", ""), text
+        for pid in pids:
+            assert not os.path.exists(f"/proc/{pid}"), "a worker is left"
+
+
+async def _ask_about(address: Tuple[str, int], told: Path, workers: int) -> Tuple[set, set]:  # type: ignore[type-arg]
+    """The loops on which the server says that it runs, and its processes, once all are there."""
+    await until(lambda: len(told.read_text().splitlines()) >= workers, "the start of the server")
+    loops, pids = set(), {int(line.split()[1]) for line in told.read_text().splitlines()}
+    for _ in range(20):
+        async with connected(*address) as client:
+            about = (await client.ask("/about")).json()
+            loops.add(about["loop"])
+            assert about["pid"] in pids
+    return loops, pids
+
+
+async def check_command_line_sigterm() -> None:
+    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
+    await _ends(command, signal.SIGTERM)
+
+
+async def check_command_line_sigint() -> None:
+    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
+    await _ends(command, signal.SIGINT)
+
+
+async def check_command_line_workers() -> None:
+    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
+    await _ends(command, signal.SIGTERM, workers=2)
+
+
+async def check_started_by_python_m() -> None:
+    """`python -m oxloop -m uvicorn`, with the loop left to the policy."""
+    if place.loop_package() == "asyncio":
+        arguments = ["-m", "uvicorn", "--loop", "none"]
+    else:
+        arguments = ["-m", "oxloop", "-m", "uvicorn", "--loop", "none"]
+    command = place.python(*arguments, "tests.downstream.application:application")
+    await _ends(command, signal.SIGTERM)
