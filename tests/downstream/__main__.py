@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib
 import json
 import platform
 import sys
@@ -25,6 +26,12 @@ def main() -> int:
     """Run what the command line names."""
     options = _arguments()
     chosen = [LIBRARIES[name] for name in options.libraries or LIBRARIES]
+    for loop in options.loops.split(","):
+        try:
+            importlib.import_module(loop)
+        except ImportError as error:
+            print(f"{error}; `make downstream` sets up an environment that has it", file=sys.stderr)
+            return 2
     BUILD.mkdir(parents=True, exist_ok=True)
     rows: List[report.Row] = []
     needed = sorted({library.service for library in chosen if library.service})

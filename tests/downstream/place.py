@@ -11,7 +11,7 @@ import ssl
 import sys
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict, List, Tuple
 
 import trustme
 
@@ -58,6 +58,17 @@ def authority() -> trustme.CA:
 def certificate() -> trustme.LeafCert:
     """The certificate of localhost and 127.0.0.1."""
     return authority().issue_cert("localhost", "127.0.0.1")
+
+
+def write_certificate(folder: str) -> Tuple[str, str, str]:
+    """Write chain, key and authority of this process; return their paths."""
+    chain, key, ca = (os.path.join(folder, name) for name in ("chain.pem", "key.pem", "ca.pem"))
+    leaf = certificate()
+    with open(chain, "wb") as file:
+        file.writelines(blob.bytes() for blob in leaf.cert_chain_pems)
+    leaf.private_key_pem.write_to_path(key)
+    authority().cert_pem.write_to_path(ca)
+    return chain, key, ca
 
 
 def server_context() -> ssl.SSLContext:

@@ -76,7 +76,8 @@ def _run_child(
         _kill(process)  # what the checks have started; itself it is a zombie, whose number is held
         code = process.wait()
     if len(results) < len(checks):
-        results.append(_died(begun or checks[len(results)], code))
+        said = Path(log.name).read_text(encoding="utf-8", errors="replace")[-2000:]
+        results.append(_died(begun or checks[len(results)], code, said))
     return results
 
 
@@ -87,7 +88,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         pass
 
 
-def _died(check: str, code: int) -> Result:
+def _died(check: str, code: int, said: str) -> Result:
     how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
-    error = f"the process ended {how} in the middle"
+    error = f"the process ended {how} in the middle, having said:\n{said}"
     return {"check": check, "error": error, "left": [], "seconds": 0.0}

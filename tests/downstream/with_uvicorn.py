@@ -8,7 +8,6 @@ import hashlib
 import os
 import signal
 import socket
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any, AsyncIterator, List, Tuple
@@ -21,6 +20,7 @@ from . import place
 from .application import PIECE, application, events
 from .http import Client, connected
 from .place import body, soon, until
+from .processes import python_m, serve_and_end
 
 VERSION = tuple(int(part) for part in uvicorn.__version__.split(".")[:2])
 
@@ -190,20 +190,9 @@ async def _client(address: Tuple[str, int]) -> Client:
     return Client(*await asyncio.open_connection(*address))
 
 
-def _write_certificate(folder: str) -> Tuple[str, str, str]:
-    """Write chain, key and authority of this process; return their paths."""
-    chain, key, ca = (os.path.join(folder, name) for name in ("chain.pem", "key.pem", "ca.pem"))
-    with open(chain, "wb") as file:
-        for blob in place.certificate().cert_chain_pems:
-            file.write(blob.bytes())
-    place.certificate().private_key_pem.write_to_path(key)
-    place.authority().cert_pem.write_to_path(ca)
-    return chain, key, ca
-
-
 async def check_tls() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        chain, key, _ = _write_certificate(folder)
+        chain, key, _ = place.write_certificate(folder)
         context = place.client_context()
         async with _serving(ssl_certfile=chain, ssl_keyfile=key) as address:
             async with connected(*address, ssl=context, server_hostname="localhost") as client:
@@ -274,89 +263,42 @@ async def check_websockets_at_shutdown() -> None:
 # Processes, as an operator starts them.
 
 
-def _loop_arguments() -> List[str]:
-    """What makes the command line run on the loop under test."""
+def _command() -> List[str]:
+    """How the command line is told which loop to run on."""
     if place.loop_package() == "asyncio":
-        return ["-m", "uvicorn", "--loop", "asyncio"]
+        return place.python("-m", "uvicorn", "--loop", "asyncio")
     if VERSION >= (0, 36):
-        return ["-m", "uvicorn", "--loop", "oxloop:new_event_loop"]
-    return ["-m", "oxloop", "-m", "uvicorn", "--loop", "none"]
+        return place.python("-m", "uvicorn", "--loop", "oxloop:new_event_loop")
+    return python_m("uvicorn", "--loop", "none")
 
 
-async def _ends(
-    command: List[str], number: int, workers: int = 0, *, url: str = "/about", **environment: str
-) -> None:
-    """Start a server, ask it something, end it by a signal: it says good-bye and leaves no child."""
-    with tempfile.TemporaryDirectory() as folder, _listener() as listener:
-        listener.listen()
-        told = Path(folder, "events")
-        told.touch()
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            f"--fd={listener.fileno()}" if not workers else f"--workers={workers}",
-            *([] if not workers else ["--port", str(listener.getsockname()[1])]),
-            pass_fds=[listener.fileno()] if not workers else (),
-            env={**place.environment(), "DOWNSTREAM_EVENTS": str(told), **environment},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        address = listener.getsockname()
-        if workers:
-            listener.close()  # it was there to find a free port
-        output = asyncio.ensure_future(process.stdout.read())  # type: ignore[union-attr]
-        try:
-            loops, pids = await _ask_about(address, told, max(workers, 1))
-            process.send_signal(number)
-            code = await soon(process.wait())
-        except BaseException:
-            process.kill()
-            raise
-        finally:
-            text = (await soon(output)).decode()
-            print(text, file=sys.stderr)
-        assert loops == {place.loop_package()}
-        assert code in (0, -number, 128 + number), code
-        lines = told.read_text(encoding="utf-8").splitlines()
-        assert sorted(lines) == sorted(
-            f"lifespan.{what} {pid}" for what in ("startup", "shutdown") for pid in pids
-        ), lines
-        assert "Traceback" not in text.replace("KeyboardInterrupt", ""), text
-        for pid in pids:
-            assert not os.path.exists(f"/proc/{pid}"), "a worker is left"
-
-
-async def _ask_about(address: Tuple[str, int], told: Path, workers: int) -> Tuple[set, set]:  # type: ignore[type-arg]
-    """The loops on which the server says that it runs, and its processes, once all are there."""
-    await until(lambda: len(told.read_text().splitlines()) >= workers, "the start of the server")
-    loops, pids = set(), {int(line.split()[1]) for line in told.read_text().splitlines()}
-    for _ in range(20):
-        async with connected(*address) as client:
-            about = (await client.ask("/about")).json()
-            loops.add(about["loop"])
-            assert about["pid"] in pids
-    return loops, pids
+SERVED = ["tests.downstream.application:application", "--port={port}"]
 
 
 async def check_command_line_sigterm() -> None:
-    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
-    await _ends(command, signal.SIGTERM)
+    await serve_and_end([*_command(), *SERVED], signal.SIGTERM)
 
 
 async def check_command_line_sigint() -> None:
-    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
-    await _ends(command, signal.SIGINT)
+    await serve_and_end([*_command(), *SERVED], signal.SIGINT)
 
 
 async def check_command_line_workers() -> None:
-    command = place.python(*_loop_arguments(), "tests.downstream.application:application")
-    await _ends(command, signal.SIGTERM, workers=2)
+    await serve_and_end([*_command(), *SERVED, "--workers=2"], signal.SIGTERM, workers=2)
 
 
 async def check_started_by_python_m() -> None:
-    """`python -m oxloop -m uvicorn`, with the loop left to the policy."""
-    if place.loop_package() == "asyncio":
-        arguments = ["-m", "uvicorn", "--loop", "none"]
-    else:
-        arguments = ["-m", "oxloop", "-m", "uvicorn", "--loop", "none"]
-    command = place.python(*arguments, "tests.downstream.application:application")
-    await _ends(command, signal.SIGTERM)
+    """The loop is left to the policy, which `python -m oxloop` has set."""
+    command = python_m("uvicorn", "--loop", "none", *SERVED)
+    await serve_and_end(command, signal.SIGTERM)
+
+
+async def check_run() -> None:
+    """uvicorn.run() in a program."""
+    loop = f'"{place.loop_package()}:new_event_loop"' if VERSION >= (0, 36) else '"none"'
+    program = (
+        f"import {place.loop_package()}, uvicorn; "
+        f"getattr({place.loop_package()}, 'install', int)(); "
+        f"uvicorn.run('tests.downstream.application:application', port={{port}}, loop={loop})"
+    )
+    await serve_and_end(place.python("-c", program), signal.SIGTERM)
