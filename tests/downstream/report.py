@@ -64,22 +64,28 @@ class Row:
         }
 
 
-def _cells(row: Row) -> List[str]:
+def _loops(rows: List[Row]) -> List[str]:
+    """The loops that have run, in their order."""
+    return list(dict.fromkeys(loop for row in rows for loop in row.results)) or list(LOOPS)
+
+
+def _cells(row: Row, loops: List[str]) -> List[str]:
     count = str(max((len(results) for results in row.results.values()), default=0))
-    counts = [cell for loop in LOOPS for cell in row.counts(loop)]
+    counts = [cell for loop in loops for cell in row.counts(loop)]
     return [row.library, row.version, count, *counts]
 
 
 def table(rows: List[Row]) -> str:
     """For the terminal."""
-    lines = [f"{'':<16}{'':<10}{'':>7}" + "".join(f"{loop:>16}" for loop in LOOPS)]
-    titles = "".join(f"{'ok':>8}{'failed':>8}" for _ in LOOPS)
+    loops = _loops(rows)
+    lines = [f"{'':<16}{'':<10}{'':>7}" + "".join(f"{loop:>16}" for loop in loops)]
+    titles = "".join(f"{'ok':>8}{'failed':>8}" for _ in loops)
     lines.append(f"{'library':<16}{'version':<10}{'checks':>7}{titles}")
     for row in rows:
-        name, version, *numbers = _cells(row)
-        text = row.reason and f"   {row.reason}" or f"{numbers[0]:>7}" + "".join(
-            f"{number:>8}" for number in numbers[1:]
-        )
+        name, version, count, *counts = _cells(row, loops)
+        text = f"{count:>7}" + "".join(f"{number:>8}" for number in counts)
+        if row.reason:
+            text = f"   {row.reason}"
         lines.append(f"{name:<16}{version:<10}{text}")
     return "\n".join(lines)
 
@@ -87,13 +93,13 @@ def table(rows: List[Row]) -> str:
 def markdown(rows: List[Row]) -> str:
     """For docs/compatibility.md."""
     system = f"{platform.system()} {platform.release().partition('-')[0]} {platform.machine()}"
-    lines = [
-        "| library | version | checks | asyncio: ok | failed | oxloop: ok | failed |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    loops = _loops(rows)
+    titles = ["library", "version", "checks"]
+    titles += [title for loop in loops for title in (f"{loop}: ok", "failed")]
+    lines = [f"| {' | '.join(titles)} |", "|---|---|" + "--:|" * (len(titles) - 2)]
     for row in rows:
-        cells = [row.library, row.reason] if row.reason else _cells(row)
-        cells += [""] * (7 - len(cells))
+        cells = [row.library, row.reason] if row.reason else _cells(row, loops)
+        cells += [""] * (len(titles) - len(cells))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"CPython {platform.python_version()}, {system}.", ""])
 
