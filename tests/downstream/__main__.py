@@ -78,9 +78,9 @@ def _run(library: Library, found: Dict[str, Any], options: argparse.Namespace) -
         output = BUILD / f"{library.distribution}-{loop}.log"
         results = run_library(library, loop, checks, found, output, debug=options.debug)
         row.results[loop] = results
-        failed = sum(bool(result["error"]) for result in results)
+        well, failed = row.counts(loop)
         took = sum(result["seconds"] for result in results)
-        print(f" {len(results) - failed} ok, {failed} failed, {took:.1f} s", flush=True)
+        print(f" {well} ok, {failed} failed, {took:.1f} s", flush=True)
     return row
 
 

@@ -105,8 +105,8 @@ def markdown(rows: List[Row]) -> str:
 
 
 def faults(rows: List[Row]) -> List[str]:
-    """What went wrong, ours first, then what asyncio has in common with us."""
-    ours, shared = [], []
+    """What went wrong: ours last, where it is seen; before it what is asyncio's, too, or alone."""
+    ours, others = [], []
     for row in rows:
         mine = row.ours()
         for loop, results in row.results.items():
@@ -116,5 +116,5 @@ def faults(rows: List[Row]) -> List[str]:
                 if fault and any(result is it for it in mine):
                     ours.append(f"\nOURS ALONE {where}\n{fault.rstrip()}")
                 elif fault:
-                    shared.append(f"asyncio's, too: {where}: {fault.strip().splitlines()[-1]}")
-    return shared + ours
+                    others.append(f"asyncio's: {where}: {fault.strip().splitlines()[-1]}")
+    return others + ours

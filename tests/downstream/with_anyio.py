@@ -60,14 +60,11 @@ async def check_tcp() -> None:
 
 
 async def check_tls() -> None:
-    listener = TLSListener(
-        await anyio.create_tcp_listener(local_host="127.0.0.1"),
-        place.server_context(),
-        standard_compatible=False,
-    )
+    plain = await anyio.create_tcp_listener(local_host="127.0.0.1")
+    port = plain.extra(anyio.abc.SocketAttribute.local_port)
+    listener = TLSListener(plain, place.server_context(), standard_compatible=False)
     async with listener, anyio.create_task_group() as group:
         group.start_soon(listener.serve, _echo)
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
         stream: TLSStream = await anyio.connect_tcp(
             "localhost", port, ssl_context=place.client_context(), tls_standard_compatible=False
         )

@@ -125,8 +125,8 @@ async def check_cancellation() -> None:
     async with _client(limit=2) as client:
         for _ in range(10):
             asking = asyncio.ensure_future(client.post("/wait"))
-            before = len(events)
-            await until(lambda before=before: len(events) > before)  # type: ignore[misc]
+            before = events.count("waiting")
+            await until(lambda before=before: events.count("waiting") > before)  # type: ignore[misc]
             asking.cancel()
             await asyncio.wait([asking])
             assert asking.cancelled()

@@ -194,10 +194,13 @@ async def check_command_line_sigint() -> None:
 
 
 async def check_command_line_workers() -> None:
-    """Workers are new processes, which know of oxloop by the application's `oxloop.install()`."""
+    """Workers are new processes, which know of oxloop by the application's `oxloop.install()`.
+
+    Once the first worker has ended hypercorn kills the others.
+    """
     name = f"tests.downstream.{place.loop_package()}_application:application"
     command = place.python("-m", "hypercorn", *SERVED, "--workers=2", name)
-    await serve_and_end(command, signal.SIGTERM, workers=2)
+    await serve_and_end(command, signal.SIGTERM, workers=2, all_shut_down=False)
 
 
 async def check_serve() -> None:

@@ -19,9 +19,13 @@ INI = """
 [pytest]
 asyncio_mode = {mode}
 asyncio_default_fixture_loop_scope = function
-filterwarnings = error
-{ignored}
+filterwarnings =
+    error
+    ignore:.*event_loop_policy.*:DeprecationWarning
+    {ignored}
 """
+# Before there were factories the plugin left a loop of its own unclosed.
+IGNORED = "" if HAS_FACTORIES else "ignore::pytest.PytestUnraisableExceptionWarning"
 
 # The three ways to choose the loop: the plugin's hook, its fixture before there was the hook, and
 # the policy that is asyncio's own.
@@ -48,6 +52,7 @@ getattr(loops, "install", int)()
 TESTS = '''
 import asyncio
 import contextlib
+import contextvars
 import subprocess
 import sys
 import pytest
@@ -164,10 +169,20 @@ async def test_timeout():
     with pytest.raises(asyncio.TimeoutError):
         await asyncio.wait_for(asyncio.Event().wait(), 0.01)
 
+variable = contextvars.ContextVar("variable", default="default")
+
+@pytest_asyncio.fixture
+async def context():
+    variable.set("from the fixture")
+
+@pytest.mark.asyncio
+async def test_context_of_a_fixture(context):
+    assert variable.get() == "from the fixture"
+
 def test_that_is_not_async():
     assert asyncio.run(asyncio.sleep(0, "result")) == "result"
 '''
-PASSED = "32 passed, 1 xfailed"
+PASSED = "33 passed, 1 xfailed"
 AUTO = """
 import asyncio
 
@@ -192,14 +207,11 @@ async def _pytest(folder: str, *arguments: str) -> Tuple[int, str]:
 
 
 async def _project(
-    conftest: str, tests: str, *arguments: str, mode: str = "strict", ignored: str = ""
+    conftest: str, tests: str, *arguments: str, mode: str = "strict"
 ) -> Tuple[int, str]:
     loops = place.loop_package()
     with tempfile.TemporaryDirectory() as folder:
-        text = INI.format(mode=mode, ignored=f"    ignore:{ignored}" if ignored else "")
-        if ignored:
-            text = text.replace("= error\n", "=\n    error\n")
-        Path(folder, "pytest.ini").write_text(text)
+        Path(folder, "pytest.ini").write_text(INI.format(mode=mode, ignored=IGNORED))
         Path(folder, "conftest.py").write_text(conftest.format(loops=loops))
         Path(folder, "test_project.py").write_text(tests.replace("{loops}", loops))
         return await _pytest(folder, *arguments)
@@ -215,7 +227,7 @@ if HAS_FACTORIES:
 async def check_policy_fixture() -> None:
     if place.loop_package() == "asyncio" and sys.version_info >= (3, 14):
         return
-    code, text = await _project(BY_FIXTURE, TESTS, ignored=".*event_loop_policy")
+    code, text = await _project(BY_FIXTURE, TESTS)
     assert (code, PASSED in text) == (0, True), text
 
 
@@ -229,18 +241,13 @@ async def check_auto_mode() -> None:
     assert (code, "1 passed" in text) == (0, True), text
 
 
-async def check_debug() -> None:
-    code, text = await _project(BY_INSTALL, TESTS, "-k", "server or shared or session")
-    assert code == 0, text
-
-
 async def check_interrupt() -> None:
     """Ctrl-C in a test ends pytest, which says so."""
     tests = AUTO + "\nasync def test_endless():\n    print('here', flush=True)\n"
     tests += "    await asyncio.Event().wait()\n"
     with tempfile.TemporaryDirectory() as folder:
         loops = place.loop_package()
-        Path(folder, "pytest.ini").write_text(INI.format(mode="auto", ignored=""))
+        Path(folder, "pytest.ini").write_text(INI.format(mode="auto", ignored=IGNORED))
         Path(folder, "conftest.py").write_text(BY_INSTALL.format(loops=loops))
         Path(folder, "test_project.py").write_text(tests.replace("{loops}", loops))
         process = await asyncio.create_subprocess_exec(
