@@ -48,13 +48,13 @@ def python(*arguments: str) -> List[str]:
     return [sys.executable, "-X", "dev", *arguments]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def authority() -> trustme.CA:
     """The authority that issues this process its certificates."""
     return trustme.CA()
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def certificate() -> trustme.LeafCert:
     """The certificate of localhost and 127.0.0.1."""
     return authority().issue_cert("localhost", "127.0.0.1")

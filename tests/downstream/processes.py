@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, List, Sequence, Set, Tuple
 
 from . import place, services
-from .http import connected
+from .http_client import connected
 from .place import soon, until
 
 Address = Tuple[str, int]
@@ -79,7 +79,7 @@ async def _ask_about(address: Address, told: Path) -> Tuple[Set[str], Set[str]]:
 
 def _listens(address: Address) -> bool:
     """Whether somebody listens there, by the kernel's table and not by a connection."""
-    wanted = "0100007F:%04X" % address[1]
+    wanted = f"0100007F:{address[1]:04X}"
     with open("/proc/net/tcp", encoding="ascii") as table:
         return any(line.split()[1] == wanted and line.split()[3] == "0A" for line in table)
 

@@ -36,7 +36,7 @@ class Row:
         """
         if result["error"]:
             return str(result["error"])
-        left = collections.Counter(result["left"])
+        left: collections.Counter[str] = collections.Counter(result["left"])
         left -= collections.Counter(self._reference(result["check"]).get("left", []))
         return "".join(f"left behind, {text}\n" for text in left.elements())
 

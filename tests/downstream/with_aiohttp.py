@@ -17,7 +17,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from . import place
-from .http import connected
+from .http_client import connected
 from .place import body, soon, until
 from .processes import serve_and_end
 
@@ -214,12 +214,20 @@ async def check_upload() -> None:
             assert await answer.json() == {"field": 5, "file": 3 << 20}
 
 
+def _application_of(path: Path) -> web.Application:
+    async def file(request: web.Request) -> web.FileResponse:
+        return web.FileResponse(path)
+
+    application = web.Application()
+    application.add_routes([web.get("/file", file)])
+    return application
+
+
 async def check_files() -> None:
     """FileResponse, which is loop.sendfile: whole, a range, by TLS, to a client that goes away."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
-        application = web.Application()
-        application.add_routes([web.get("/file", lambda _: web.FileResponse(path))])
+        application = _application_of(path)
         async with _session(application=application) as session:
             for size in SIZES:
                 path.write_bytes(body(size))
@@ -273,8 +281,7 @@ async def check_files_and_a_client_that_goes_away() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "file")
         path.write_bytes(body(64 << 20))
-        application = web.Application()
-        application.add_routes([web.get("/file", lambda _: web.FileResponse(path))])
+        application = _application_of(path)
         async with _serving(application) as address:
             for _ in range(5):
                 async with connected(*address) as client:
@@ -396,6 +403,7 @@ async def check_websocket_that_breaks() -> None:
 
 
 async def check_test_classes() -> None:
+    client: Any
     async with TestServer(_application()) as server, TestClient(server) as client:
         async with client.get("/bytes?n=1000") as answer:
             assert await answer.read() == body(1000)

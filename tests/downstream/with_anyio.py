@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from typing import Any, List
+from typing import List
 
 import anyio
 import anyio.abc

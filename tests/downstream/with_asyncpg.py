@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
+import datetime as dt
 import io
 import ssl
 from typing import Any, AsyncIterator, List, Tuple
 
-import asyncpg
+import asyncpg  # type: ignore[import-untyped]
 
 from . import place
 from .place import body, soon, until
@@ -35,7 +35,7 @@ async def _connected(**changes: Any) -> AsyncIterator[Connection]:
 async def _exchange(connection: Connection) -> None:
     for size in (0, 1, 8191, 8192, 100_000, 8 << 20):
         assert await connection.fetchval("select $1::bytea", body(size)) == body(size), size
-    now = datetime.datetime.now(datetime.timezone.utc)
+    now = dt.datetime.now(dt.timezone.utc)
     row = await connection.fetchrow("select 1::int a, 'x' b, $1::timestamptz c, null d", now)
     assert tuple(row) == (1, "x", now, None)
 
@@ -194,7 +194,10 @@ async def check_pool() -> None:
 
 async def check_cancelled_queries() -> None:
     """A task that is cancelled has its query cancelled, by a second connection, and can go on."""
-    async with _connected() as watcher, asyncpg.create_pool(**_address(min_size=0, max_size=3)) as pool:
+    async with (
+        _connected() as watcher,
+        asyncpg.create_pool(**_address(min_size=0, max_size=3)) as pool,
+    ):
         mark = "select pg_sleep(60) /* asyncpg cancelled */"
         count = "select count(*) from pg_stat_activity where query = $1 and state = 'active'"
         for _ in range(3):
@@ -244,7 +247,10 @@ async def check_killed_connection() -> None:
 
 
 async def check_pool_after_a_kill() -> None:
-    async with _connected() as killer, asyncpg.create_pool(**_address(min_size=0, max_size=5)) as pool:
+    async with (
+        _connected() as killer,
+        asyncpg.create_pool(**_address(min_size=0, max_size=5)) as pool,
+    ):
         await asyncio.gather(*[pool.fetchval("select 1") for _ in range(5)])
         await killer.execute(
             "select pg_terminate_backend(pid) from pg_stat_activity "

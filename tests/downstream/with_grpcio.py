@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from typing import Any, AsyncIterator, List
 
-import grpc
+import grpc  # type: ignore[import-untyped]
 from grpc import aio
 
 from . import place
@@ -15,7 +15,7 @@ from .place import body, soon, until
 events: List[str] = []
 
 
-class _Service(grpc.GenericRpcHandler):
+class _Service(grpc.GenericRpcHandler):  # type: ignore[misc]
     """Methods whose messages are bytes, so that no compiler of protocol buffers is needed."""
 
     def service(self, details: Any) -> Any:

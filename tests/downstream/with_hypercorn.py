@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from . import place
 from .application import application, events
-from .http import connected
+from .http_client import connected
 from .place import body, soon, until
 from .processes import python_m, serve_and_end
 

@@ -49,7 +49,7 @@ import {loops} as loops
 getattr(loops, "install", int)()
 """
 
-TESTS = '''
+TESTS = """
 import asyncio
 import contextlib
 import contextvars
@@ -181,7 +181,7 @@ async def test_context_of_a_fixture(context):
 
 def test_that_is_not_async():
     assert asyncio.run(asyncio.sleep(0, "result")) == "result"
-'''
+"""
 PASSED = "33 passed, 1 xfailed"
 AUTO = """
 import asyncio

@@ -18,7 +18,7 @@ from websockets.asyncio.client import connect
 
 from . import place
 from .application import PIECE, application, events
-from .http import Client, connected
+from .http_client import Client, connected
 from .place import body, soon, until
 from .processes import python_m, serve_and_end
 

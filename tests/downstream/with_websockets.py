@@ -77,7 +77,7 @@ async def check_fragments() -> None:
     async def fragments(connection: ServerConnection) -> None:
         got = [piece async for piece in connection.recv_streaming()]
         assert len(got) > 50
-        await connection.send(got)  # type: ignore[arg-type]
+        await connection.send(got)
 
     async with _serving(fragments) as url, connect(url, max_size=None) as connection:
         await connection.send(pieces())

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
-from typing import Any, AsyncIterator, Dict, Iterable, Tuple
+from typing import Any, AsyncIterator, Dict, Iterable, List, Tuple
 
 from .place import soon
 
@@ -60,7 +60,7 @@ class Client:
         """What these headers have announced."""
         if headers.get("transfer-encoding") != "chunked":
             return await self.reader.readexactly(int(headers.get("content-length", "0")))
-        pieces = []
+        pieces: List[bytes] = []
         while True:
             size = int(await self.reader.readline(), 16)
             piece = await self.reader.readexactly(size + 2)
