@@ -4,6 +4,7 @@
 # VENV=.venv               where the virtual environment is made
 # MATURIN_PROFILE=release  or dev-release: less optimised, much quicker to build
 # PYTEST_ARGS=...          for pytest
+# DOWNSTREAM_ARGS=...      for python -m tests.downstream
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -15,6 +16,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MATURIN_PROFILE ?= release
 PYTEST_ARGS ?=
+DOWNSTREAM_ARGS ?=
 
 BIN := $(VENV)/bin
 STEP := $(BIN)/python scripts/step.py
@@ -23,6 +25,10 @@ PYTHON_ID := $(shell $(PYTHON) -c 'import platform, sysconfig; \
 	print(platform.python_version() + "-" + sysconfig.get_config_var("SOABI"))' 2>/dev/null)
 VENV_STAMP := $(VENV)/.made-$(PYTHON_ID)
 INSTALLED := $(VENV)/.installed-$(MATURIN_PROFILE)
+# The libraries have an environment of their own.
+DOWNSTREAM := $(VENV)-downstream
+DOWNSTREAM_STAMP := $(DOWNSTREAM)/.made-$(PYTHON_ID)
+DOWNSTREAM_INSTALLED := $(DOWNSTREAM)/.installed-$(MATURIN_PROFILE)
 SOURCES := $(shell find crates python -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.py' -o \
 	-name '*.pyi' -o -name py.typed \)) Cargo.toml Cargo.lock pyproject.toml
 
@@ -33,6 +39,7 @@ help:
 	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
 	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
+	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
 	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
 	@echo "make bench          the benchmarks, against asyncio and uvloop"
 	@echo "make clean          remove what these have made"
@@ -88,6 +95,23 @@ test-python: $(INSTALLED) $(VENV)/.requirements-test
 .PHONY: test-all
 test-all:
 	@scripts/test-all.sh 3.9 3.10 3.11 3.12 3.13 3.14 3.14t 3.15
+
+$(DOWNSTREAM_STAMP): tests/downstream/requirements.txt $(VENV_STAMP)
+	@rm -rf $(DOWNSTREAM)
+	@$(PYTHON) -m venv $(DOWNSTREAM)
+	@$(STEP) "Installing the libraries into $(DOWNSTREAM)" $(DOWNSTREAM)/bin/python tests/downstream/install.py
+	@touch $@
+
+$(DOWNSTREAM_INSTALLED): $(INSTALLED) $(DOWNSTREAM_STAMP)
+	@$(STEP) "Installing oxloop into $(DOWNSTREAM)" $(DOWNSTREAM)/bin/python -m pip install \
+		--force-reinstall --no-deps --no-index --find-links build/wheels oxloop
+	@rm -f $(DOWNSTREAM)/.installed-*
+	@touch $@
+
+# PostgreSQL and Redis are the system's; as root they are installed if they are missing.
+.PHONY: downstream
+downstream: $(DOWNSTREAM_INSTALLED)
+	@$(DOWNSTREAM)/bin/python -m tests.downstream $(DOWNSTREAM_ARGS)
 
 .PHONY: lint
 lint: lint-rust lint-python
