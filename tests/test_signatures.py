@@ -8,14 +8,6 @@ from typing import Any, Callable, Iterator
 
 import pytest
 
-#: asyncio's loop class promises these; oxloop's do not have them yet.
-LATER = frozenset(
-    {
-        "sendfile",
-        "sock_sendfile",
-    }
-)
-
 
 def public_methods(owner: type) -> Iterator[str]:
     names = (name for name in dir(owner) if not name.startswith("_"))
@@ -47,7 +39,7 @@ def compare(ours: Callable[..., Any], asyncios: Callable[..., Any]) -> None:
     assert positional[0][:given] == positional[1][: len(positional[0])]
 
 
-@pytest.mark.parametrize("name", sorted(set(public_methods(asyncio.SelectorEventLoop)) - LATER))
+@pytest.mark.parametrize("name", sorted(public_methods(asyncio.SelectorEventLoop)))
 def test_loop(oxloop: Any, name: str) -> None:
     compare(getattr(oxloop.SelectorEventLoop, name), getattr(asyncio.SelectorEventLoop, name))
 
@@ -55,12 +47,6 @@ def test_loop(oxloop: Any, name: str) -> None:
 @pytest.mark.parametrize("name", sorted(public_methods(asyncio.Server)))
 def test_server(oxloop: Any, name: str) -> None:
     compare(getattr(oxloop.Server, name), getattr(asyncio.Server, name))
-
-
-@pytest.mark.parametrize("name", sorted(LATER))
-def test_what_comes_later_is_not_there_yet(oxloop: Any, name: str) -> None:
-    inherited = getattr(asyncio.AbstractEventLoop, name)
-    assert getattr(oxloop.SelectorEventLoop, name) is inherited, "strike it from LATER"
 
 
 def test_keywords_are_accepted(oxloop: Any) -> None:

@@ -4,7 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workloads import connections, idle, scheduling, sockets, tasks, tcp, threads, timers, watching
+from workloads import (
+    clients,
+    connections,
+    datagrams,
+    files,
+    idle,
+    pipes,
+    processes,
+    scheduling,
+    sockets,
+    tasks,
+    tcp,
+    threads,
+    timers,
+    watching,
+)
 
 if TYPE_CHECKING:
     from workloads.model import Workload
@@ -18,6 +33,11 @@ WORKLOADS: tuple[Workload, ...] = (
     *tcp.WORKLOADS,
     *sockets.WORKLOADS,
     *connections.WORKLOADS,
+    *clients.WORKLOADS,
+    *files.WORKLOADS,
+    *datagrams.WORKLOADS,
+    *pipes.WORKLOADS,
+    *processes.WORKLOADS,
     *idle.WORKLOADS,
 )
 

@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NoReturn, Optional
+from typing import NoReturn, Optional
 
 from oxloop import _native, _watchers
 
-if TYPE_CHECKING:
-
-    class _Native(_native.EventLoop):
-        """The native loop, and what asyncio promises of a loop and this release does not have.
-
-        Without it type checkers would call the loop an abstract class. At run time these are
-        ``asyncio.AbstractEventLoop``'s and raise ``NotImplementedError``.
-        """
-
-        sendfile: Any
-        sock_sendfile: Any
-
-else:
-    _Native = _native.EventLoop
-
 
 # misc: typeshed promises asyncio's own Server class.
-class SelectorEventLoop(_Native, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class SelectorEventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: ignore[misc]
     """An event loop over the readiness interface of the system.
 
     *selector* chooses it: None for the most efficient one that the system has,

@@ -289,6 +289,26 @@ class EventLoop:
     async def sock_connect(self, sock: socket, address: _Address) -> None: ...
     async def sock_accept(self, sock: socket) -> tuple[socket, Any]: ...
 
+    # Files
+    async def sock_sendfile(
+        self,
+        sock: socket,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool | None = True,
+    ) -> int: ...
+    async def sendfile(
+        self,
+        transport: asyncio.WriteTransport,
+        file: IO[bytes],
+        offset: int = 0,
+        count: int | None = None,
+        *,
+        fallback: bool = True,
+    ) -> int: ...
+
     # Signals
     def add_signal_handler(
         self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: Unpack[_Ts]

@@ -64,7 +64,10 @@ def _child(test: unittest.TestCase, backend: str, output: Path) -> NoReturn:
 
 
 def _leave_the_parent(output: Path) -> None:
-    """A session, files and signals of its own, so that nothing a test does reaches the others."""
+    """A session, a folder and signals of its own, so that nothing a test does reaches the others.
+
+    The folder is for `os_helper.TESTFN`, which has the number of the process that imported it.
+    """
     os.setsid()
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -75,6 +78,9 @@ def _leave_the_parent(output: Path) -> None:
         os.dup2(source, target)
     os.close(written)
     os.close(empty)
+    folder = output.with_name(f"{output.name}.files")
+    folder.mkdir(exist_ok=True)
+    os.chdir(folder)
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
     faulthandler.enable(2)  # SIGABRT, which a test past its limit gets, shows where it stands

@@ -30,6 +30,7 @@ MODULES = (
     "test_pep492",
     "test_queues",
     "test_runners",
+    "test_sendfile",
     "test_server",
     "test_sock_lowlevel",
     "test_ssl",

@@ -7,4 +7,4 @@ pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
 pub(crate) use unix::descriptor;
 #[cfg(unix)]
-pub use unix::{datagram, pipe, process, sigpipe, socket};
+pub use unix::{datagram, file, pipe, process, sigpipe, socket};

@@ -4,6 +4,7 @@ mod exceptions;
 mod executor;
 mod run;
 mod schedule;
+mod sendfile;
 mod sock;
 mod task;
 mod watch;
@@ -14,7 +15,7 @@ use oxloop_engine::Interest;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyTuple};
+use pyo3::types::{PyDict, PyInt, PyTuple};
 
 use crate::cell::Shared;
 use crate::connection;
@@ -686,6 +687,70 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         sock: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyAny>> {
         sock::accept(slf.as_super(), sock)
+    }
+
+    // Files
+
+    /// Send a file over a socket; return the number of bytes. A coroutine.
+    ///
+    /// From offset on, count bytes or all there are; the file's position is behind them afterwards, also when
+    /// something fails. Without fallback what the kernel cannot send itself is a `SendfileNotAvailableError`.
+    #[pyo3(
+        signature = (sock, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, sock, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sock_sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: &Bound<'py, PyAny>,
+        offset: Given<'py>,
+        count: Option<&Bound<'py, PyAny>>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = offset.0.unwrap_or_else(|| PyInt::new(slf.py(), 0).into_any());
+        let asked = sendfile::Asked { file, offset: &offset, count };
+        sendfile::sock_sendfile(slf.as_super(), sock, asked, fallback.0)
+    }
+
+    /// Send a file over a transport, behind what was written to it; return the number of bytes. A coroutine.
+    ///
+    /// As `sock_sendfile()`. Nothing may be written, and nothing is received, until it ends. Raises `RuntimeError`
+    /// if the transport is closing or not one of bytes.
+    #[pyo3(
+        signature = (transport, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, transport, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        transport: &Bound<'py, PyAny>,
+        file: &Bound<'py, PyAny>,
+        offset: Given<'py>,
+        count: Option<&Bound<'py, PyAny>>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = offset.0.unwrap_or_else(|| PyInt::new(slf.py(), 0).into_any());
+        let asked = sendfile::Asked { file, offset: &offset, count };
+        sendfile::sendfile(slf.as_super(), transport, asked, fallback.0)
+    }
+
+    fn _sock_sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: &Bound<'py, PyAny>,
+        offset: &Bound<'py, PyAny>,
+        count: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sendfile::sock_native(slf.as_super(), sock, sendfile::Asked { file, offset, count })
+    }
+
+    fn _sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        transp: &Bound<'py, PyAny>,
+        file: &Bound<'py, PyAny>,
+        offset: &Bound<'py, PyAny>,
+        count: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sendfile::native(slf.as_super(), transp, sendfile::Asked { file, offset, count })
     }
 
     // Signals

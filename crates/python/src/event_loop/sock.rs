@@ -7,6 +7,7 @@ use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PySequence;
 
 use crate::buffer::View;
 use crate::core::{Core, READ_SIZE};
@@ -17,18 +18,22 @@ use crate::ffi::{self, Ref};
 use crate::imports::imports;
 
 /// A socket method of the loop in progress.
-struct Operation {
-    core: Kept<Core>,
-    socket: Kept,
+pub(super) struct Operation {
+    pub(super) core: Kept<Core>,
+    pub(super) socket: Kept,
 }
 
 impl Operation {
-    fn new(flow: &Flow, event_loop: &Bound<'_, Core>, socket: &Bound<'_, PyAny>) -> Self {
+    pub(super) fn new(
+        flow: &Flow,
+        event_loop: &Bound<'_, Core>,
+        socket: &Bound<'_, PyAny>,
+    ) -> Self {
         Self { core: flow.keep(event_loop), socket: flow.keep(socket) }
     }
 
     /// `TypeError` for a TLS socket, and in debug mode `ValueError` for a blocking one.
-    fn check(&self, py: Python<'_>) -> PyResult<()> {
+    pub(super) fn check(&self, py: Python<'_>) -> PyResult<()> {
         let socket = self.socket.bind(py);
         let imports = imports(py);
         if !socket.get_type().is(imports.socket_class.bind(py)) {
@@ -289,7 +294,8 @@ fn send_rest(
         data.clone()
     } else {
         let view = pyo3::types::PyMemoryView::from(data)?;
-        view.as_any().get_item(pyo3::types::PySlice::new(py, sent.cast_signed(), isize::MAX, 1))?
+        // Not a `PySlice`: `PySlice::new` leaks its numbers, as of PyO3 0.30.
+        view.cast::<PySequence>()?.get_slice(*sent, usize::MAX)?.into_any()
     };
     let Some(count) = call_socket(py, operation, "send", (rest,))? else { return Ok(None) };
     *sent += count.bind(py).extract::<usize>()?;

@@ -1,9 +1,11 @@
 //! Transports: what a protocol writes to and is told by.
 
 pub(crate) mod datagram;
+pub(crate) mod fallback;
 pub(crate) mod pipe;
 pub(crate) mod process;
 mod protocol;
+pub(crate) mod sendfile;
 pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;

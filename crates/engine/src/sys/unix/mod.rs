@@ -4,6 +4,7 @@ mod address;
 pub(crate) mod clock;
 pub mod datagram;
 pub(crate) mod descriptor;
+pub mod file;
 pub mod pipe;
 pub mod process;
 pub mod sigpipe;
@@ -38,6 +39,17 @@ mod batch;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "batch_one_by_one.rs"]
 mod batch;
+
+// sendfile(2): what it wants, and how it says how much it has sent.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+#[path = "sendfile_returned.rs"]
+mod sendfile;
+#[cfg(target_vendor = "apple")]
+#[path = "sendfile_in_place.rs"]
+mod sendfile;
+#[cfg(any(target_os = "freebsd", target_os = "dragonfly"))]
+#[path = "sendfile_apart.rs"]
+mod sendfile;
 
 /// Whether Unix sockets may have a name that is no path: one that begins with NUL.
 const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));

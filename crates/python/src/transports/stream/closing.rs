@@ -4,7 +4,7 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{StreamTransport, reading, writing};
+use super::{StreamTransport, file, reading, writing};
 use crate::error;
 use crate::ffi;
 use crate::handle::Handle;
@@ -117,6 +117,7 @@ pub(super) fn tell_lost(
 ) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
+    let stopped = file::stop(transport, reason);
     let told = match this.protocol(py) {
         Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[reason]),
         None => Ok(py.None().into_bound(py)),
@@ -124,7 +125,7 @@ pub(super) fn tell_lost(
     let protocol = this.state.borrow_mut().protocol.take();
     drop(protocol);
     let released = release(py, this, transport.as_any());
-    told.map(drop).and(released)
+    told.map(drop).and(released).and(stopped)
 }
 
 /// Closes the socket and takes leave of the server and the loop.

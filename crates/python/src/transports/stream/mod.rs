@@ -10,6 +10,7 @@
 //! so each step looks at the state again rather than carry a conclusion over a call.
 
 mod closing;
+mod file;
 mod reading;
 mod writing;
 
@@ -31,6 +32,7 @@ use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
 
 pub(crate) use writing::methods;
@@ -59,6 +61,8 @@ struct State {
     watching_writes: bool,
     /// Set by `write_eof`.
     eof_written: bool,
+    /// The file that is sent, or waits for the queue to be empty: nothing may be written meanwhile.
+    sendfile: Option<Ref<Sendfile>>,
     contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
@@ -129,6 +133,7 @@ impl StreamTransport {
             watching_reads: false,
             watching_writes: false,
             eof_written: false,
+            sendfile: None,
             contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: waiter.map(Ref::from),
             server: server.map(Ref::from),
@@ -323,6 +328,18 @@ impl StreamTransport {
         self.state.borrow().paused
     }
 
+    /// What asyncio calls flow control: whether the protocol has been told to pause.
+    #[getter]
+    fn _protocol_paused(&self) -> bool {
+        self.state.borrow().flow.is_paused()
+    }
+
+    /// What `sendfile` asks.
+    #[classattr]
+    fn _sendfile_compatible(py: Python<'_>) -> PyResult<Py<PyAny>> {
+        imports(py).sendfile_mode.getattr(py, "TRY_NATIVE")
+    }
+
     /// What `start_tls` asks.
     #[getter]
     fn _start_tls_compatible(&self) -> bool {
@@ -372,6 +389,9 @@ impl StreamTransport {
         for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
             visit.call(&**object)?;
         }
+        if let Some(sendfile) = &state.sendfile {
+            visit.call(&**sendfile)?;
+        }
         if let Socket::Object { object, .. } = &state.socket {
             visit.call(&**object)?;
         }
@@ -381,7 +401,8 @@ impl StreamTransport {
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            (state.protocol.take(), state.waiter.take(), state.server.take())
+            let objects = (state.protocol.take(), state.waiter.take(), state.server.take());
+            (objects, state.sendfile.take())
         };
         drop(taken);
     }

@@ -10,7 +10,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{State, StreamTransport, closing, refused};
+use super::{State, StreamTransport, closing, file, refused};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
 use crate::error::{self, os_error};
@@ -59,6 +59,9 @@ fn send(
         let mut state = this.state.borrow_mut();
         if state.eof_written {
             return Err(refused("Cannot call write() after write_eof()"));
+        }
+        if state.sendfile.is_some() {
+            return Err(refused("unable to write; sendfile is in progress"));
         }
         if data.is_empty() {
             return Ok(());
@@ -224,14 +227,16 @@ fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     if closing {
         return closing::lose_now(transport);
     }
-    let state = this.state.borrow();
-    if state.eof_written
-        && let Some(fd) = state.socket.fd()
     {
-        // As after any failed shutdown, the connection's next event tells what is wrong with it.
-        let _ = sys::socket::shutdown_write(fd);
+        let state = this.state.borrow();
+        if state.eof_written
+            && let Some(fd) = state.socket.fd()
+        {
+            // As after any failed shutdown, the connection's next event tells what is wrong with it.
+            let _ = sys::socket::shutdown_write(fd);
+        }
     }
-    Ok(())
+    file::start(transport)
 }
 
 /// Tells the protocol to pause if the queue is above the high-water mark.
@@ -282,9 +287,16 @@ pub(super) fn writelines(
     this.core.get().check_selector()?;
     // Up to Python 3.11 asyncio's writelines() joins and writes, which its texts tell.
     let joins = transport.py().version_info() < (3, 12);
-    if this.state.borrow().eof_written {
-        let name = if joins { "write" } else { "writelines" };
+    let name = if joins { "write" } else { "writelines" };
+    let (eof_written, sends_file) = {
+        let state = this.state.borrow();
+        (state.eof_written, state.sendfile.is_some())
+    };
+    if eof_written {
         return Err(refused(&format!("Cannot call {name}() after write_eof()")));
+    }
+    if sends_file {
+        return Err(refused(&format!("unable to {name}; sendfile is in progress")));
     }
     let chunks = match chunks(list) {
         Err(_) if joins => {
