@@ -10,7 +10,7 @@ import ssl
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
-from support.backends import PY311, PY312, Backend
+from support.backends import PY311, PY312, PY314, Backend
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
@@ -467,7 +467,10 @@ def test_a_socket_that_is_not_connected(run: Run) -> None:
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_factory_that_raises(run: Run) -> None:
-    """SPEC section 5: a protocol factory that raises kills the process, or is dropped."""
+    """SPEC section 5: a protocol factory that raises kills the process, or is dropped.
+
+    From Python 3.14 on the user's socket is closed, too.
+    """
 
     def factory() -> Any:
         raise ArithmeticError("in the factory")
@@ -480,8 +483,29 @@ def test_a_factory_that_raises(run: Run) -> None:
         left, right = tcp_pair()
         with pytest.raises(ArithmeticError, match="in the factory"):
             await loop.create_connection(factory, sock=left)
+        assert (left.fileno() == -1) is PY314
         left.close()
         right.close()
+
+    run(main)
+
+
+def test_a_factory_that_raises_leaves_no_socket(run: Run, backend: Backend) -> None:
+    if backend.is_oracle and not PY314:
+        pytest.skip("asyncio leaves it to the collector before Python 3.14")
+
+    def factory() -> Any:
+        raise ArithmeticError
+
+    async def main() -> None:
+        with listener() as listening:
+            with pytest.raises(ArithmeticError):
+                await asyncio.get_running_loop().create_connection(
+                    factory, *listening.getsockname()
+                )
+            accepted, _ = listening.accept()
+            assert accepted.recv(1) == b""
+            accepted.close()
 
     run(main)
 

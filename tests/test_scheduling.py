@@ -9,13 +9,14 @@ import fractions
 import functools
 import gc
 import inspect
+import os
 import threading
 import time
 import weakref
 from typing import Any, Callable, List, Tuple
 
 import pytest
-from support.backends import PY312, Backend
+from support.backends import PY312, PY314, Backend
 from support.reports import Reports
 from support.running import Run, turns
 
@@ -987,6 +988,36 @@ def test_times_of_other_types(loop: Any) -> None:
     while len(order) < 3:
         loop.run_until_complete(asyncio.sleep(0.001))
     assert order == ["sooner", "later", "last"]
+
+
+@pytest.mark.skipif(not PY314, reason="new in Python 3.14")
+def test_a_handle_cannot_be_cancelled_while_it_runs_elsewhere(loop: Any) -> None:
+    """`call_soon_threadsafe`: `cancel()` and `cancelled()` of another thread wait for the callback's end."""
+    order: List[str] = []
+    cancelling = threading.Event()
+
+    def callback() -> None:
+        thread.start()
+        cancelling.wait()
+        # This thread may use its own handle.
+        assert not handle.cancelled()
+        for _ in range(1000):
+            order.append("runs")
+            os.sched_yield()
+
+    def cancel() -> None:
+        cancelling.set()
+        handle.cancel()
+        order.append("cancelled")
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=cancel)
+    handle = loop.call_soon_threadsafe(callback)
+    assert isinstance(handle, asyncio.events._ThreadSafeHandle)  # type: ignore[attr-defined]
+    loop.run_forever()
+    thread.join()
+    assert order == ["runs"] * 1000 + ["cancelled"]
+    assert handle.cancelled()
 
 
 def test_a_chain_of_handles_is_freed(loop: Any) -> None:

@@ -19,6 +19,7 @@ use crate::core::{Core, Entry};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
+use crate::rlock::{Acquired, RLock};
 
 /// The most arguments that stand in a handle itself.
 const INLINE: usize = 3;
@@ -127,6 +128,8 @@ pub(crate) struct Handle {
     /// Taken by `cancel`, so that nothing is kept alive until the time that it was scheduled for.
     call: LoopCell<Option<Call>>,
     cancelled: AtomicBool,
+    /// Taken while the callback runs, by `cancel` and by `cancelled`, where several threads may have the handle.
+    lock: Option<Box<RLock>>,
     /// Set only in debug mode.
     debug: LoopCell<Option<Box<Debug>>>,
 }
@@ -157,8 +160,26 @@ impl Handle {
                 arguments: CallArguments::new(arguments)?,
             })),
             cancelled: AtomicBool::new(false),
+            lock: None,
             debug: LoopCell::new(debug),
         })
+    }
+
+    /// The same for any thread. From Python 3.14 on the handle is an `asyncio.events._ThreadSafeHandle`: it
+    /// cannot be cancelled while its callback runs in another thread, only before and after.
+    pub(crate) fn thread_safe(
+        core: &Bound<'_, Core>,
+        callback: &Bound<'_, PyAny>,
+        arguments: &[Bound<'_, PyAny>],
+        context: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let mut handle = Self::new(core, callback, arguments, context)?;
+        handle.lock = imports(core.py()).thread_safe_handle.as_ref().map(|_| Box::default());
+        Ok(handle)
+    }
+
+    fn acquire(&self, py: Python<'_>) -> Option<Acquired<'_>> {
+        self.lock.as_ref().map(|lock| lock.acquire(py))
     }
 
     /// Queued handles are hidden from the garbage collector: there can be very many of them, none lives long,
@@ -203,6 +224,7 @@ impl Handle {
     pub(crate) fn run(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();
+        let _acquired = this.acquire(py);
         let Some(call) = this.call.borrow().as_ref().map(|call| call.clone_ref(py)) else {
             return Ok(());
         };
@@ -236,6 +258,7 @@ impl Handle {
     /// Cancels: the callback and its arguments are released at once.
     fn do_cancel(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
+        let _acquired = this.acquire(slf.py());
         if this.cancelled.swap(true, Relaxed) {
             return Ok(());
         }
@@ -317,7 +340,8 @@ impl Handle {
     }
 
     /// Whether the callback was cancelled.
-    fn cancelled(&self) -> bool {
+    fn cancelled(&self, py: Python<'_>) -> bool {
+        let _acquired = self.acquire(py);
         self.is_cancelled()
     }
 
@@ -336,7 +360,10 @@ impl Handle {
 
     #[getter(__class__)]
     fn class<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
-        imports(py).handle.bind(py).clone()
+        match &imports(py).thread_safe_handle {
+            Some(class) if self.lock.is_some() => class.bind(py).clone(),
+            _ => imports(py).handle.bind(py).clone(),
+        }
     }
 
     #[getter]

@@ -14,6 +14,8 @@ pub(crate) struct Imports {
     tasks: Py<PyDict>,
     pub(crate) handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
+    /// New in Python 3.14.
+    pub(crate) thread_safe_handle: Option<Py<PyAny>>,
     pub(crate) transport: Py<PyAny>,
     pub(crate) read_transport: Py<PyAny>,
     pub(crate) subprocess_transport: Py<PyAny>,
@@ -87,6 +89,7 @@ pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
 /// Makes the imports, with an error for the module's own import to raise.
 pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
     let asyncio = py.import("asyncio")?;
+    let events = py.import("asyncio.events")?;
     let socket = py.import("socket")?;
     let class = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyType>> {
         Ok(module.getattr(name)?.cast_into::<PyType>()?.unbind())
@@ -98,6 +101,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         futures: py.import("asyncio.futures")?.dict().unbind(),
         tasks: py.import("asyncio.tasks")?.dict().unbind(),
         handle: object(&asyncio, "Handle")?,
+        thread_safe_handle: events.getattr_opt("_ThreadSafeHandle")?.map(pyo3::Bound::unbind),
         timer_handle: object(&asyncio, "TimerHandle")?,
         transport: object(&asyncio, "Transport")?,
         read_transport: object(&asyncio, "ReadTransport")?,
@@ -112,7 +116,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         wrap_future: object(&asyncio, "wrap_future")?,
         is_future: object(&asyncio, "isfuture")?,
         ensure_future: object(&asyncio, "ensure_future")?,
-        events: py.import("asyncio.events")?.unbind(),
+        events: events.unbind(),
         format_helpers: py.import("asyncio.format_helpers")?.unbind(),
         base_events: py.import("asyncio.base_events")?.unbind(),
         base_subprocess: py.import("asyncio.base_subprocess")?.unbind(),

@@ -20,6 +20,7 @@ mod handle;
 mod imports;
 mod poller;
 mod report;
+mod rlock;
 mod server;
 mod signals;
 mod transports;

@@ -1,6 +1,6 @@
 //! `create_connection`: resolve, try the addresses (one after the other, or by happy eyeballs), open.
 
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTimeoutError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -184,7 +184,7 @@ fn combine(errors: &Bound<'_, PyList>, all_errors: bool) -> PyResult<PyErr> {
         return Ok(PyErr::from_value(group));
     }
     if errors.is_empty() {
-        return Ok(PyOSError::new_err("create_connection failed"));
+        return Ok(PyTimeoutError::new_err("create_connection failed"));
     }
     let texts: Vec<String> =
         errors.iter().map(|error| Ok(error.str()?.to_string())).collect::<PyResult<_>>()?;
@@ -402,9 +402,16 @@ pub(crate) fn connect<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let (transport, protocol) =
-                open_transport(&flow, &core, &client.protocol_factory, &socket, tls.as_ref())
-                    .await?;
+            let owned = client.sock.is_none();
+            let (transport, protocol) = open_transport(
+                &flow,
+                &core,
+                &client.protocol_factory,
+                &socket,
+                owned,
+                tls.as_ref(),
+            )
+            .await?;
             Python::attach(|py| {
                 if !core.get().debug() {
                     return Ok(());
@@ -451,7 +458,8 @@ pub(crate) fn accepted<'py>(
                 Ok::<_, PyErr>(tls)
             })?;
             let (transport, protocol) =
-                open_transport(&flow, &core, &protocol_factory, &socket, tls.as_ref()).await?;
+                open_transport(&flow, &core, &protocol_factory, &socket, false, tls.as_ref())
+                    .await?;
             pair(&transport, &protocol)
         }
     })

@@ -49,14 +49,18 @@ fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// The transport and the protocol of a connected socket, once `connection_made` has been called.
+///
+/// If there will be no transport (a factory that raises), the socket is closed if it is `owned` by us, and from
+/// Python 3.14 on if it is the user's, too.
 async fn open_transport(
     flow: &Flow,
     core: &Kept<Core>,
     protocol_factory: &Ref,
     socket: &Ref,
+    owned: bool,
     tls: Option<&Tls>,
 ) -> PyResult<(Kept, Kept)> {
-    let (transport, protocol, waiter) = Python::attach(|py| {
+    let made = Python::attach(|py| {
         let core = core.bind(py);
         let socket = socket.bind(py);
         socket.call_method1(intern!(py, "setblocking"), (false,))?;
@@ -74,7 +78,20 @@ async fn open_transport(
             Some(tls) => tls.open(core, opening)?,
         };
         Ok::<_, PyErr>((flow.keep(transport), flow.keep(protocol), flow.keep(waiter)))
-    })?;
+    });
+    let (transport, protocol, waiter) = match made {
+        Ok(made) => made,
+        Err(error) => {
+            return Err(Python::attach(|py| {
+                if owned || py.version_info() >= (3, 14) {
+                    let closed = socket.bind(py).call_method0(intern!(py, "close"));
+                    closed.err().unwrap_or(error)
+                } else {
+                    error
+                }
+            }));
+        }
+    };
     if let Err(error) = flow.wait_kept(&waiter).await {
         Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
         return Err(error);

@@ -38,9 +38,16 @@ pub(crate) fn connect_unix<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let (transport, protocol) =
-                open_transport(&flow, &core, &client.protocol_factory, &socket, tls.as_ref())
-                    .await?;
+            let owned = client.sock.is_none();
+            let (transport, protocol) = open_transport(
+                &flow,
+                &core,
+                &client.protocol_factory,
+                &socket,
+                owned,
+                tls.as_ref(),
+            )
+            .await?;
             pair(&transport, &protocol)
         }
     })

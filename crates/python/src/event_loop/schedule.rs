@@ -68,7 +68,7 @@ fn call_soon_threadsafe<'py>(
     if core.debug() {
         callback::check(callback, "call_soon_threadsafe")?;
     }
-    let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
+    let handle = Bound::new(py, Handle::thread_safe(event_loop, callback, rest, context)?)?;
     match core.push_threadsafe(Handle::enter_queue(&handle)) {
         Ok(()) => Ok(Ref::from(handle.into_any())),
         Err(entry) => {
