@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from workloads import connections, idle, scheduling, sockets, tasks, tcp, threads, timers, watching
+from workloads import (
+    connections,
+    idle,
+    scheduling,
+    sockets,
+    tasks,
+    tcp,
+    threads,
+    timers,
+    tls,
+    watching,
+)
 
 if TYPE_CHECKING:
     from workloads.model import Workload
@@ -16,6 +27,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *threads.WORKLOADS,
     *watching.WORKLOADS,
     *tcp.WORKLOADS,
+    *tls.WORKLOADS,
     *sockets.WORKLOADS,
     *connections.WORKLOADS,
     *idle.WORKLOADS,
