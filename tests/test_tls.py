@@ -246,9 +246,6 @@ def test_data_that_comes_with_the_end_of_the_handshake(run: Run, authority: Auth
     run(main)
 
 
-@pytest.mark.xfail(
-    reason="asyncio's SSLProtocol, which oxloop runs for now, reads into 256 KiB", strict=True
-)
 def test_a_small_message_costs_little_memory(run: Run, authority: Authority) -> None:
     """SPEC section 5: 256 KiB allocated per read."""
 

@@ -21,7 +21,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
@@ -32,7 +32,9 @@ use crate::handle::Handle;
 use crate::imports::imports;
 use crate::report;
 use crate::transports::socket::{Socket, describe};
+use crate::transports::tls::TlsProtocol;
 
+pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
 /// What a transport knows of its connection.
@@ -41,8 +43,8 @@ struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.
     protocol: Option<Ref>,
-    /// Whether the protocol is a `BufferedProtocol`; follows `set_protocol`.
-    buffered: bool,
+    /// How the protocol is given what comes; follows `set_protocol`.
+    kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
@@ -119,7 +121,7 @@ impl StreamTransport {
         let state = State {
             socket,
             protocol: Some(protocol.into()),
-            buffered: is_buffered(protocol)?,
+            kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
             flow: FlowControl::new(),
             closing: false,
@@ -148,6 +150,11 @@ impl StreamTransport {
         core.get().push(Handle::enter_queue(&made));
         core.get().push_native(transport.clone().into_any().into(), opened)?;
         Ok(transport)
+    }
+
+    /// Sends `data`, a `bytes` object: the method `write` for TLS.
+    pub(super) fn send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        writing::send(slf, data, data.cast::<PyBytes>()?.as_bytes())
     }
 
     /// The protocol, unless the connection has been lost.
@@ -190,8 +197,25 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-    protocol.is_instance(imports(protocol.py()).buffered_protocol.bind(protocol.py()))
+/// How a protocol is given what comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// By `data_received`.
+    Plain,
+    /// By `get_buffer` and `buffer_updated`.
+    Buffered,
+    /// It is TLS of ours, which takes memory.
+    Tls,
+}
+
+impl Kind {
+    fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if protocol.is_exact_instance_of::<TlsProtocol>() {
+            return Ok(Self::Tls);
+        }
+        let class = imports(protocol.py()).buffered_protocol.bind(protocol.py());
+        Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Plain })
+    }
 }
 
 #[pymethods]
@@ -236,10 +260,10 @@ impl StreamTransport {
 
     /// Change the protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        let buffered = is_buffered(protocol)?;
+        let kind = Kind::of(protocol)?;
         let before = {
             let mut state = self.state.borrow_mut();
-            state.buffered = buffered;
+            state.kind = kind;
             state.protocol.replace(protocol.into())
         };
         drop(before);
