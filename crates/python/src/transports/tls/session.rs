@@ -32,6 +32,8 @@ pub(super) struct Session {
     outgoing: Ref,
     window: Ref<Window>,
     records: LoopCell<Records>,
+    /// How much is in `incoming`; `None` when the object may have taken some of it since that was known.
+    pending: LoopCell<Option<usize>>,
     /// The last read filled its buffer: the object may have kept the rest of a record.
     cut: LoopCell<bool>,
     /// Set while a method of the object runs: OpenSSL lets the interpreter go meanwhile, so another thread can get
@@ -71,6 +73,7 @@ impl Session {
             outgoing: outgoing.into(),
             window: core.window(py)?,
             records: LoopCell::default(),
+            pending: LoopCell::new(Some(0)),
             cut: LoopCell::default(),
             busy: LoopCell::default(),
         })
@@ -85,6 +88,7 @@ impl Session {
         }
         let result = call();
         self.busy.set(false);
+        self.pending.set(None);
         match result {
             Ok(value) => Ok(Some(value)),
             // `SSLAgainErrors` of asyncio's `sslproto.py`.
@@ -104,6 +108,8 @@ impl Session {
             return Ok(());
         }
         self.records.borrow_mut().see(data);
+        let pending = self.pending.get();
+        self.pending.set(pending.map(|pending| pending + data.len()));
         let incoming = self.incoming.bind(py);
         if self.direct.is_some() {
             self.window.get().lend(data, || {
@@ -118,7 +124,12 @@ impl Session {
 
     /// How much came from the peer and has not been looked at.
     pub(super) fn pending_in(&self, py: Python<'_>) -> PyResult<usize> {
-        self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()
+        if let Some(pending) = self.pending.get() {
+            return Ok(pending);
+        }
+        let pending = self.incoming.bind(py).getattr(intern!(py, "pending"))?.extract()?;
+        self.pending.set(Some(pending));
+        Ok(pending)
     }
 
     /// How much has not been taken for the peer.
