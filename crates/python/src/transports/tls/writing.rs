@@ -4,8 +4,6 @@
 //! become one record and one system call. Anything else is encrypted at once, as asyncio does, unless the transport
 //! below has enough to send: then it waits here, by reference.
 
-use std::io::IoSlice;
-
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyException;
@@ -146,11 +144,12 @@ fn encrypt_queue(
 /// Copies what fits into a record from the front of `queue`.
 fn join(queue: &WriteQueue<Chunk>, joined: &mut Vec<u8>) {
     joined.clear();
-    let mut slices = [IoSlice::new(&[]); 64];
-    let count = queue.slices(&mut slices);
-    for slice in &slices[..count] {
+    for part in queue.parts() {
         let room = RECORD - joined.len();
-        joined.extend_from_slice(&slice[..slice.len().min(room)]);
+        if room == 0 {
+            break;
+        }
+        joined.extend_from_slice(&part[..part.len().min(room)]);
     }
 }
 
