@@ -432,6 +432,7 @@ def test_it_takes_new_attributes(run: Run, authority: Authority) -> None:
     run(main)
 
 
+@NEW
 def test_an_abandoned_connection_is_collected(
     backend: Backend, authority: Authority, reports: Reports
 ) -> None:

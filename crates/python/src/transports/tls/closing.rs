@@ -1,4 +1,4 @@
-//! The end of a session: by close_notify (RFC 8446, section 6.1), by an error, or because the transport below has
+//! The end of a session: by `close_notify` (RFC 8446, section 6.1), by an error, or because the transport below has
 //! gone.
 
 use pyo3::exceptions::{PyException, PyOSError};
@@ -62,7 +62,7 @@ fn encrypt_rest(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     let full = layer.get().state.borrow().lower_full;
     match writing::encrypt(layer, !full) {
         Err(error) if error.is_instance_of::<PyException>(layer.py()) => {
-            fatal(layer, error, "Fatal error on SSL protocol")
+            fatal(layer, &error, "Fatal error on SSL protocol")
         }
         encrypted => encrypted,
     }
@@ -86,7 +86,7 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         }
         Err(error) if error.is_instance(py, tls_imports(py)?.ssl_error.bind(py)) => {
             this.cancel_timer(py)?;
-            fatal(layer, error, "Fatal error on transport")
+            fatal(layer, &error, "Fatal error on transport")
         }
         Err(error) => Err(error),
     }
@@ -106,12 +106,12 @@ pub(super) fn timed_out(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
 }
 
 /// Ends the connection without goodbye.
-pub(super) fn abort(layer: &Bound<'_, TlsProtocol>, reason: Option<PyErr>) -> PyResult<()> {
+pub(super) fn abort(layer: &Bound<'_, TlsProtocol>, reason: Option<&PyErr>) -> PyResult<()> {
     let py = layer.py();
     let this = layer.get();
     this.set_phase(Phase::Unwrapped);
     match this.lower(py) {
-        Some(lower) => lower.force_close(py, reason.as_ref()),
+        Some(lower) => lower.force_close(py, reason),
         None => Ok(()),
     }
 }
@@ -138,7 +138,7 @@ pub(super) fn tell_eof(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         }
         Ok(false) => Ok(()),
         Err(error) if error::leaves_the_loop(py, &error) => Err(error),
-        Err(error) => fatal(layer, error, "Error calling eof_received()"),
+        Err(error) => fatal(layer, &error, "Error calling eof_received()"),
     }
 }
 
@@ -198,14 +198,14 @@ pub(super) fn lost(layer: &Bound<'_, TlsProtocol>, exc: &Bound<'_, PyAny>) -> Py
 
 /// An error after which the connection cannot go on: `SSLProtocol._fatal_error`.
 #[cold]
-pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: PyErr, message: &str) -> PyResult<()> {
+pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: &PyErr, message: &str) -> PyResult<()> {
     let py = layer.py();
     let this = layer.get();
     let lower = this.lower(py);
     if let Some(lower) = &lower {
-        lower.force_close(py, Some(&error))?;
+        lower.force_close(py, Some(error))?;
     }
-    let exception = error::exception(py, &error);
+    let exception = error::exception(py, error);
     if error.is_instance_of::<PyOSError>(py) {
         if this.core.get().debug() {
             let text = format!("{}: {message}", layer.repr()?);
@@ -213,7 +213,7 @@ pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: PyErr, message: &str)
         }
         return Ok(());
     }
-    if error::is_cancelled(py, &error) {
+    if error::is_cancelled(py, error) {
         return Ok(());
     }
     let none = py.None().into_bound(py);

@@ -37,7 +37,7 @@ pub(super) fn step(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         Err(error) if error.is_instance(py, tls_imports(py)?.ssl_error.bind(py)) => {
             // The alert, which tells the peer why. That it cannot be sent is not the news.
             let _ = writing::send_out(layer);
-            failed(layer, error)
+            failed(layer, &error)
         }
         Err(error) => Err(error),
     }
@@ -45,7 +45,7 @@ pub(super) fn step(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
 
 /// The peer has gone in the middle of it.
 pub(super) fn interrupted(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
-    failed(layer, PyConnectionResetError::new_err(()))
+    failed(layer, &PyConnectionResetError::new_err(()))
 }
 
 /// The handshake is over, for better: the protocol above is told of its connection, and what it writes goes out
@@ -57,7 +57,7 @@ fn complete(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     this.set_phase(Phase::Wrapped);
     if let Err(error) = note_extra(layer) {
         if error.is_instance_of::<PyException>(py) {
-            return failed(layer, error);
+            return failed(layer, &error);
         }
         return Err(error);
     }
@@ -110,7 +110,7 @@ fn log_duration(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
 }
 
 /// The handshake is over, for worse.
-fn failed(layer: &Bound<'_, TlsProtocol>, error: PyErr) -> PyResult<()> {
+fn failed(layer: &Bound<'_, TlsProtocol>, error: &PyErr) -> PyResult<()> {
     let py = layer.py();
     let this = layer.get();
     this.cancel_timer(py)?;
@@ -120,7 +120,7 @@ fn failed(layer: &Bound<'_, TlsProtocol>, error: PyErr) -> PyResult<()> {
     } else {
         "SSL handshake failed"
     };
-    let exception = error::exception(py, &error);
+    let exception = error::exception(py, error);
     closing::fatal(layer, error, message)?;
     this.wake(py, Some(exception.as_any()))
 }
@@ -136,5 +136,5 @@ pub(super) fn timed_out(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         this.handshake_timeout.bind(layer.py()).str()?
     );
     let error = PyConnectionAbortedError::new_err(message);
-    closing::fatal(layer, error, "Fatal error on transport")
+    closing::fatal(layer, &error, "Fatal error on transport")
 }

@@ -6,7 +6,7 @@
 //!
 //! * our stream transport hands over what it has received without an object made for it ([`reading`]), and no
 //!   connection has a buffer of its own: ciphertext lands in the loop's read buffer, plaintext in another one;
-//! * OpenSSL is not asked for what cannot be there ([`records`]);
+//! * OpenSSL is not asked for what cannot be there ([`tls_records`](oxloop_engine::tls_records));
 //! * what is written while the protocol handles what it was given becomes few records and one system call
 //!   ([`writing`]), and what cannot be sent yet waits as the user's own `bytes`, not as ciphertext.
 //!
@@ -19,7 +19,6 @@ mod limits;
 mod lower;
 mod protocol;
 mod reading;
-mod records;
 mod session;
 mod transport;
 mod writing;

@@ -31,7 +31,7 @@ pub(super) enum Phase {
     Wrapped,
     /// Closing: what came is still delivered, and what was written is sent.
     Flushing,
-    /// close_notify has been sent, or is about to be; the peer's is waited for.
+    /// `close_notify` has been sent, or is about to be; the peer's is waited for.
     Shutdown,
 }
 
@@ -303,7 +303,7 @@ fn default_context<'py>(
     }
     let ssl = tls_imports(py)?.ssl.bind(py);
     let context = ssl.call_method0(intern!(py, "create_default_context"))?;
-    let named = server_hostname.map_or(Ok(false), |name| name.is_truthy())?;
+    let named = server_hostname.map_or(Ok(false), PyAnyMethods::is_truthy)?;
     if !named {
         context.setattr(intern!(py, "check_hostname"), false)?;
     }
@@ -326,14 +326,12 @@ impl TlsProtocol {
 
     /// The transport below has received `data`; only one that is not ours says so.
     fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        match data.cast::<PyBytes>() {
-            Ok(data) => reading::receive(slf, data.as_bytes()),
-            Err(_) => {
-                // Whatever it is, it cannot change while it is decrypted.
-                let data = data.py().get_type::<PyBytes>().call1((data,))?;
-                reading::receive(slf, data.cast::<PyBytes>()?.as_bytes())
-            }
+        if let Ok(data) = data.cast::<PyBytes>() {
+            return reading::receive(slf, data.as_bytes());
         }
+        // Whatever it is, it cannot change while it is decrypted.
+        let data = data.py().get_type::<PyBytes>().call1((data,))?;
+        reading::receive(slf, data.cast::<PyBytes>()?.as_bytes())
     }
 
     /// The transport below has received EOF; true if it is to stay open until what came has been read.

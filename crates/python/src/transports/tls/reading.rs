@@ -55,7 +55,7 @@ pub(super) fn step(layer: &Bound<'_, TlsProtocol>, data: &[u8]) -> PyResult<()> 
     let flushed = if was_corked { Ok(()) } else { writing::flush(layer) };
     match done.and(flushed) {
         Err(error) if error.is_instance_of::<PyException>(layer.py()) => {
-            closing::fatal(layer, error, FAILED)
+            closing::fatal(layer, &error, FAILED)
         }
         done => done,
     }

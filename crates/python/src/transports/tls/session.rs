@@ -5,13 +5,13 @@
 //! a frame. Where nobody has put his own methods in their place the C object is called, which also takes a
 //! [`Window`] on our memory rather than `bytes` made for the purpose.
 
+use oxloop_engine::tls_records::Records;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBytes, PyDict};
 
-use super::records::Records;
 use crate::buffer::Window;
 use crate::cell::LoopCell;
 use crate::core::Core;
@@ -163,14 +163,14 @@ impl Session {
         Ok(step.is_some())
     }
 
-    /// One step of the end (close_notify); false if it needs more from the peer.
+    /// One step of the end (`close_notify`); false if it needs more from the peer.
     pub(super) fn unwrap(&self, py: Python<'_>) -> PyResult<bool> {
         let object = self.object.bind(py);
         let step = self.alone(py, || object.call_method0(intern!(py, "unwrap")))?;
         Ok(step.is_some())
     }
 
-    /// Decrypts into `target`, a record's worth at most: how many bytes, 0 at the end (close_notify), `None` if it
+    /// Decrypts into `target`, a record's worth at most: how many bytes, 0 at the end (`close_notify`), `None` if it
     /// needs more from the peer.
     pub(super) fn read(&self, py: Python<'_>, target: &mut [u8]) -> PyResult<Option<usize>> {
         let room = target.len();
@@ -214,15 +214,15 @@ impl Session {
     /// Encrypts the beginning of `data`, a record's worth at most: how much, `None` if it needs something from the peer
     /// first.
     pub(super) fn write(&self, py: Python<'_>, data: &[u8]) -> PyResult<Option<usize>> {
-        let count = self.alone(py, || match &self.direct {
-            Some(direct) => self.window.get().lend(data, || {
+        let count = self.alone(py, || {
+            let Some(direct) = &self.direct else {
+                let data = PyBytes::new(py, data);
+                return self.object.bind(py).call_method1(intern!(py, "write"), (data,));
+            };
+            self.window.get().lend(data, || {
                 let window = self.window.bind(py).as_any();
                 ffi::call_method(direct.bind(py), intern!(py, "write"), &[window])
-            }),
-            None => {
-                let data = PyBytes::new(py, data);
-                self.object.bind(py).call_method1(intern!(py, "write"), (data,))
-            }
+            })
         })?;
         match count {
             Some(count) => Ok(Some(count.extract::<usize>()?.min(data.len()))),

@@ -43,6 +43,13 @@ impl TlsTransport {
     pub(super) fn set_closed(&self) {
         self.closed.store(true, Relaxed);
     }
+
+    fn end(&self, py: Python<'_>, reason: Option<&PyErr>) -> PyResult<()> {
+        self.set_closed();
+        let layer = self.layer.bind(py);
+        writing::uncork(layer)?;
+        closing::abort(layer, reason)
+    }
 }
 
 /// The methods that are called past `PyO3`.
@@ -86,8 +93,7 @@ fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
 
 #[pymethods]
 impl TlsTransport {
-    /// Information about the connection: "ssl_object", "sslcontext", "peercert", "cipher", "compression", and what the
-    /// transport below knows.
+    /// Information about the connection: the names that asyncio gives for TLS, and what the transport below knows.
     #[pyo3(signature = (name, default=None))]
     fn get_extra_info<'py>(
         &self,
@@ -123,7 +129,7 @@ impl TlsTransport {
 
     /// Close at once: what is buffered is not sent, and the peer not told.
     fn abort(&self, py: Python<'_>) -> PyResult<()> {
-        self._force_close(py, None)
+        self.end(py, None)
     }
 
     /// Whether the protocol is given what comes.
@@ -212,9 +218,7 @@ impl TlsTransport {
 
     /// What TLS inside of this one calls for an error that ends the connection.
     fn _force_close(&self, py: Python<'_>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        self.set_closed();
-        writing::uncork(self.layer.bind(py))?;
-        closing::abort(self.layer.bind(py), exc.map(PyErr::from_value))
+        self.end(py, exc.map(PyErr::from_value).as_ref())
     }
 
     /// What `start_tls` asks.

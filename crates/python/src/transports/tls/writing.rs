@@ -36,7 +36,7 @@ pub(super) fn write(
 ) -> PyResult<()> {
     let this = layer.get();
     this.core.get().check_selector()?;
-    let later = {
+    let waits = {
         let mut state = this.state.borrow_mut();
         if !matches!(state.phase, Phase::Wrapped | Phase::Handshake) {
             drop(state);
@@ -47,13 +47,13 @@ pub(super) fn write(
         }
         state.phase != Phase::Wrapped || (state.corked && state.queue.len_bytes() < BATCH)
     };
-    if later { Ok(()) } else { flush_or_fail(layer) }
+    if waits { Ok(()) } else { flush_or_fail(layer) }
 }
 
 fn flush_or_fail(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     match flush(layer) {
         Err(error) if error.is_instance_of::<PyException>(layer.py()) => {
-            closing::fatal(layer, error, FAILED)
+            closing::fatal(layer, &error, FAILED)
         }
         flushed => flushed,
     }

@@ -1,7 +1,7 @@
 //! Where a TLS record ends (RFC 8446, section 5.1): five bytes of header, then as many as the header says.
 //!
-//! OpenSSL says that a record is not complete by an exception, which costs more than decrypting a small message.
-//! So the boundaries are followed here, and it is only asked for data when there is a whole record.
+//! To ask a TLS library for data when there is no whole record is to ask for an error, and one that becomes an
+//! exception costs more than decrypting a small message. So the boundaries are followed here.
 
 /// The length of a record's header.
 const HEADER: usize = 5;
@@ -10,8 +10,8 @@ const HEADER: usize = 5;
 const LONGEST: usize = (1 << 14) + 2048;
 
 /// Follows a stream of records.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Records {
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Records {
     header: [u8; HEADER],
     /// How much of the header has come.
     known: usize,
@@ -25,7 +25,7 @@ pub(super) struct Records {
 
 impl Records {
     /// `data` has come.
-    pub(super) fn see(&mut self, mut data: &[u8]) {
+    pub fn see(&mut self, mut data: &[u8]) {
         while !self.lost
             && let Some((first, rest)) = data.split_first()
         {
@@ -62,7 +62,7 @@ impl Records {
     }
 
     /// Whether there is a whole record in the last `pending` bytes of what has come, or may be.
-    pub(super) fn any_in(&self, pending: usize) -> bool {
+    pub const fn any_in(&self, pending: usize) -> bool {
         pending > self.partial
     }
 }
