@@ -113,9 +113,9 @@ class Pipe(asyncio.Transport):
         asyncio.get_running_loop().call_soon(callback, *args)
 
 
-def pipe() -> Tuple[Pipe, Pipe]:
+def pipe(kind: Any = Pipe, factory: Any = Closing) -> Tuple[Pipe, Pipe]:
     """Both ends of one, with a protocol each."""
-    ends = Pipe(Closing()), Pipe(Closing())
+    ends = kind(factory()), kind(factory())
     for end, other in (ends, ends[::-1]):
         end.other = other
         end.get_protocol().connection_made(end)
@@ -151,6 +151,46 @@ def test_tls_over_a_users_own_transport(run: Run, authority: Authority) -> None:
             assert await protocol.lost() is None
         assert ends[0].is_closing()
         assert ends[1].is_closing()
+
+    run(main)
+
+
+class Immediate(Pipe):
+    """One that delivers before write() returns, so that TLS is called in the middle of what it does."""
+
+    def _later(self, callback: Any, *args: Any) -> None:
+        if callback == self.other.deliver:
+            callback(*args)
+        else:
+            super()._later(callback, *args)
+
+
+def test_a_transport_that_delivers_at_once(
+    run: Run, authority: Authority, backend: Backend
+) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio's TLS does not expect to be called in the middle of a write")
+
+    class Answering(Closing):
+        answers = 0
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if self.answers:
+                self.answers -= 1
+                self.transport.write(b"x")
+
+    async def main() -> None:
+        near, far = await over(pipe(Immediate, Answering), authority)
+        client, server = near.get_protocol(), far.get_protocol()
+        client.answers = server.answers = 5
+        near.write(MEGABYTE)
+        # Nothing has overtaken anything, and everything has arrived by now.
+        assert client.data == b"x" * len(client.data) != b""
+        assert server.data == MEGABYTE + b"x" * (len(server.data) - len(MEGABYTE))
+        assert len(server.data) > len(MEGABYTE)
+        near.abort()
+        await server.lost()
 
     run(main)
 

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) queue: WriteQueue<Chunk>,
     /// Set while what is written stays in the queue, to be encrypted and sent together.
     pub(super) corked: bool,
+    /// Set while what was in the queue is encrypted: what is written meanwhile comes after it.
+    pub(super) encrypting: bool,
     /// The limits of what is written and has not reached the transport below.
     pub(super) write_limits: Limits,
     /// Whether the protocol above has been told to pause writing.
@@ -146,6 +148,7 @@ impl TlsProtocol {
             started: None,
             queue: WriteQueue::new(),
             corked: false,
+            encrypting: false,
             write_limits: Limits::of_writing(py)?,
             writing_paused: false,
             lower_full: false,
@@ -326,12 +329,15 @@ impl TlsProtocol {
 
     /// The transport below has received `data`; only one that is not ours says so.
     fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let session = &slf.get().session;
+        // All at once: it may be called again, by what the protocol does with the beginning.
         if let Ok(data) = data.cast::<PyBytes>() {
-            return reading::receive(slf, data.as_bytes());
+            session.feed(slf.py(), data.as_bytes())?;
+        } else {
+            let data = data.py().get_type::<PyBytes>().call1((data,))?;
+            session.feed(slf.py(), data.cast::<PyBytes>()?.as_bytes())?;
         }
-        // Whatever it is, it cannot change while it is decrypted.
-        let data = data.py().get_type::<PyBytes>().call1((data,))?;
-        reading::receive(slf, data.cast::<PyBytes>()?.as_bytes())
+        reading::receive(slf, &[])
     }
 
     /// The transport below has received EOF; true if it is to stay open until what came has been read.

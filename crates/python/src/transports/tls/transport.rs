@@ -114,7 +114,7 @@ impl TlsTransport {
     }
 
     /// Whether the transport is closing or closed.
-    fn is_closing(&self) -> bool {
+    pub(super) fn is_closing(&self) -> bool {
         self.closed.load(Relaxed)
     }
 

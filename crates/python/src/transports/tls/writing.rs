@@ -100,16 +100,24 @@ pub(super) fn uncork(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
 /// Encrypts what has been written. With `send`, what that makes is sent whenever it is much.
 pub(super) fn encrypt(layer: &Bound<'_, TlsProtocol>, send: bool) -> PyResult<()> {
     let this = layer.get();
-    let mut queue = {
+    loop {
+        let mut queue = {
+            let mut state = this.state.borrow_mut();
+            if state.queue.is_empty() || state.encrypting {
+                return Ok(());
+            }
+            state.encrypting = true;
+            std::mem::take(&mut state.queue)
+        };
+        let encrypted = encrypt_queue(layer, &mut queue, send);
+        let waits = !queue.is_empty();
         let mut state = this.state.borrow_mut();
-        if state.queue.is_empty() {
-            return Ok(());
+        state.encrypting = false;
+        put_back(&mut state, queue);
+        if waits || encrypted.is_err() {
+            return encrypted;
         }
-        std::mem::take(&mut state.queue)
-    };
-    let encrypted = encrypt_queue(layer, &mut queue, send);
-    put_back(&mut this.state.borrow_mut(), queue);
-    encrypted
+    }
 }
 
 fn encrypt_queue(
