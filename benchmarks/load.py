@@ -2,7 +2,7 @@
 
 Same options and same line of JSON as `cargo run --release -p oxloop-engine --example load`, but
 slower than some of the servers it drives: rates are then its own limit, and only the server's CPU
-per operation says something.
+per operation says something. It alone speaks TLS (`--tls`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import os
 import selectors
 import socket
+import ssl
 import sys
 import time
 from typing import TYPE_CHECKING, Union
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Address = Union[tuple[str, int], str]
+
+# What a socket that does not block raises, with TLS or without.
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Connection:
@@ -48,7 +52,7 @@ class Connection:
         try:
             while self.unsent < len(self.message):
                 self.unsent += self.socket.send(self.message[self.unsent :])
-        except BlockingIOError:
+        except NOT_NOW:
             return False
         return True
 
@@ -66,19 +70,40 @@ class Connection:
         return True
 
 
+class TlsConnection(Connection):
+    """A client that speaks TLS, and believes whatever certificate it is shown."""
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+
+    def open(self) -> None:
+        super().open()
+        self.socket.setblocking(True)
+        self.socket = self.context.wrap_socket(self.socket)
+        self.socket.setblocking(False)
+
+    def receive(self, scratch: bytearray) -> bool:
+        """Take all of the echo that has come: the selector does not see what TLS has buffered."""
+        while not super().receive(scratch):
+            pass
+        return True
+
+
 class Generator:
     """Drives all connections from one thread until the time is up."""
 
-    def __init__(self, address: Address, connections: int, size: int, mode: str) -> None:
+    def __init__(
+        self, address: Address, connections: int, size: int, mode: str, *, tls: bool
+    ) -> None:
         # The native generator's: a line feed is its eleventh byte, and every 251st after it.
         message = bytes(index % 251 for index in range(size))
         self.upload = mode == "upload"
         self.sent = 0
         self.scratch = bytearray(256 * 1024)
         self.selector = selectors.DefaultSelector()
-        self.clients = [
-            Connection(address, message, once=mode == "connect") for _ in range(connections)
-        ]
+        kind = TlsConnection if tls else Connection
+        self.clients = [kind(address, message, once=mode == "connect") for _ in range(connections)]
 
     def run(self, seconds: float) -> float:
         """Drive for that long; return how long it took."""
@@ -109,7 +134,7 @@ class Generator:
                 self.selector.modify(client.socket, selectors.EVENT_READ, client)
             if events & selectors.EVENT_READ and client.receive(self.scratch):
                 self._again(client)
-        except BlockingIOError:
+        except NOT_NOW:
             pass
         except OSError:
             client.errors += 1
@@ -158,6 +183,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=float, default=0.0, help="seconds that do not count")
     parser.add_argument("--mode", choices=("echo", "connect", "upload"), default="echo")
     parser.add_argument("--pin", type=int, metavar="CPU")
+    parser.add_argument("--tls", action="store_true")
     return parser.parse_args()
 
 
@@ -175,7 +201,9 @@ def main() -> int:
         os.sched_setaffinity(0, {arguments.pin})
     address = _address(arguments.connect, arguments.unix)
     for seconds in filter(None, (arguments.warmup, arguments.seconds)):
-        generator = Generator(address, arguments.connections, arguments.size, arguments.mode)
+        generator = Generator(
+            address, arguments.connections, arguments.size, arguments.mode, tls=arguments.tls
+        )
         took = generator.run(seconds)
     print(json.dumps(generator.report(took)))
     return 0

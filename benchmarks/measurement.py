@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from load import TlsConnection
 from workloads.model import IdleMemory, Server, Workload
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ def _generate(address: Any, workload: Server, plan: Plan, seconds: float) -> dic
         where = ["--unix", address]
     else:
         where = ["--connect", f"{address[0]}:{address[1]}"]
-    command = [*plan.generator, *where, "--mode", load.mode, "--size", str(load.size)]
+    generator = (sys.executable, str(HERE / "load.py"), "--tls") if load.tls else plan.generator
+    command = [*generator, *where, "--mode", load.mode, "--size", str(load.size)]
     command += ["--connections", str(load.connections), "--seconds", str(seconds)]
     command += ["--warmup", "0"]
     if plan.load_cpu is not None:
@@ -176,16 +178,19 @@ def _cpu_seconds(pid: int) -> float:
 
 def _memory(pid: int, address: Any, workload: IdleMemory) -> dict[str, float]:
     with contextlib.ExitStack() as connections:
-        _echo_once(address, FIRST_CONNECTIONS, connections)
+        _echo_once(address, FIRST_CONNECTIONS, connections, tls=workload.tls)
         before = _resident_kib(pid)
-        _echo_once(address, workload.connections, connections)
+        _echo_once(address, workload.connections, connections, tls=workload.tls)
         return {"rss_kib": (_resident_kib(pid) - before) / workload.connections}
 
 
-def _echo_once(address: Any, count: int, connections: contextlib.ExitStack) -> None:
+def _echo_once(address: Any, count: int, connections: contextlib.ExitStack, *, tls: bool) -> None:
     message = b"x" * 64
     for _ in range(count):
-        client = connections.enter_context(socket.create_connection(tuple(address), timeout=30))
+        client = socket.create_connection(tuple(address), timeout=30)
+        if tls:
+            client = TlsConnection.context.wrap_socket(client)
+        connections.enter_context(client)
         client.sendall(message)
         if client.recv(len(message)) != message:
             raise MeasurementError("a connection echoed something else")

@@ -9,12 +9,13 @@ import ssl
 from typing import Any, AsyncIterator, Tuple
 
 import pytest
-from support.backends import PY311
+from support.backends import Backend
 from support.running import Run, turns
 from support.sockets import LOCALHOST, Peer, tcp_pair
 from support.tls import (
     MEGABYTE,
     NAME,
+    NEW,
     OTHER_NAME,
     REFUSED,
     Authority,
@@ -23,6 +24,7 @@ from support.tls import (
     both_ends,
     client_of,
     hello,
+    is_before_311,
     only_task_left,
     port_of,
     since_311,
@@ -185,7 +187,7 @@ def test_start_tls_of_streams(run: Run, authority: Authority) -> None:
     run(main)
 
 
-@since_311
+@NEW
 def test_tls_inside_of_tls(run: Run, authority: Authority) -> None:
     async def main() -> None:
         async with both_ends(authority) as (near, far):
@@ -232,8 +234,10 @@ def test_start_tls_needs_a_transport_that_can(run: Run, authority: Authority) ->
     run(main)
 
 
-@pytest.mark.skipif(PY311, reason="TLS inside of TLS is new in Python 3.11")
-def test_no_tls_inside_of_tls(run: Run, authority: Authority) -> None:
+def test_no_tls_inside_of_tls(run: Run, authority: Authority, backend: Backend) -> None:
+    if not is_before_311(backend):
+        pytest.skip("TLS inside of TLS is new in Python 3.11")
+
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         async with client_of(authority) as (end, peer):

@@ -18,6 +18,7 @@ from workloads import (
     tcp,
     threads,
     timers,
+    tls,
     watching,
 )
 
@@ -31,6 +32,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *threads.WORKLOADS,
     *watching.WORKLOADS,
     *tcp.WORKLOADS,
+    *tls.WORKLOADS,
     *sockets.WORKLOADS,
     *connections.WORKLOADS,
     *clients.WORKLOADS,

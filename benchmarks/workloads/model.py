@@ -51,12 +51,14 @@ class Load:
 
     echo: each connection sends `size` bytes, waits for all of them, and repeats; an operation is a
     message. connect: connect, one such message, close; an operation is a connection. upload: send
-    without end; an operation is a MiB.
+    without end; an operation is a MiB. With `tls` all of it is encrypted, a connection's handshake
+    included.
     """
 
     mode: str
     size: int
     connections: int
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ class IdleMemory(Workload):
 
     serve: Callable[[], Awaitable[Listening]]
     connections: int
+    tls: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ __all__ = [
     "StreamTransport",
     "SubprocessTransport",
     "TimerHandle",
+    "TlsTransport",
     "WritePipeTransport",
     "__version__",
     "build_info",
@@ -350,6 +351,13 @@ class DatagramTransport(asyncio.DatagramTransport):
 @final
 class StreamTransport(Transport):
     def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+
+@final
+class TlsTransport(Transport):
+    def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+    def set_read_buffer_limits(self, high: int | None = None, low: int | None = None) -> None: ...
+    def get_read_buffer_limits(self) -> tuple[int, int]: ...
+    def get_read_buffer_size(self) -> int: ...
 
 @final
 class ReadPipeTransport(asyncio.ReadTransport): ...

@@ -18,6 +18,7 @@ pub mod ready;
 pub mod selector;
 pub mod sys;
 pub mod timers;
+pub mod tls_records;
 pub mod token;
 pub mod turn;
 pub mod waker;

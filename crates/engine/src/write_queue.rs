@@ -89,6 +89,12 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
         count
     }
 
+    /// All that is to go, a part for each buffer.
+    pub fn parts(&self) -> impl Iterator<Item = &[u8]> {
+        let mut skip = self.sent;
+        self.buffers.iter().map(move |buffer| &buffer.as_ref()[std::mem::take(&mut skip)..])
+    }
+
     /// What is to go next, as one slice: what is left of the first buffer.
     #[inline]
     pub fn first_slice(&self) -> Option<&[u8]> {

@@ -3,12 +3,14 @@
 #![allow(unsafe_code)] // the buffer protocol
 
 use std::mem::MaybeUninit;
+use std::ptr;
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::cell::LoopCell;
 use crate::ffi::Ref;
 
 /// A contiguous view of an object's memory, held until it is dropped.
@@ -74,6 +76,81 @@ impl Drop for View {
     fn drop(&mut self) {
         // SAFETY: the view was filled in by PyObject_GetBuffer and is released once.
         unsafe { ffi::PyBuffer_Release(&raw mut *self.view) }
+    }
+}
+
+/// Memory of ours as an object, for C code that reads it or writes to it during one call.
+///
+/// `memoryview` would do the same with two allocations. Invariant: it shows memory only inside of
+/// [`lend`](Self::lend) and [`lend_mut`](Self::lend_mut), and is passed to functions of the standard library in C
+/// alone, which take their view at once and give it back before they return.
+#[pyclass(frozen, module = "oxloop._native")]
+pub(crate) struct Window {
+    memory: LoopCell<Memory>,
+}
+
+/// What a window shows.
+#[derive(Clone, Copy)]
+struct Memory {
+    start: *mut u8,
+    length: usize,
+    read_only: bool,
+}
+
+/// Nothing at all.
+const NOTHING: Memory =
+    Memory { start: ptr::NonNull::dangling().as_ptr(), length: 0, read_only: true };
+
+impl Window {
+    pub(crate) fn new() -> Self {
+        Self { memory: LoopCell::new(NOTHING) }
+    }
+
+    /// Shows `data` for the time of `call`, to be read.
+    #[inline]
+    pub(crate) fn lend<R>(&self, data: &[u8], call: impl FnOnce() -> R) -> R {
+        let start = data.as_ptr().cast_mut();
+        self.show(Memory { start, length: data.len(), read_only: true }, call)
+    }
+
+    /// Shows `data` for the time of `call`, to be written to.
+    #[inline]
+    pub(crate) fn lend_mut<R>(&self, data: &mut [u8], call: impl FnOnce() -> R) -> R {
+        let start = data.as_mut_ptr();
+        self.show(Memory { start, length: data.len(), read_only: false }, call)
+    }
+
+    fn show<R>(&self, memory: Memory, call: impl FnOnce() -> R) -> R {
+        self.memory.set(memory);
+        let result = call();
+        self.memory.set(NOTHING);
+        result
+    }
+}
+
+#[pymethods]
+impl Window {
+    /// # Safety
+    /// Called by the interpreter, with a view to be filled in.
+    unsafe fn __getbuffer__(
+        slf: &Bound<'_, Self>,
+        view: *mut ffi::Py_buffer,
+        flags: i32,
+    ) -> PyResult<()> {
+        let Memory { start, length, read_only } = slf.get().memory.get();
+        // SAFETY: the memory is that of the slice that is lent now, or none; by the type's invariant the view is
+        // given back while it still is. For a writable view of read-only memory there is an error.
+        let filled = unsafe {
+            ffi::PyBuffer_FillInfo(
+                view,
+                slf.as_ptr(),
+                start.cast(),
+                length.cast_signed(),
+                i32::from(read_only),
+                flags,
+            )
+        };
+        if filled < 0 { Err(PyErr::fetch(slf.py())) } else { Ok(()) }
     }
 }
 

@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyInt, PyTuple, PyWeakrefMethods, PyWeakrefReference};
 
+use crate::buffer::Window;
 use crate::cell::{LoopCell, Made};
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
@@ -139,6 +140,10 @@ pub(crate) struct Core {
     pub(crate) selector: LoopCell<Option<Ref>>,
     /// Where reads of all transports land before they are copied out; `None` while one is in use.
     pub(crate) read_buffer: LoopCell<Option<Box<[u8]>>>,
+    /// Where TLS puts what it has decrypted before it is copied out; `None` before the first, and while it is in use.
+    plain_buffer: LoopCell<Option<Box<[u8]>>>,
+    /// Shows memory of ours to the interpreter's TLS; `None` before the first connection.
+    window: LoopCell<Option<Ref<Window>>>,
     /// Where datagrams land; `None` before the first, and while it is in use.
     batch: LoopCell<Option<Box<Batch>>>,
     pub(crate) exception_handler: LoopCell<Option<Ref>>,
@@ -187,6 +192,8 @@ impl Core {
             signals: LoopCell::default(),
             selector: LoopCell::default(),
             read_buffer: LoopCell::default(),
+            plain_buffer: LoopCell::default(),
+            window: LoopCell::default(),
             batch: LoopCell::default(),
             exception_handler: LoopCell::default(),
             task_factory: LoopCell::default(),
@@ -530,6 +537,25 @@ impl Core {
         let result = use_buffer(&mut buffer);
         self.read_buffer.set(Some(buffer));
         result
+    }
+
+    /// Runs `use_buffer` on the loop's buffer for what TLS has decrypted.
+    pub(crate) fn with_plain_buffer<R>(&self, use_buffer: impl FnOnce(&mut [u8]) -> R) -> R {
+        let mut buffer =
+            self.plain_buffer.take().unwrap_or_else(|| vec![0; READ_SIZE].into_boxed_slice());
+        let result = use_buffer(&mut buffer);
+        self.plain_buffer.set(Some(buffer));
+        result
+    }
+
+    /// The loop's window on memory.
+    pub(crate) fn window(&self, py: Python<'_>) -> PyResult<Ref<Window>> {
+        if let Some(window) = &*self.window.borrow() {
+            return Ok(window.clone_ref(py));
+        }
+        let window: Ref<Window> = Bound::new(py, Window::new())?.into();
+        self.window.set(Some(window.clone_ref(py)));
+        Ok(window)
     }
 
     /// Runs `use_batch` on the loop's batch of datagrams.

@@ -1,10 +1,10 @@
 //! Every Python object that the native side uses, imported once.
 
-use pyo3::exceptions::PyAttributeError;
+use pyo3::exceptions::{PyAttributeError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyString, PyTuple, PyType};
+use pyo3::types::{PyDict, PyInt, PyString, PyTuple, PyType};
 
 /// What [`imports`] returns; the fields are named after what they hold.
 pub(crate) struct Imports {
@@ -21,6 +21,7 @@ pub(crate) struct Imports {
     pub(crate) subprocess_transport: Py<PyAny>,
     /// What a datagram transport says that it is: an `asyncio.DatagramTransport`, and an `asyncio.Transport`.
     pub(crate) datagram_transport: Py<PyAny>,
+    pub(crate) protocol: Py<PyAny>,
     pub(crate) buffered_protocol: Py<PyAny>,
     pub(crate) transport_socket: Py<PyAny>,
     pub(crate) cancelled_error: Py<PyType>,
@@ -107,6 +108,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         read_transport: object(&asyncio, "ReadTransport")?,
         subprocess_transport: object(&asyncio, "SubprocessTransport")?,
         datagram_transport: datagram_transport(&asyncio)?,
+        protocol: object(&asyncio, "Protocol")?,
         buffered_protocol: object(&asyncio, "BufferedProtocol")?,
         transport_socket: object(&py.import("asyncio.trsock")?, "TransportSocket")?,
         cancelled_error: class(&asyncio, "CancelledError")?,
@@ -141,4 +143,59 @@ fn datagram_transport(asyncio: &Bound<'_, PyModule>) -> PyResult<Py<PyAny>> {
     body.set_item("__slots__", PyTuple::empty(py))?;
     let class = py.get_type::<PyType>().call1(("DatagramTransport", bases, body))?;
     Ok(class.unbind())
+}
+
+/// What TLS needs of the module `ssl`, which an interpreter can lack.
+pub(crate) struct TlsImports {
+    pub(crate) ssl: Py<PyModule>,
+    pub(crate) ssl_error: Py<PyType>,
+    pub(crate) certificate_error: Py<PyType>,
+    /// `(SSLWantReadError, SSLSyscallError)`
+    pub(crate) again: Py<PyTuple>,
+    /// `ssl.MemoryBIO`, and the class of what an `ssl.SSLObject` has in its `_sslobj`.
+    pub(crate) memory_bio: Py<PyAny>,
+    pub(crate) native_object: Py<PyAny>,
+    /// The methods `read` and `write` of `ssl.SSLObject`.
+    pub(crate) object_read: Py<PyAny>,
+    pub(crate) object_write: Py<PyAny>,
+    /// What a TLS transport says that it is: asyncio's own class, since nothing else tells TLS from its looks.
+    pub(crate) transport: Py<PyAny>,
+    /// An `int` above the size of any buffer of ours.
+    pub(crate) read_size: Py<PyAny>,
+}
+
+/// The imports of TLS, made at the first call; `RuntimeError` where there is no module `ssl`, in asyncio's words.
+#[inline]
+pub(crate) fn tls_imports(py: Python<'_>) -> PyResult<&'static TlsImports> {
+    static IMPORTS: PyOnceLock<TlsImports> = PyOnceLock::new();
+    match IMPORTS.get(py) {
+        Some(imports) => Ok(imports),
+        None => IMPORTS.get_or_try_init(py, || load_tls(py)),
+    }
+}
+
+fn load_tls(py: Python<'_>) -> PyResult<TlsImports> {
+    let ssl =
+        py.import("ssl").map_err(|_| PyRuntimeError::new_err("stdlib ssl module not available"))?;
+    let class = |name: &str| -> PyResult<Py<PyType>> {
+        Ok(ssl.getattr(name)?.cast_into::<PyType>()?.unbind())
+    };
+    let again = (ssl.getattr("SSLWantReadError")?, ssl.getattr("SSLSyscallError")?);
+    let object = ssl.getattr("SSLObject")?;
+    let asyncios = py.import("asyncio.sslproto")?.getattr_opt("_SSLProtocolTransport")?;
+    Ok(TlsImports {
+        ssl_error: class("SSLError")?,
+        certificate_error: class("CertificateError")?,
+        again: again.into_pyobject(py)?.unbind(),
+        memory_bio: ssl.getattr("MemoryBIO")?.unbind(),
+        native_object: py.import("_ssl")?.getattr("_SSLSocket")?.unbind(),
+        object_read: object.getattr("read")?.unbind(),
+        object_write: object.getattr("write")?.unbind(),
+        transport: match asyncios {
+            Some(class) => class.unbind(),
+            None => imports(py).transport.clone_ref(py),
+        },
+        read_size: PyInt::new(py, i32::MAX).into_any().unbind(),
+        ssl: ssl.unbind(),
+    })
 }

@@ -48,6 +48,8 @@ mod _native {
     #[pymodule_export]
     use crate::transports::stream::StreamTransport;
     #[pymodule_export]
+    use crate::transports::tls::TlsTransport;
+    #[pymodule_export]
     use crate::{build_info, selectors_available};
 
     use pyo3::prelude::*;

@@ -8,7 +8,7 @@ use super::Optional;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Kept};
 use crate::ffi::Ref;
-use crate::transports::tls::Tls;
+use crate::transports::tls::{Tls, TlsProtocol};
 
 /// The arguments of `start_tls`.
 pub(crate) struct Upgrade {
@@ -23,7 +23,7 @@ pub(crate) struct Upgrade {
 
 /// What an upgrade in progress has done so far.
 struct Upgrading {
-    tls: Kept,
+    tls: Kept<TlsProtocol>,
     waiter: Kept,
     /// The handles of `connection_made` and of the end of the pause.
     scheduled: [Kept; 2],
@@ -41,7 +41,7 @@ pub(crate) fn start_tls<'py>(
         async move {
             let upgrading = Python::attach(|py| {
                 upgrade.check(py)?;
-                let [tls, waiter, made, resumed] = upgrade.begin(core.bind(py))?;
+                let (tls, [waiter, made, resumed]) = upgrade.begin(core.bind(py))?;
                 Ok::<_, PyErr>(Upgrading {
                     tls: flow.keep(tls),
                     waiter: flow.keep(waiter),
@@ -50,7 +50,10 @@ pub(crate) fn start_tls<'py>(
             })?;
             let handshake = flow.wait_kept(&upgrading.waiter).await;
             Python::attach(|py| match handshake {
-                Ok(_) => upgrading.tls.bind(py).getattr("_app_transport").map(Ref::from),
+                Ok(_) => Ok(match upgrading.tls.get().transport(py) {
+                    Some(transport) => transport.into_any().into(),
+                    None => py.None().into(),
+                }),
                 Err(error) => {
                     upgrade.transport.bind(py).call_method0(intern!(py, "close"))?;
                     for handle in &upgrading.scheduled {
@@ -62,6 +65,9 @@ pub(crate) fn start_tls<'py>(
         }
     })
 }
+
+/// What stands on the transport from now on, its waiter and the two handles.
+type Begun<'py> = (Bound<'py, TlsProtocol>, [Bound<'py, PyAny>; 3]);
 
 impl Upgrade {
     fn check(&self, py: Python<'_>) -> PyResult<()> {
@@ -83,9 +89,9 @@ impl Upgrade {
         Ok(())
     }
 
-    /// Puts TLS between the transport and its protocol; returns it, its waiter and the two handles. Reading is paused until TLS has been told of the
-    /// transport, so that it is told of no data before.
-    fn begin<'py>(&self, core: &Bound<'py, Core>) -> PyResult<[Bound<'py, PyAny>; 4]> {
+    /// Puts TLS between the transport and its protocol. Reading is paused until TLS has been told of the transport, so
+    /// that it is told of no data before.
+    fn begin<'py>(&self, core: &Bound<'py, Core>) -> PyResult<Begun<'py>> {
         let py = core.py();
         let clone = |value: &Optional| value.as_ref().map(|value| value.clone_ref(py));
         let tls = Tls {
@@ -103,6 +109,6 @@ impl Upgrade {
         let call_soon = core.getattr(intern!(py, "call_soon"))?;
         let made = call_soon.call1((tls.getattr(intern!(py, "connection_made"))?, transport))?;
         let resumed = call_soon.call1((transport.getattr(intern!(py, "resume_reading"))?,))?;
-        Ok([tls, waiter, made, resumed])
+        Ok((tls, [waiter, made, resumed]))
     }
 }

@@ -22,7 +22,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
@@ -34,7 +34,9 @@ use crate::imports::imports;
 use crate::report;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
+use crate::transports::tls::TlsProtocol;
 
+pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
 /// What a transport knows of its connection.
@@ -43,8 +45,8 @@ struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.
     protocol: Option<Ref>,
-    /// Whether the protocol is a `BufferedProtocol`; follows `set_protocol`.
-    buffered: bool,
+    /// How the protocol is given what comes; follows `set_protocol`.
+    kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
@@ -123,7 +125,7 @@ impl StreamTransport {
         let state = State {
             socket,
             protocol: Some(protocol.into()),
-            buffered: is_buffered(protocol)?,
+            kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
             flow: FlowControl::new(),
             closing: false,
@@ -153,6 +155,11 @@ impl StreamTransport {
         core.get().push(Handle::enter_queue(&made));
         core.get().push_native(transport.clone().into_any().into(), opened)?;
         Ok(transport)
+    }
+
+    /// Sends `data`, a `bytes` object: the method `write` for TLS.
+    pub(super) fn send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        writing::send(slf, data, data.cast::<PyBytes>()?.as_bytes())
     }
 
     /// The protocol, unless the connection has been lost.
@@ -195,8 +202,25 @@ fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     }
 }
 
-fn is_buffered(protocol: &Bound<'_, PyAny>) -> PyResult<bool> {
-    protocol.is_instance(imports(protocol.py()).buffered_protocol.bind(protocol.py()))
+/// How a protocol is given what comes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// By `data_received`.
+    Plain,
+    /// By `get_buffer` and `buffer_updated`.
+    Buffered,
+    /// It is TLS of ours, which takes memory.
+    Tls,
+}
+
+impl Kind {
+    fn of(protocol: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if protocol.is_exact_instance_of::<TlsProtocol>() {
+            return Ok(Self::Tls);
+        }
+        let class = imports(protocol.py()).buffered_protocol.bind(protocol.py());
+        Ok(if protocol.is_instance(class)? { Self::Buffered } else { Self::Plain })
+    }
 }
 
 #[pymethods]
@@ -241,10 +265,10 @@ impl StreamTransport {
 
     /// Change the protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-        let buffered = is_buffered(protocol)?;
+        let kind = Kind::of(protocol)?;
         let before = {
             let mut state = self.state.borrow_mut();
-            state.buffered = buffered;
+            state.kind = kind;
             state.protocol.replace(protocol.into())
         };
         drop(before);

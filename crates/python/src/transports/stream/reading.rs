@@ -5,11 +5,12 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{StreamTransport, closing};
+use super::{Kind, StreamTransport, closing};
 use crate::buffer::View;
 use crate::core::{Entry, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
+use crate::transports::tls::{self, TlsProtocol};
 
 /// Lets the loop tell us when there is something to receive, unless reading is paused or over.
 pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
@@ -93,7 +94,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (buffered, protocol, context) = {
+    let (kind, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
         if !state.watching_reads || state.lost > 0 {
@@ -101,11 +102,15 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
         let context = state.contexts.reading.clone_ref(py);
-        (state.buffered, protocol.bind(py).clone(), context)
+        (state.kind, protocol.bind(py).clone(), context)
     };
     let context = context.bind(py);
-    if buffered {
-        return ffi::run_in_context(context, || receive_into(transport, &protocol));
+    match kind {
+        Kind::Plain => {}
+        Kind::Buffered => {
+            return ffi::run_in_context(context, || receive_into(transport, &protocol));
+        }
+        Kind::Tls => return ffi::run_in_context(context, || receive_tls(transport, &protocol)),
     }
     let received = match receive(transport) {
         Ok(received) => received,
@@ -162,6 +167,28 @@ fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Received<'p
         Err(error) if error::is_transient(&error) => Ok(Received::Nothing),
         Err(error) => Err(os_error(&error)),
     }
+}
+
+/// Receives into the loop's buffer, for TLS to take it from there.
+fn receive_tls(
+    transport: &Bound<'_, StreamTransport>,
+    protocol: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let this = transport.get();
+    let layer = ffi::cast_known::<TlsProtocol>(protocol);
+    let failed = |error, message| closing::fatal(transport, error, message);
+    let fd = match this.open_fd(transport.py()) {
+        Ok(Some(fd)) => fd,
+        Ok(None) => return Ok(()),
+        Err(error) => return failed(error, "Fatal read error on socket transport"),
+    };
+    this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
+        Ok(0) => end(transport, protocol),
+        Ok(count) => tls::receive(layer, &buffer[..count])
+            .or_else(|error| failed(error, "Fatal error: protocol.buffer_updated() call failed.")),
+        Err(error) if error::is_transient(&error) => Ok(()),
+        Err(error) => failed(os_error(&error), "Fatal read error on socket transport"),
+    })
 }
 
 /// Receives into the buffer of a `BufferedProtocol`.

@@ -46,7 +46,7 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
 }
 
 /// Sends `data`, the memory of `object`, or queues what the kernel does not take.
-fn send(
+pub(super) fn send(
     transport: &Bound<'_, StreamTransport>,
     object: &Bound<'_, PyAny>,
     data: &[u8],
@@ -330,7 +330,7 @@ pub(super) fn writelines(
 }
 
 /// The items of `list` that are not empty.
-fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+pub(in crate::transports) fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
     let mut chunks = Vec::new();
     for item in list.try_iter()? {
         let item = item?;

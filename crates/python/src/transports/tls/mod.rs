@@ -1,19 +1,42 @@
-//! TLS over a stream transport: asyncio's own `SSLProtocol`, which is a state machine over the user's
-//! `ssl.SSLContext`, between our transport and the user's protocol.
+//! TLS: a state machine over the user's own `ssl.SSLContext`, between any transport and the user's protocol.
+//!
+//! The states, and what is said when, are those of `SSLProtocol` in asyncio's `sslproto.py` of Python 3.11 and later,
+//! on every version. Its two objects are there, too: a protocol that stands on the transport below
+//! ([`protocol`]) and a transport that the user's protocol is given ([`transport`]). What is ours is how the bytes go:
+//!
+//! * our stream transport hands over what it has received without an object made for it ([`reading`]), and no
+//!   connection has a buffer of its own: ciphertext lands in the loop's read buffer, plaintext in another one;
+//! * OpenSSL is not asked for what cannot be there ([`tls_records`](oxloop_engine::tls_records));
+//! * what is written while the protocol handles what it was given becomes few records and one system call
+//!   ([`writing`]), and what cannot be sent yet waits as the user's own `bytes`, not as ciphertext.
 //!
 //! What surprised us: asyncio hands out the TLS transport before the handshake is over, and a server that does
 //! not wait for it would leave the exception of a failed one in a future that nobody asks.
 
+mod closing;
+mod handshake;
+mod limits;
+mod lower;
+mod protocol;
+mod reading;
+mod session;
+mod transport;
+mod writing;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict};
+use pyo3::types::PyBool;
 
 use crate::core::Core;
 use crate::error;
 use crate::ffi::Ref;
 use crate::report;
 use crate::transports::stream::{Opening, StreamTransport};
+use protocol::Making;
+pub(crate) use protocol::TlsProtocol;
+pub(crate) use reading::receive;
+pub(crate) use transport::{TlsTransport, methods};
 
 /// A keyword of the user's: `None` is the same as not given.
 pub(crate) type Optional = Option<Ref>;
@@ -69,31 +92,41 @@ impl Tls {
         core: &Bound<'py, Core>,
         opening: Opening<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let protocol = self.protocol(core, opening.protocol, opening.waiter, true)?;
-        StreamTransport::open(core, Opening { protocol: &protocol, waiter: None, ..opening })?;
-        protocol.getattr(intern!(core.py(), "_app_transport"))
+        let py = core.py();
+        let layer = self.protocol(core, opening.protocol, opening.waiter, true)?;
+        let Some(transport) = layer.get().transport(py) else {
+            return Ok(py.None().into_bound(py));
+        };
+        let below = Opening { protocol: layer.as_any(), waiter: None, ..opening };
+        if let Err(error) = StreamTransport::open(core, below) {
+            // Nobody has seen it, and nobody can have forgotten to close it.
+            transport.get().set_closed();
+            return Err(error);
+        }
+        Ok(transport.into_any())
     }
 
-    /// The `SSLProtocol` between a transport and `protocol`.
+    /// What stands between a transport and `protocol`.
     pub(crate) fn protocol<'py>(
         &self,
         core: &Bound<'py, Core>,
         protocol: &Bound<'py, PyAny>,
         waiter: Option<&Bound<'py, PyAny>>,
         call_connection_made: bool,
-    ) -> PyResult<Bound<'py, PyAny>> {
+    ) -> PyResult<Bound<'py, TlsProtocol>> {
         let py = core.py();
         let object = |value: &Optional| value.as_ref().map(|value| value.bind(py).clone());
-        let keywords = PyDict::new(py);
-        keywords.set_item("server_side", self.server_side)?;
-        keywords.set_item("server_hostname", object(&self.server_hostname))?;
-        keywords.set_item("call_connection_made", call_connection_made)?;
-        keywords.set_item("ssl_handshake_timeout", object(&self.handshake_timeout))?;
-        if py.version_info() >= (3, 11) {
-            keywords.set_item("ssl_shutdown_timeout", object(&self.shutdown_timeout))?;
-        }
-        let arguments = (core, protocol, object(&self.context), waiter);
-        py.import("asyncio.sslproto")?.getattr("SSLProtocol")?.call(arguments, Some(&keywords))
+        let making = Making {
+            context: object(&self.context),
+            server_side: self.server_side,
+            server_hostname: object(&self.server_hostname),
+            handshake_timeout: &self.handshake_timeout,
+            shutdown_timeout: &self.shutdown_timeout,
+            protocol,
+            waiter,
+            call_connection_made,
+        };
+        TlsProtocol::new(core, making)
     }
 }
 

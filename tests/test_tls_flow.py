@@ -1,0 +1,555 @@
+"""TLS: how much goes through it, in what pieces, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import Any, List, Tuple
+
+import pytest
+from support.backends import Backend
+from support.recorders import BufferedRecorder
+from support.reports import Reports
+from support.running import Run, turns
+from support.sockets import tcp_pair
+from support.tls import (
+    EITHER_SIDE,
+    MEGABYTE,
+    NAME,
+    NEW,
+    VERSIONS,
+    Authority,
+    Closing,
+    TlsPeer,
+    both_ends,
+    client_of,
+    limited,
+    server_of,
+)
+
+
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Who has issued the certificates."""
+    return Authority()
+
+
+def records_of(wire: bytes) -> List[Tuple[int, int]]:
+    """The kind and the length of each record on the wire: RFC 8446, section 5.1."""
+    records = []
+    while wire:
+        length = int.from_bytes(wire[3:5], "big")
+        records.append((wire[0], length))
+        wire = wire[5 + length :]
+    return records
+
+
+# Pieces
+
+
+@VERSIONS
+@EITHER_SIDE
+def test_a_wire_that_delivers_byte_by_byte(
+    run: Run, authority: Authority, side: Any, version: ssl.TLSVersion
+) -> None:
+    async def main() -> None:
+        server = limited(authority.server(), version)
+        async with side(authority, server=server) as (end, peer):
+            for byte in peer.encrypt(b"first", b"second"):
+                await peer.send(bytes([byte]))
+                await turns(2)
+            assert await end.protocol.received(11) == b"firstsecond"
+            for byte in peer.encrypt(close_notify=True):
+                await peer.send(bytes([byte]))
+                await turns(2)
+            peer.send_eof()
+            assert await end.protocol.lost() is None
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [1, 5, 21, 16384, 16406, 65536, 1 << 20])
+def test_records_cut_anywhere(run: Run, authority: Authority, size: int) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            message = MEGABYTE[: max(size, 300)]
+            wire = peer.encrypt(message[:100], message[100:], b"end")
+            for start in range(0, len(wire), size):
+                await peer.send(wire[start : start + size])
+                await turns(1)
+            assert await end.protocol.received(len(message) + 3) == message + b"end"
+
+    run(main)
+
+
+@EITHER_SIDE
+def test_sixty_four_mebibytes(run: Run, authority: Authority, side: Any) -> None:
+    count = 64
+
+    class Counting(Closing):
+        total = 0
+
+        def data_received(self, data: bytes) -> None:
+            # What comes is MEGABYTE again and again, whatever the pieces.
+            start = self.total % len(MEGABYTE)
+            assert data == (MEGABYTE * 2)[start : start + len(data)]
+            self.total += len(data)
+            self.record("data")
+
+    class Sending(Counting):
+        paused = False
+
+        def pause_writing(self) -> None:
+            self.paused = True
+            self.record("pause")
+
+        def resume_writing(self) -> None:
+            self.paused = False
+            self.record("resume")
+
+    async def main() -> None:
+        async with both_ends(authority, Sending) as ends:
+            sender, receiver = ends if side is client_of else ends[::-1]
+            for _ in range(count):
+                sender.transport.write(MEGABYTE)
+                await sender.protocol.until(lambda: not sender.protocol.paused)
+                assert sender.transport.get_write_buffer_size() <= len(MEGABYTE)
+            protocol = receiver.protocol
+            await protocol.until(lambda: protocol.total == count * len(MEGABYTE))
+
+    run(main)
+
+
+def test_what_is_written_in_data_received_is_one_record(
+    run: Run, authority: Authority, backend: Backend
+) -> None:
+    class Answering(Closing):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            for number in range(1000):
+                self.transport.write(b"%04d" % number)
+                self.transport.writelines([b"%04d" % number, bytearray(b"!")])
+
+    async def main() -> None:
+        async with server_of(authority, Answering) as (end, peer):
+            assert await peer.hear(0) == b""
+            await peer.say(b"go on")
+            await end.protocol.received(5)
+            wire = await peer.receive(9000)
+            if not backend.is_oracle:
+                assert len([kind for kind, _ in records_of(wire) if kind == 23]) <= 3
+            peer.take(wire)
+            expected = b"".join(b"%04d%04d!" % (number, number) for number in range(1000))
+            assert await peer.hear(len(expected)) == expected
+
+    run(main)
+
+
+def test_what_data_received_has_written_goes_out_before_abort(
+    run: Run, authority: Authority
+) -> None:
+    class Aborting(Closing):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"last words")
+            self.transport.abort()
+
+    async def main() -> None:
+        async with server_of(authority, Aborting) as (end, peer):
+            await peer.say(b"go on")
+            assert await peer.hear(10) == b"last words"
+            assert await end.protocol.lost() is None
+            assert end.protocol.events == ["made", "lost"]
+
+    run(main)
+
+
+def test_what_data_received_has_written_goes_out_before_its_error(
+    run: Run, authority: Authority, reports: Reports
+) -> None:
+    class Failing(Closing):
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(b"last words")
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with server_of(authority, Failing) as (end, peer):
+            await peer.say(b"go on")
+            assert await peer.hear(10) == b"last words"
+            assert isinstance(await end.protocol.lost(), ZeroDivisionError)
+            assert isinstance(reports.take_one()["exception"], ZeroDivisionError)
+
+    run(main)
+
+
+@EITHER_SIDE
+def test_nothing_is_no_record(run: Run, authority: Authority, side: Any) -> None:
+    async def main() -> None:
+        server = limited(authority.server(), ssl.TLSVersion.TLSv1_2)
+        async with side(authority, server=server) as (end, peer):
+            end.transport.write(b"")
+            end.transport.writelines([])
+            await turns(3)
+            with pytest.raises(BlockingIOError):
+                peer.sock.recv(1)
+
+    run(main)
+
+
+def test_a_buffer_that_is_changed_after_it_was_written(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with server_of(authority) as (end, peer):
+            data = bytearray(MEGABYTE)
+            end.transport.write(data)
+            end.transport.write(memoryview(data)[:10])
+            data[:] = bytes(len(data))
+            assert await peer.hear(len(MEGABYTE) + 10) == MEGABYTE + MEGABYTE[:10]
+
+    run(main)
+
+
+def test_data_that_comes_with_what_is_no_record(
+    run: Run, authority: Authority, backend: Backend
+) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio drops what it has decrypted when an error follows")
+
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            await peer.send(peer.encrypt(b"data") + b"no record at all")
+            assert isinstance(await end.protocol.lost(), ssl.SSLError)
+            assert end.protocol.data == b"data"
+
+    run(main)
+
+
+# Buffers of protocols
+
+
+@NEW
+@pytest.mark.parametrize("size", [1, 100, 16384, 1 << 20])
+def test_a_buffered_protocol(run: Run, authority: Authority, size: int) -> None:
+    class Recording(BufferedRecorder):
+        def __init__(self) -> None:
+            super().__init__(size)
+
+        def get_buffer(self, sizehint: int) -> Any:
+            return memoryview(super().get_buffer(sizehint))
+
+    async def main() -> None:
+        async with client_of(authority, Recording) as (end, peer):
+            message = MEGABYTE[: size * 20]
+            sending = asyncio.ensure_future(peer.say(b"a", b"b", message, b"c", b"d"))
+            data = b"ab" + message + b"cd"
+            assert await end.protocol.received(len(data)) == data
+            assert max(end.protocol.counts) <= size
+            await sending
+
+    run(main)
+
+
+def test_small_messages_into_a_bytearray(run: Run, authority: Authority, backend: Backend) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio decrypts the second one into a copy of the bytearray")
+
+    async def main() -> None:
+        async with client_of(authority, BufferedRecorder) as (end, peer):
+            await peer.say(b"first", b"second", b"third")
+            assert await end.protocol.received(16) == b"firstsecondthird"
+
+    run(main)
+
+
+@NEW
+@pytest.mark.parametrize("fault", ["raises", "read-only", "no buffer"])
+def test_get_buffer_that_fails(
+    run: Run, authority: Authority, reports: Reports, fault: str
+) -> None:
+    class Failing(BufferedRecorder):
+        failing = False
+
+        def get_buffer(self, sizehint: int) -> Any:
+            if not self.failing:
+                return super().get_buffer(sizehint)
+            if fault == "raises":
+                raise ZeroDivisionError
+            return bytes(10) if fault == "read-only" else object()
+
+    async def main() -> None:
+        async with client_of(authority, Failing) as (end, peer):
+            end.protocol.failing = True
+            await peer.say(b"data")
+            expected = ZeroDivisionError if fault == "raises" else TypeError
+            assert type(await end.protocol.lost()) is expected
+            context = reports.take_one()
+            assert context["message"] == "Fatal error on SSL protocol"
+            assert type(context["exception"]) is expected
+
+    run(main)
+
+
+@NEW
+def test_protocols_of_both_kinds_in_turn(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            plain, buffered = end.protocol, BufferedRecorder()
+            for protocol in (plain, buffered, plain, buffered):
+                end.transport.set_protocol(protocol)
+                assert end.transport.get_protocol() is protocol
+                before = len(protocol.data)
+                await peer.say(b"data")
+                await protocol.received(before + 4)
+            assert plain.data == buffered.data == b"datadata"
+            end.transport.abort()
+            await buffered.lost()
+            assert "lost" not in plain.events
+
+    run(main)
+
+
+# Waiting
+
+
+@NEW
+def test_reading_is_paused_in_the_middle_of_what_came(run: Run, authority: Authority) -> None:
+    class Pausing(BufferedRecorder):
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            self.transport.pause_reading()
+
+    async def main() -> None:
+        async with client_of(authority, lambda: Pausing(16)) as (end, peer):
+            await peer.say(bytes(range(64)))
+            for count in (16, 32, 48, 64):
+                assert await end.protocol.received(count) == bytes(range(count))
+                await turns(5)
+                assert len(end.protocol.data) == count
+                assert not end.transport.is_reading()
+                end.transport.resume_reading()
+            assert end.transport.is_reading()
+
+    run(main)
+
+
+@NEW
+def test_the_read_buffer(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            transport = end.transport
+            assert transport.get_read_buffer_limits() == (64 * 1024, 256 * 1024)
+            assert transport.get_read_buffer_size() == 0
+            transport.set_read_buffer_limits(high=1000)
+            assert transport.get_read_buffer_limits() == (250, 1000)
+            transport.pause_reading()
+            wire = peer.encrypt(MEGABYTE[:5000])
+            await peer.send(wire)
+            while transport.get_read_buffer_size() < len(wire):
+                await turns(1)
+            below = transport._ssl_protocol._transport
+            assert not below.is_reading()
+            transport.resume_reading()
+            assert await end.protocol.received(5000) == MEGABYTE[:5000]
+            assert transport.get_read_buffer_size() == 0
+            await turns(1)
+            assert below.is_reading()
+            for limits in ({"high": 1, "low": 2}, {"low": -1}):
+                with pytest.raises(ValueError, match=r"^high \(-?\d+\) must be >= low"):
+                    transport.set_read_buffer_limits(**limits)
+
+    run(main)
+
+
+@NEW
+def test_the_write_buffer(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            transport = end.transport
+            assert transport.get_write_buffer_limits() == (128 * 1024, 512 * 1024)
+            transport.set_write_buffer_limits(high=1000)
+            assert transport.get_write_buffer_limits() == (250, 1000)
+            transport.set_write_buffer_limits(low=100)
+            assert transport.get_write_buffer_limits() == (100, 400)
+            with pytest.raises(ValueError, match=r"^high \(1\) must be >= low \(2\) must be >= 0$"):
+                transport.set_write_buffer_limits(1, 2)
+            assert transport.get_write_buffer_limits() == (100, 400)
+            written = 0
+            while "pause" not in end.protocol.events:
+                assert transport.get_write_buffer_size() < 400
+                transport.write(MEGABYTE)
+                written += 1
+            assert transport.get_write_buffer_size() >= 400
+            await peer.hear(written * len(MEGABYTE))
+            await end.protocol.until_event("resume")
+            assert transport.get_write_buffer_size() <= 100
+
+    run(main)
+
+
+@NEW
+@pytest.mark.parametrize("goodbye", [False, True])
+def test_what_is_buffered_is_sent_to_a_peer_that_sends_no_more(
+    run: Run, authority: Authority, goodbye: bool
+) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            written = 0
+            while "pause" not in end.protocol.events:
+                end.transport.write(MEGABYTE)
+                written += len(MEGABYTE)
+            if goodbye:
+                await peer.send(peer.encrypt(close_notify=True))
+            else:
+                peer.send_eof()
+            await end.protocol.until_event("eof")
+            assert len(await peer.hear(written)) == written
+            if goodbye:
+                await peer.unwrap()
+            assert await end.protocol.lost() is None
+
+    run(main)
+
+
+def test_a_slow_peer_and_close(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with server_of(authority) as (end, peer):
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            for _ in range(3):
+                end.transport.write(MEGABYTE)
+            end.transport.close()
+            heard = 0
+            while heard < 3 * len(MEGABYTE):
+                heard += len(await peer.hear(30_000))
+                await turns(1)
+            assert heard == 3 * len(MEGABYTE)
+            await peer.unwrap()
+            assert await end.protocol.lost() is None
+
+    run(main)
+
+
+@pytest.mark.parametrize("name", ["pause_writing", "resume_writing"])
+@NEW
+def test_flow_control_that_raises(
+    run: Run, authority: Authority, reports: Reports, name: str
+) -> None:
+    def fail(self: Any) -> None:
+        self.record(name)
+        raise ZeroDivisionError
+
+    async def main() -> None:
+        protocol_class = type("Failing", (Closing,), {name: fail})
+        async with server_of(authority, protocol_class) as (end, peer):
+            end.transport.set_write_buffer_limits(high=1000)
+            written = 0
+            while not {"pause", "pause_writing"} & set(end.protocol.events):
+                end.transport.write(MEGABYTE)
+                written += len(MEGABYTE)
+            assert len(await peer.hear(written)) == written
+            while not reports.contexts:
+                await turns(1)
+            context = reports.take_one()
+            assert context["message"] == f"protocol.{name}() failed"
+            assert context["transport"] is end.transport
+            end.transport.write(b"and on it goes")
+            assert await peer.hear(14) == b"and on it goes"
+
+    run(main)
+
+
+# What a protocol does when its connection is made
+
+
+@pytest.mark.parametrize("call", ["close", "abort"])
+def test_a_connection_that_is_ended_when_it_is_made(
+    run: Run, authority: Authority, call: str
+) -> None:
+    class Ending(Closing):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            transport.write(b"x")
+            getattr(transport, call)()
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = tcp_pair()
+        with contextlib.closing(TlsPeer(right, authority.client())) as peer:
+            accepting = asyncio.ensure_future(
+                loop.connect_accepted_socket(Ending, left, ssl=authority.server())
+            )
+            await peer.handshake()
+            assert await peer.hear(1) == b"x"
+            transport, protocol = await accepting
+            if call == "close":
+                await peer.unwrap()
+            assert await protocol.lost() is None
+            assert transport.is_closing()
+
+    run(main)
+
+
+def test_a_protocol_that_does_not_read_at_first(
+    run: Run, authority: Authority, backend: Backend
+) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio then keeps the end of its handshake to itself")
+
+    class Pausing(Closing):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            transport.pause_reading()
+
+    async def main() -> None:
+        async with client_of(authority, Pausing) as (end, peer):
+            await peer.say(b"data")
+            await turns(5)
+            assert end.protocol.events == ["made"]
+            end.transport.resume_reading()
+            assert await end.protocol.received(4) == b"data"
+
+    run(main)
+
+
+@NEW
+def test_connection_made_that_raises(run: Run, authority: Authority, reports: Reports) -> None:
+    class Failing(Closing):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        left, right = tcp_pair()
+        protocol = Failing()
+        with contextlib.closing(TlsPeer(right, authority.server(), server_side=True)) as peer:
+            connecting = asyncio.ensure_future(
+                loop.create_connection(
+                    lambda: protocol, sock=left, ssl=authority.client(), server_hostname=NAME
+                )
+            )
+            with contextlib.suppress(ConnectionError, ssl.SSLError):
+                await peer.handshake()
+            with pytest.raises(ZeroDivisionError):
+                await connecting
+            assert isinstance(await protocol.lost(), ZeroDivisionError)
+            context = reports.take_one()
+            assert context["message"] == ("Fatal error: protocol.buffer_updated() call failed.")
+            assert isinstance(context["exception"], ZeroDivisionError)
+        await turns(3)
+
+    run(main)
+
+
+@NEW
+def test_eof_received_that_raises(run: Run, authority: Authority, reports: Reports) -> None:
+    class Failing(Closing):
+        def eof_received(self) -> bool:
+            raise ZeroDivisionError
+
+    async def main() -> None:
+        async with client_of(authority, Failing) as (end, peer):
+            peer.send_eof()
+            assert isinstance(await end.protocol.lost(), ZeroDivisionError)
+            assert reports.take_one()["message"] == "Error calling eof_received()"
+
+    run(main)
