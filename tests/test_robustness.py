@@ -773,6 +773,24 @@ def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
     assert gone() is None
 
 
+@pytest.mark.differs("a queued handle is hidden from the collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_abandoned_loop_that_refers_to_a_queued_handle(backend: Backend) -> None:
+    loop = backend.new_loop()
+    handle = loop.handle = loop.call_soon(print, loop)
+    gone = weakref.ref(loop)
+    loop = None
+    gc.collect()
+    assert gone() is not None
+    handle = None
+    gc.collect()
+    try:
+        assert gone() is None
+    finally:
+        if gone() is not None:
+            gone().close()
+
+
 @pytest.mark.parametrize("make", [UserSelector, CountingSelectSelector])
 def test_a_loop_is_collected_with_a_selector_that_refers_to_it(
     backend: Backend, make: Callable[[], Any]
