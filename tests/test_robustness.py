@@ -777,12 +777,13 @@ def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_an_abandoned_loop_that_refers_to_a_queued_handle(backend: Backend) -> None:
     loop = backend.new_loop()
-    handle = loop.handle = loop.call_soon(print, loop)
+    handles = [loop.call_soon(print, loop)]
+    loop.handle = handles[0]
     gone = weakref.ref(loop)
     loop = None
     gc.collect()
     assert gone() is not None
-    handle = None
+    handles.clear()
     gc.collect()
     try:
         assert gone() is None
