@@ -173,8 +173,9 @@ class Failing:
         super().record(event)  # type: ignore[misc]
         if event == self.fails_in:
             self.fails_in = None
-            # One that comes out of write() would end who wrote, not the loop.
-            self.round.fail(interrupts=0 if event in ("pause", "made") else 0.05)
+            # One that comes out of write() would end who wrote, not the loop, and one in the middle of
+            # what asyncio does when the kernel took everything would leave the rest undone.
+            self.round.fail(interrupts=0 if event in ("pause", "resume", "made") else 0.05)
 
 
 class FailingRecorder(Failing, Recorder):

@@ -57,7 +57,9 @@ class Reports:
         error = context.get("exception")
         if isinstance(error, Injected):
             self.toll.reported += 1
-        elif self.abandoned and (error is None or "future" in context):
+        elif self.abandoned and (
+            error is None or "future" in context or isinstance(error, asyncio.InvalidStateError)
+        ):
             pass  # a task that was destroyed while it was pending, or that nobody waits for now
         elif isinstance(error, asyncio.CancelledError):
             pass  # asyncio.streams asks a cancelled task for its exception before 3.12
@@ -81,8 +83,12 @@ def from_sslproto(error: Any) -> bool:
 class Spree:
     """Many rounds of some lifecycles, loop after loop."""
 
-    def __init__(self, new_loop: NewLoop, lifecycles: Sequence[str], seed: int) -> None:
+    def __init__(
+        self, new_loop: NewLoop, lifecycles: Sequence[str], seed: int, *, leaves: bool = True
+    ) -> None:
         self.new_loop = new_loop
+        #: Whether loops are also ended with things in flight.
+        self.leaves = leaves
         self.dice = random.Random(seed)
         self.lifecycles = [LIFECYCLES[name] for name in lifecycles]
         self.rounds = dict.fromkeys(lifecycles, 0)
@@ -99,7 +105,7 @@ class Spree:
         loop.set_debug(self.dice.random() < 0.1)
         queue = [self.dice.choice(self.lifecycles) for _ in range(rounds)]
         may_abandon = all(kind.abandons for kind in queue)
-        in_flight = self.dice.random() < 0.3
+        in_flight = self.dice.random() < 0.3 and self.leaves
         asyncio.set_event_loop(loop)
         try:
             main = loop.create_task(self._run(queue, at_once, reports, in_flight))
@@ -191,6 +197,10 @@ def drive(loop: Any, future: Any, toll: Toll) -> None:
             loop.run_until_complete(future)
         except (Interrupted, Exited):
             toll.interrupted += 1
+        except RuntimeError as error:
+            # The end of the last run was queued when it was interrupted.
+            if not toll.interrupted or "stopped before Future completed" not in str(error):
+                raise
     if not future.cancelled() and not isinstance(future.exception(), (Interrupted, Exited)):
         future.result()
 
