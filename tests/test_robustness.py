@@ -775,6 +775,49 @@ def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
     assert gone() is None
 
 
+def test_watching_more_descriptors_one_after_the_other_than_may_be_open(backend: Backend) -> None:
+    """poll(2) takes no longer list than RLIMIT_NOFILE allows."""
+    child = run_python(
+        backend.source
+        + """
+import asyncio, resource, socket
+resource.setrlimit(resource.RLIMIT_NOFILE, (20, 20))
+loop = new_loop()
+for _ in range(60):
+    left, right = socket.socketpair()
+    seen = loop.create_future()
+    loop.add_reader(left, seen.set_result, None)
+    right.send(b"x")
+    loop.run_until_complete(seen)
+    loop.remove_reader(left)
+    left.close()
+    right.close()
+loop.close()
+print("done")
+"""
+    )
+    assert (child.stdout, child.returncode) == ("done\n", 0), child.stderr
+
+
+@pytest.mark.differs("a queued handle is hidden from the collector")
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_an_abandoned_loop_that_refers_to_a_queued_handle(backend: Backend) -> None:
+    loop = backend.new_loop()
+    handles = [loop.call_soon(print, loop)]
+    loop.handle = handles[0]
+    gone = weakref.ref(loop)
+    loop = None
+    gc.collect()
+    assert gone() is not None
+    handles.clear()
+    gc.collect()
+    try:
+        assert gone() is None
+    finally:
+        if gone() is not None:
+            gone().close()
+
+
 @pytest.mark.parametrize("make", [UserSelector, CountingSelectSelector])
 def test_a_loop_is_collected_with_a_selector_that_refers_to_it(
     backend: Backend, make: Callable[[], Any]

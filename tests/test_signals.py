@@ -460,6 +460,56 @@ def test_a_wake_up_fd_set_before_the_run_is_there_after_it(loop: Any) -> None:
     writing.close()
 
 
+@pytest.mark.parametrize("where", ["in another run", "in the same run", "between runs"])
+def test_no_wake_up_fd_is_left_after_the_last_handler(loop: Any, where: str) -> None:
+    """Its number would be the next file's, and the numbers of signals be written there."""
+    if where != "in the same run":
+        loop.add_signal_handler(USER, nothing)
+        one_turn(loop)
+
+    async def main() -> None:
+        loop.add_signal_handler(USER, nothing)
+        assert loop.remove_signal_handler(USER) is True
+
+    if where == "between runs":
+        assert loop.remove_signal_handler(USER) is True
+    else:
+        loop.run_until_complete(main())
+    assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_a_wake_up_fd_of_the_users_is_replaced_and_not_left(loop: Any) -> None:
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno(), warn_on_full_buffer=False)
+
+    async def main() -> None:
+        loop.add_signal_handler(USER, nothing)
+        loop.remove_signal_handler(USER)
+
+    loop.run_until_complete(main())
+    assert signal.set_wakeup_fd(-1) == -1
+    reading.close()
+    writing.close()
+
+
+@pytest.mark.parametrize("becomes", ["closed", "blocking"])
+def test_a_wake_up_fd_that_cannot_be_set_again(loop: Any, becomes: str) -> None:
+    """The loop runs all the same."""
+    reading, writing = socket.socketpair()
+    writing.setblocking(False)
+    signal.set_wakeup_fd(writing.fileno())
+    if becomes == "closed":
+        writing.close()
+    else:
+        writing.setblocking(True)
+    one_turn(loop)
+    with contextlib.suppress(OSError):  # asyncio has left it as it was
+        signal.set_wakeup_fd(-1)
+    reading.close()
+    writing.close()
+
+
 def test_closing_outside_of_the_main_thread_closes_all_the_same(loop: Any) -> None:
     """The handlers cannot be removed there, which is told, but only after the loop is closed."""
     errors: List[BaseException] = []

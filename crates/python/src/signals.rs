@@ -47,26 +47,30 @@ impl Signals {
     }
 }
 
-/// Restores the interpreter's wake-up descriptor when the loop stops running.
+/// Takes the interpreter's wake-up descriptor back when the loop stops running and has no handlers by then,
+/// whether it had any at the start or not: a descriptor that is set outlives the loop, and its number is the
+/// next file's.
 pub(crate) struct WakeupGuard<'py> {
     event_loop: Bound<'py, Core>,
-    /// The descriptor that this run of the loop set.
-    installed: Option<i32>,
+    in_main_thread: bool,
 }
 
 impl Drop for WakeupGuard<'_> {
     fn drop(&mut self) {
-        let Some(ours) = self.installed else { return };
-        if self.event_loop.get().signals.borrow().has_handlers() {
+        let py = self.event_loop.py();
+        let ours = match &*self.event_loop.get().signals.borrow() {
+            Signals { handlers, pipe: Some((_, writer)) } if handlers.is_empty() => {
+                writer.as_raw_fd()
+            }
+            _ => return,
+        };
+        if !self.in_main_thread {
             return;
         }
-        let py = self.event_loop.py();
-        let restored = set_wakeup_fd(py, -1).and_then(|current| {
-            // Somebody else's by now: it stays.
-            if current == ours { Ok(-1) } else { set_wakeup_fd(py, current) }
-        });
-        if let Err(error) = restored {
-            error.write_unraisable(py, Some(self.event_loop.as_any()));
+        match set_wakeup_fd(py, -1) {
+            Ok(current) if current != -1 && current != ours => stay(py, current),
+            Ok(_) => {}
+            Err(error) => error.write_unraisable(py, Some(self.event_loop.as_any())),
         }
     }
 }
@@ -75,19 +79,23 @@ impl Drop for WakeupGuard<'_> {
 /// where no Python handler runs, and where somebody else has set a wake-up descriptor.
 pub(crate) fn wake_on_signals<'py>(event_loop: &Bound<'py, Core>) -> PyResult<WakeupGuard<'py>> {
     let py = event_loop.py();
-    let mut guard = WakeupGuard { event_loop: event_loop.clone(), installed: None };
-    if event_loop.get().signals.borrow().has_handlers() || !is_main_thread(py)? {
+    let guard = WakeupGuard { event_loop: event_loop.clone(), in_main_thread: is_main_thread(py)? };
+    if event_loop.get().signals.borrow().has_handlers() || !guard.in_main_thread {
         return Ok(guard);
     }
     // Without descriptors to spare, a signal is seen when something else ends the wait.
     let Ok(fd) = pipe(event_loop) else { return Ok(guard) };
     let previous = set_wakeup_fd(py, fd)?;
-    if previous == -1 {
-        guard.installed = Some(fd);
-    } else {
-        set_wakeup_fd(py, previous)?;
+    if previous != -1 && previous != fd {
+        stay(py, previous);
     }
     Ok(guard)
+}
+
+/// Sets somebody else's descriptor again. The interpreter refuses one that was closed meanwhile, and one whose
+/// number is that of another file by now: these are no loss.
+fn stay(py: Python<'_>, fd: i32) {
+    drop(set_wakeup_fd(py, fd));
 }
 
 /// `signal.set_wakeup_fd(fd)`: the descriptor that was set before, -1 for none.

@@ -74,7 +74,14 @@ impl Poll {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let mut left = descriptor::poll(&mut self.entries, timeout)?;
+        let mut left = match descriptor::poll(&mut self.entries, timeout) {
+            // RLIMIT_NOFILE holds for the length of the list, holes included (poll(2)).
+            Err(error) if self.holes > 0 && error.raw_os_error() == Some(libc::EINVAL) => {
+                self.compact();
+                descriptor::poll(&mut self.entries, timeout)?
+            }
+            polled => polled?,
+        };
         for (entry, (token, interest)) in self.entries.iter().zip(&self.sources) {
             if left == 0 {
                 break;

@@ -7,6 +7,7 @@ use oxloop_engine::Timestamp;
 use pyo3::exceptions::{PyDeprecationWarning, PyRuntimeError, PyRuntimeWarning, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::callback;
@@ -151,6 +152,13 @@ struct ShutdownThread {
 
 #[pymethods]
 impl ShutdownThread {
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.event_loop)?;
+        visit.call(&self.executor)?;
+        visit.call(&self.future)
+    }
+
     fn __call__(slf: &Bound<'_, Self>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.get();

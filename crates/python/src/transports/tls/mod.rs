@@ -26,6 +26,7 @@ mod writing;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyBool;
 
 use crate::core::Core;
@@ -156,6 +157,13 @@ impl Handshake {
 
 #[pymethods]
 impl Handshake {
+    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&*self.core)?;
+        visit.call(&*self.transport)?;
+        visit.call(&*self.protocol)
+    }
+
     fn __call__(&self, py: Python<'_>, waiter: &Bound<'_, PyAny>) -> PyResult<()> {
         let Err(error) = waiter.call_method0(intern!(py, "result")) else { return Ok(()) };
         let transport = self.transport.bind(py);
