@@ -13,6 +13,7 @@ mod sending;
 mod target;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::flow::FlowControl;
@@ -39,8 +40,17 @@ pub(crate) use sending::methods;
 /// A datagram that is still to be sent.
 struct Departure {
     data: Chunk,
-    /// Where to; `None` if the socket is connected.
-    target: Option<Ref>,
+    target: Target,
+}
+
+/// Where a datagram is to go.
+enum Target {
+    /// To whom the socket is connected.
+    Peer,
+    /// To an address of numbers.
+    Address(SocketAddr),
+    /// Wherever the socket object says that this is.
+    Object(Option<Ref>),
 }
 
 /// What a transport knows of its socket.
@@ -50,7 +60,7 @@ struct State {
     /// `None` once `connection_lost` has been called.
     protocol: Option<Ref>,
     queue: VecDeque<Departure>,
-    /// The size of the queue: the data, and from Python 3.13 on some bytes for each datagram.
+    /// The size of the queue: the data, and a header for each datagram.
     queued: usize,
     flow: FlowControl,
     /// What has been received and not yet delivered.
@@ -101,6 +111,9 @@ pub(crate) struct DatagramTransport {
     connected: bool,
     /// The remote address that the user asked for: the only one that he may send to.
     remote: Option<Ref>,
+    /// What a datagram counts in the buffer beside its data, in bytes: from Python 3.13 on, so that empty ones
+    /// count too. Before, these are not sent.
+    header: usize,
     state: LoopCell<State>,
 }
 
@@ -155,6 +168,7 @@ impl DatagramTransport {
             method: Method::of(kind),
             connected,
             remote,
+            header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
@@ -366,8 +380,10 @@ impl DatagramTransport {
         {
             visit.call(&**object)?;
         }
-        for target in state.queue.iter().filter_map(|departure| departure.target.as_ref()) {
-            visit.call(&**target)?;
+        for departure in &state.queue {
+            if let Target::Object(Some(object)) = &departure.target {
+                visit.call(&**object)?;
+            }
         }
         for arrival in &state.arrivals {
             arrival.visit(&visit)?;
