@@ -539,7 +539,10 @@ def test_what_connection_made_raises_is_reported(run: Run, reports: Reports) -> 
 
     async def main() -> None:
         async with local(factory=Raising) as (right, protocol), local() as (left, _):
-            assert isinstance(reports.take_one()["exception"], LookupError)
+            context = reports.take_one()
+            assert isinstance(context["exception"], LookupError)
+            assert "Raising.connection_made(" in context["message"]
+            assert isinstance(context["handle"], asyncio.Handle)
             left.sendto(b"data", name_of(right))
             assert await protocol.arrived(1) == [b"data"]
 
@@ -558,7 +561,10 @@ def test_what_connection_lost_raises_is_reported(run: Run, reports: Reports) -> 
             transport.close()
             await protocol.lost()
             await turns(1)
-            assert isinstance(reports.take_one()["exception"], LookupError)
+            context = reports.take_one()
+            assert isinstance(context["exception"], LookupError)
+            assert "Transport._call_connection_lost(" in context["message"]
+            assert isinstance(context["handle"], asyncio.Handle)
             assert sock.fileno() == -1
 
     run(main)

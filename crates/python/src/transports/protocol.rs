@@ -1,15 +1,15 @@
 //! What transports of every kind tell a protocol, and what becomes of its errors.
 
 use oxloop_engine::flow::{FlowControl, FlowEvent};
-use pyo3::exceptions::{PyBaseException, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView, PyTuple};
+use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use crate::core::Core;
+use crate::core::{Core, Run};
 use crate::error;
-use crate::ffi::{self, Ref};
-use crate::handle::format_callback;
+use crate::ffi;
+use crate::handle::Handle;
 use crate::report;
 
 /// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
@@ -76,63 +76,49 @@ pub(super) fn tell_flow(
     }
 }
 
-/// Tells the protocol of its connection, in `context`; its error is the result.
-pub(super) fn tell_made(
-    core: &Bound<'_, Core>,
-    context: &Bound<'_, PyAny>,
-    transport: &Bound<'_, PyAny>,
-    protocol: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = core.py();
-    let made = ffi::run_in_context(context, || {
-        ffi::call_method(protocol, intern!(py, "connection_made"), &[transport])
-    });
-    match made {
-        Ok(_) => Ok(()),
-        Err(error) => report_made(core, transport, protocol, error),
-    }
-}
-
-#[cold]
-fn report_made(
+/// Queues `made`, the protocol's `connection_made`, and `opened` behind it, which starts to read and resolves the
+/// waiter: what asyncio queues as three callbacks.
+pub(super) fn queue_made(
     core: &Bound<'_, Core>,
     transport: &Bound<'_, PyAny>,
-    protocol: &Bound<'_, PyAny>,
-    error: PyErr,
+    made: &Bound<'_, PyAny>,
+    opened: Run,
 ) -> PyResult<()> {
-    let py = core.py();
-    let callback = protocol.getattr(intern!(py, "connection_made"))?;
-    let arguments = PyTuple::new(py, [transport])?;
-    let callback = format_callback(core.as_any(), &callback, &arguments)?;
-    let message = format!("Exception in callback {callback}");
-    let details = [("transport", transport), ("protocol", protocol)];
-    report::callback_error(core.as_any(), error, &message, &details)
+    core.get().check_closed()?;
+    let made = Handle::new(core, made, std::slice::from_ref(transport), None)?;
+    core.get().push(Handle::enter_queue(&Bound::new(core.py(), made)?));
+    core.get().push_native(transport.into(), opened)
 }
 
-/// Tells the protocol, if there is one, that its connection is gone, then calls `release`. An error of the
-/// protocol's is reported as one of the callback `name`.
+/// Queues the transport's `_call_connection_lost(reason)`.
+pub(super) fn queue_lost(
+    core: &Bound<'_, Core>,
+    transport: &Bound<'_, PyAny>,
+    reason: Option<PyErr>,
+) -> PyResult<()> {
+    let py = core.py();
+    core.get().check_closed()?;
+    let callback = transport.getattr(intern!(py, "_call_connection_lost"))?;
+    let reason = reason.map_or_else(
+        || py.None().into_bound(py),
+        |reason| error::exception(py, &reason).into_any(),
+    );
+    let handle = Bound::new(py, Handle::new(core, &callback, &[reason], None)?)?;
+    core.get().push(Handle::enter_queue(&handle));
+    Ok(())
+}
+
+/// Tells the protocol, if there is one, that its connection is gone, then calls `release`. The error is the
+/// protocol's, or that of the release.
 pub(super) fn tell_lost(
-    core: &Bound<'_, Core>,
-    transport: &Bound<'_, PyAny>,
     protocol: Option<&Bound<'_, PyAny>>,
-    reason: Option<Ref<PyBaseException>>,
-    name: &str,
+    reason: &Bound<'_, PyAny>,
     release: impl FnOnce() -> PyResult<()>,
 ) -> PyResult<()> {
-    let py = core.py();
-    let reason =
-        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
-    let told = protocol
-        .map(|protocol| ffi::call_method(protocol, intern!(py, "connection_lost"), &[&reason]));
+    let name = intern!(reason.py(), "connection_lost");
+    let told = protocol.map(|protocol| ffi::call_method(protocol, name, &[reason]).map(drop));
     let released = release();
-    let reported = match told {
-        None | Some(Ok(_)) => Ok(()),
-        Some(Err(error)) => {
-            let message = format!("Exception in callback {name}({})", reason.repr()?);
-            report::callback_error(core.as_any(), error, &message, &[("transport", transport)])
-        }
-    };
-    reported.and(released)
+    told.unwrap_or(Ok(())).and(released)
 }
 
 /// Reports an error after which the connection cannot go on. One of the system is only logged in debug mode,

@@ -1,5 +1,5 @@
-//! Many datagrams in one system call: recvmmsg(2).
-#![allow(unsafe_code)] // rustix has no recvmmsg
+//! Many datagrams in one system call: recvmmsg(2), sendmmsg(2).
+#![allow(unsafe_code)] // rustix has no recvmmsg, and no sendmmsg for Android
 
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
@@ -8,6 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use rustix::net::SocketAddrAny;
 
 use super::address::from_kernel;
+use super::datagram::Outgoing;
 use crate::Address;
 
 /// How many datagrams one call receives at most.
@@ -108,4 +109,44 @@ impl Batch {
         };
         Some(from_kernel(&address))
     }
+}
+
+/// sendmmsg(2) of the first [`Batch::LIMIT`] datagrams: how many went, in their order. An error is
+/// that of the first one; that of another ends the call before it, and is what the next call says.
+pub fn send_many<'a>(
+    fd: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = Outgoing<'a>>,
+) -> io::Result<usize> {
+    // SAFETY: both are structures of numbers and pointers, for which all zeroes are valid.
+    let (mut vectors, mut headers) =
+        unsafe { (zeroed::<[libc::iovec; LIMIT]>(), zeroed::<[libc::mmsghdr; LIMIT]>()) };
+    let mut names = [const { None::<SocketAddrAny> }; LIMIT];
+    let mut count: libc::c_uint = 0;
+    let slots = vectors.iter_mut().zip(headers.iter_mut()).zip(names.iter_mut());
+    for (((vector, header), name), datagram) in slots.zip(datagrams) {
+        vector.iov_base = datagram.data.as_ptr().cast_mut().cast();
+        vector.iov_len = datagram.data.len();
+        header.msg_hdr.msg_iov = vector;
+        header.msg_hdr.msg_iovlen = 1;
+        if let Some(target) = datagram.target {
+            let target = name.insert(target.into());
+            header.msg_hdr.msg_name = target.as_ptr().cast_mut().cast();
+            header.msg_hdr.msg_namelen = target.addr_len();
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return Ok(0);
+    }
+    // SAFETY: each of the first `count` headers points to data that the kernel only reads, and that is
+    // borrowed for longer than this call, and perhaps to a name that lives in this function.
+    let sent = unsafe {
+        libc::sendmmsg(
+            fd.as_raw_fd(),
+            headers.as_mut_ptr(),
+            count,
+            (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as _, // their type differs between C libraries
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

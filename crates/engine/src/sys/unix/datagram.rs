@@ -11,7 +11,7 @@ use std::os::fd::BorrowedFd;
 use rustix::net::{RecvFlags, recvfrom, sendto};
 
 use super::address::from_kernel;
-pub use super::batch::Batch;
+pub use super::batch::{Batch, send_many};
 use super::create;
 use crate::Address;
 
@@ -26,6 +26,15 @@ pub fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize,
 pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], address: &SocketAddr) -> io::Result<()> {
     sendto(fd, data, create::SEND_FLAGS, address)?;
     Ok(())
+}
+
+/// A datagram that is to be sent.
+#[derive(Clone, Copy, Debug)]
+pub struct Outgoing<'a> {
+    /// All of it.
+    pub data: &'a [u8],
+    /// Where to; `None` on a connected socket.
+    pub target: Option<SocketAddr>,
 }
 
 #[cfg(test)]
@@ -99,6 +108,62 @@ mod tests {
         assert!(
             all.iter().map(|(data, _)| data[0]).take(sent.into()).eq(0..=all[all.len() - 1].0[0])
         );
+        Ok(())
+    }
+
+    #[test]
+    fn many_are_sent_in_their_order() -> io::Result<()> {
+        let (left, right) = (bound("127.0.0.1:0")?, bound("127.0.0.1:0")?);
+        let target = Some(right.local_addr()?);
+        let data: [&[u8]; 3] = [b"one", b"", b"three"];
+        let outgoing = data.iter().map(|data| Outgoing { data, target });
+        assert_eq!(send_many(left.as_fd(), outgoing)?, 3);
+        assert_eq!(send_many(left.as_fd(), std::iter::empty())?, 0);
+        left.connect(right.local_addr()?)?;
+        let connected = data.iter().map(|data| Outgoing { data, target: None });
+        assert_eq!(send_many(left.as_fd(), connected.cycle())?, Batch::LIMIT);
+        let mut found = Vec::new();
+        while found.len() < 3 + Batch::LIMIT {
+            found.extend(received(&right)?.into_iter().map(|(data, _)| data));
+        }
+        let expected = data.iter().chain(data.iter().cycle().take(Batch::LIMIT));
+        assert!(found.iter().map(|data| &data[..]).eq(expected.copied()));
+        Ok(())
+    }
+
+    #[test]
+    fn one_that_cannot_be_sent_ends_a_batch() -> io::Result<()> {
+        let (left, right) = (bound("127.0.0.1:0")?, bound("127.0.0.1:0")?);
+        let target = Some(right.local_addr()?);
+        let too_long = vec![0; 65_508];
+        let data: [&[u8]; 4] = [b"one", b"two", &too_long, b"four"];
+        let from = |first: usize| data[first..].iter().map(|data| Outgoing { data, target });
+        assert_eq!(send_many(left.as_fd(), from(0))?, 2);
+        let error = send_many(left.as_fd(), from(2)).expect_err("it is too long");
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        assert_eq!(send_many(left.as_fd(), from(3))?, 1);
+        Ok(())
+    }
+
+    #[test]
+    fn a_batch_that_finds_no_room_goes_in_part() -> io::Result<()> {
+        let (left, right) = UnixDatagram::pair()?;
+        left.set_nonblocking(true)?;
+        let all = || std::iter::repeat(Outgoing { data: b"x", target: None });
+        let mut sent = 0;
+        let error = loop {
+            match send_many(left.as_fd(), all()) {
+                Ok(count) => sent += count,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        right.set_nonblocking(true)?;
+        let mut received = 0;
+        while right.recv(&mut [0; 1]).is_ok() {
+            received += 1;
+        }
+        assert_eq!(sent, received);
         Ok(())
     }
 

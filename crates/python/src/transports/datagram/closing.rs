@@ -4,9 +4,8 @@ use pyo3::prelude::*;
 
 use super::{DatagramTransport, receiving, sending};
 use crate::error;
-use crate::ffi::{self, Ref};
 use crate::report;
-use crate::transports::protocol::{report_fatal, tell_lost};
+use crate::transports::protocol::{self, report_fatal};
 use crate::transports::socket::Socket;
 
 /// Stops receiving; the transport is lost once everything that is queued has gone.
@@ -61,27 +60,22 @@ pub(super) fn fatal(
     force(transport, Some(error))
 }
 
-/// Queues `connection_lost(reason)`.
+/// Queues `connection_lost(reason)`, in a copy of the current context.
 fn queue_lost(transport: &Bound<'_, DatagramTransport>, reason: Option<PyErr>) -> PyResult<()> {
-    let py = transport.py();
     let this = transport.get();
-    let context = ffi::copy_context(py)?;
-    let reason = reason.map(|reason| Ref::from(error::exception(py, &reason)));
-    let before = {
+    {
         let mut state = this.state.borrow_mut();
         if state.lost > 0 {
             return Ok(());
         }
         state.lost = 1;
-        state.reason = reason;
-        std::mem::replace(&mut state.contexts.queued, context)
-    };
-    drop(before);
+    }
     sending::unwatch(transport)?;
-    this.core.get().push_native(transport.clone().into_any().into(), lost)
+    protocol::queue_lost(this.core.bind(transport.py()), transport.as_any(), reason)
 }
 
-/// Calls `connection_lost(None)` from an event of the loop: the last datagram of a closing transport has gone.
+/// Calls `connection_lost(None)` from an event of the loop, in its context: the last datagram of a closing
+/// transport has gone.
 pub(super) fn lose_now(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     {
         let mut state = transport.get().state.borrow_mut();
@@ -90,27 +84,19 @@ pub(super) fn lose_now(transport: &Bound<'_, DatagramTransport>) -> PyResult<()>
         }
         state.lost = 1;
     }
-    // In the context of the event, as asyncio does.
-    call_lost(transport)
+    lost(transport, transport.py().None().bind(transport.py()))
 }
 
-/// Tells the protocol that its transport is gone, and closes the socket.
-fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<DatagramTransport>(transport);
-    let py = transport.py();
-    let context = transport.get().state.borrow().contexts.queued.clone_ref(py);
-    ffi::run_in_context(context.bind(py), || call_lost(transport))
-}
-
-fn call_lost(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+/// Tells the protocol that its transport is gone, and closes the socket. The error is the protocol's.
+pub(super) fn lost(
+    transport: &Bound<'_, DatagramTransport>,
+    reason: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     // A datagram that was sent between `close` and now may have asked for it.
     sending::unwatch(transport)?;
-    let reason = this.state.borrow_mut().reason.take();
-    let told = this.protocol(py);
-    let name = "DatagramTransport._call_connection_lost";
-    tell_lost(this.core.bind(py), transport.as_any(), told.as_ref(), reason, name, || {
+    protocol::tell_lost(this.protocol(py).as_ref(), reason, || {
         let (protocol, socket, fd) = {
             let mut state = this.state.borrow_mut();
             let fd = state.socket.raw_fd();

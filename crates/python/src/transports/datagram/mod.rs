@@ -13,10 +13,10 @@ mod sending;
 mod target;
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::flow::FlowControl;
-use pyo3::exceptions::PyBaseException;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -31,7 +31,7 @@ use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
-use crate::transports::protocol::{self, tell_made};
+use crate::transports::protocol;
 use crate::transports::socket::{Kind, Socket, describe};
 
 pub(crate) use sending::methods;
@@ -39,8 +39,17 @@ pub(crate) use sending::methods;
 /// A datagram that is still to be sent.
 struct Departure {
     data: Chunk,
-    /// Where to; `None` if the socket is connected.
-    target: Option<Ref>,
+    target: Target,
+}
+
+/// Where a datagram is to go.
+enum Target {
+    /// To whom the socket is connected.
+    Peer,
+    /// To an address of numbers.
+    Address(SocketAddr),
+    /// Wherever the socket object says that this is.
+    Object(Option<Ref>),
 }
 
 /// What a transport knows of its socket.
@@ -50,7 +59,7 @@ struct State {
     /// `None` once `connection_lost` has been called.
     protocol: Option<Ref>,
     queue: VecDeque<Departure>,
-    /// The size of the queue: the data, and from Python 3.13 on some bytes for each datagram.
+    /// The size of the queue: the data, and a header for each datagram.
     queued: usize,
     flow: FlowControl,
     /// What has been received and not yet delivered.
@@ -68,8 +77,6 @@ struct State {
     /// Whether the loop watches the descriptor for us.
     watching_reads: bool,
     watching_writes: bool,
-    /// What `connection_lost` will be called with, while it is queued.
-    reason: Option<Ref<PyBaseException>>,
     contexts: Contexts,
     /// Resolved when the protocol knows its transport; taken then.
     waiter: Option<Ref>,
@@ -79,8 +86,6 @@ struct State {
 
 /// The contexts in which the protocol is called, copied when asyncio copies them.
 struct Contexts {
-    /// Of `connection_made`, then of `connection_lost`: what is queued.
-    queued: Ref,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the datagram that was not sent at once.
@@ -101,6 +106,9 @@ pub(crate) struct DatagramTransport {
     connected: bool,
     /// The remote address that the user asked for: the only one that he may send to.
     remote: Option<Ref>,
+    /// What a datagram counts in the buffer beside its data, in bytes: from Python 3.13 on, so that empty ones
+    /// count too. Before, these are not sent.
+    header: usize,
     state: LoopCell<State>,
 }
 
@@ -114,6 +122,8 @@ impl DatagramTransport {
         waiter: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = core.py();
+        // What is no protocol is found out before anything is made.
+        let made = protocol.getattr(intern!(py, "connection_made"))?;
         let kind = Kind::of(socket)?;
         let socket = Socket::object(socket)?;
         let fd = socket.raw_fd();
@@ -138,12 +148,7 @@ impl DatagramTransport {
             paused: false,
             watching_reads: false,
             watching_writes: false,
-            reason: None,
-            contexts: Contexts {
-                queued: ffi::copy_context(py)?,
-                reading: ffi::copy_context(py)?,
-                writing: None,
-            },
+            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: Some(waiter.into()),
             extra: extra.into(),
         };
@@ -155,11 +160,12 @@ impl DatagramTransport {
             method: Method::of(kind),
             connected,
             remote,
+            header: if py.version_info() >= (3, 13) { 8 } else { 0 },
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
         core.get().own(fd, transport.as_any())?;
-        core.get().push_native(transport.clone().into_any().into(), opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, opened)?;
         Ok(transport)
     }
 
@@ -213,25 +219,15 @@ impl DatagramTransport {
     }
 }
 
-/// Tells the protocol of its transport, starts to receive, and resolves the waiter: three callbacks that asyncio
-/// queues one behind the other.
+/// The protocol has been told of its transport: starts to receive, and resolves the waiter.
 fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<DatagramTransport>(transport);
-    let py = transport.py();
-    let this = transport.get();
-    let context = this.state.borrow().contexts.queued.clone_ref(py);
-    let reported = match this.protocol(py) {
-        Some(protocol) => {
-            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), &protocol)
-        }
-        None => Ok(()),
-    };
     receiving::watch(transport)?;
-    let waiter = this.state.borrow_mut().waiter.take();
-    if let Some(waiter) = waiter {
-        coroutine::resolve(waiter.bind(py))?;
+    let waiter = transport.get().state.borrow_mut().waiter.take();
+    match waiter {
+        Some(waiter) => coroutine::resolve(waiter.bind(transport.py())),
+        None => Ok(()),
     }
-    reported
 }
 
 #[pymethods]
@@ -317,6 +313,11 @@ impl DatagramTransport {
         imports(py).datagram_transport.bind(py).clone()
     }
 
+    /// What `close` and `abort` queue.
+    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        closing::lost(slf, exc)
+    }
+
     #[getter]
     fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
         self.state.borrow().extra.bind(py).clone()
@@ -356,18 +357,16 @@ impl DatagramTransport {
             visit.call(&**remote)?;
         }
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.queued)?;
         visit.call(&*state.contexts.reading)?;
-        if let Some(reason) = &state.reason {
-            visit.call(&**reason)?;
-        }
         for object in
             [&state.protocol, &state.waiter, &state.contexts.writing].into_iter().flatten()
         {
             visit.call(&**object)?;
         }
-        for target in state.queue.iter().filter_map(|departure| departure.target.as_ref()) {
-            visit.call(&**target)?;
+        for departure in &state.queue {
+            if let Target::Object(Some(object)) = &departure.target {
+                visit.call(&**object)?;
+            }
         }
         for arrival in &state.arrivals {
             arrival.visit(&visit)?;
@@ -382,7 +381,7 @@ impl DatagramTransport {
         let taken = {
             let mut state = self.state.borrow_mut();
             let queues = (std::mem::take(&mut state.queue), std::mem::take(&mut state.arrivals));
-            (state.protocol.take(), state.waiter.take(), state.reason.take(), queues)
+            (state.protocol.take(), state.waiter.take(), queues)
         };
         drop(taken);
     }

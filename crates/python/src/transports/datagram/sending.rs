@@ -1,17 +1,17 @@
-//! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again.
+//! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again, many
+//! with one system call.
 
-use std::net::SocketAddr;
-
+use oxloop_engine::sys::datagram::Outgoing;
 use oxloop_engine::{FlowEvent, Interest, sys};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::receiving::is_transient;
-use super::{DatagramTransport, Departure, closing, target};
+use super::{DatagramTransport, Departure, Target, closing, target};
 use crate::buffer::{Chunk, View};
 use crate::core::Entry;
-use crate::error::os_error;
+use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::transports::protocol::{check_data, count_lost_write, tell_flow};
 
@@ -39,8 +39,7 @@ fn sendto<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyRes
     let (data, address) = arguments.one_or_two("sendto", ["data", "addr"])?;
     let transport = ffi::cast_known::<DatagramTransport>(slf);
     check_data(data)?;
-    // Empty datagrams are sent from Python 3.13 on.
-    if py.version_info() < (3, 13) && !data.is_truthy()? {
+    if transport.get().header == 0 && !data.is_truthy()? {
         return Ok(py.None().into());
     }
     transport.get().core.get().check_selector()?;
@@ -85,27 +84,28 @@ fn send<'py>(
         Ok(view) => view,
         Err(error) => return closing::fatal(transport, error, WRITE_FAILED),
     };
+    let target = target_of(this, address);
     if !waits {
-        match try_send(transport, data, view.as_slice(), address) {
+        match try_send(transport, data, view.as_slice(), &target) {
             Outcome::Sent => return Ok(()),
             Outcome::Waits => watch(transport)?,
             Outcome::Failed(error) => return failed(transport, error),
         }
     }
-    let departure =
-        Departure { data: Chunk::rest(data, view.as_slice(), 0).0, target: address.map(Ref::from) };
+    let departure = Departure { data: Chunk::rest(data, view.as_slice(), 0).0, target };
     {
         let mut state = this.state.borrow_mut();
-        state.queued += size(py, &departure);
+        state.queued += this.size(&departure);
         state.queue.push_back(departure);
     }
     grown(transport)
 }
 
-/// What a datagram counts in the buffer: from Python 3.13 on it has a header, so that empty ones count too.
-fn size(py: Python<'_>, departure: &Departure) -> usize {
-    let header = if py.version_info() >= (3, 13) { 8 } else { 0 };
-    departure.data.as_ref().len() + header
+impl DatagramTransport {
+    /// What a datagram counts in the buffer.
+    fn size(&self, departure: &Departure) -> usize {
+        departure.data.as_ref().len() + self.header
+    }
 }
 
 /// An error of the system concerns the datagram alone; any other ends the transport.
@@ -122,9 +122,9 @@ fn try_send<'py>(
     transport: &Bound<'py, DatagramTransport>,
     object: &Bound<'py, PyAny>,
     data: &[u8],
-    address: Option<&Bound<'py, PyAny>>,
+    target: &Target,
 ) -> Outcome {
-    match send_now(transport, object, data, address) {
+    match send_now(transport, object, data, target) {
         Ok(()) => Outcome::Sent,
         Err(error) if is_transient(transport.py(), &error) => Outcome::Waits,
         Err(error) => Outcome::Failed(error),
@@ -135,39 +135,46 @@ fn send_now<'py>(
     transport: &Bound<'py, DatagramTransport>,
     object: &Bound<'py, PyAny>,
     data: &[u8],
-    address: Option<&Bound<'py, PyAny>>,
+    target: &Target,
 ) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     let Some(fd) = this.open_fd(py)? else { return Ok(()) };
-    if this.connected {
-        return sys::socket::send(fd, data).map(drop).map_err(|error| os_error(&error));
-    }
-    if let Some(address) = address
-        && let Some(target) = target_of(this, address)
-    {
-        return sys::datagram::send_to(fd, data, &target).map_err(|error| os_error(&error));
-    }
+    let address = match target {
+        Target::Peer => {
+            return sys::socket::send(fd, data).map(drop).map_err(|error| os_error(&error));
+        }
+        Target::Address(address) => {
+            return sys::datagram::send_to(fd, data, address).map_err(|error| os_error(&error));
+        }
+        Target::Object(address) => address.as_ref().map(|address| address.bind(py)),
+    };
     let Some(socket) = this.socket_object(py) else { return Ok(()) };
     socket.call_method1(intern!(py, "sendto"), (object, address)).map(drop)
 }
 
-/// The address in the kernel's form, if it is one of numbers.
-fn target_of(this: &DatagramTransport, object: &Bound<'_, PyAny>) -> Option<SocketAddr> {
+/// Where a datagram for `address` goes: in the kernel's form, if that is one of numbers.
+fn target_of(this: &DatagramTransport, address: Option<&Bound<'_, PyAny>>) -> Target {
+    if this.connected {
+        return Target::Peer;
+    }
+    let Some(object) = address else { return Target::Object(None) };
     {
         let state = this.state.borrow();
         let known = [&state.sender, &state.target];
         if let Some(address) =
             known.into_iter().flatten().find_map(|known| known.address_of(object))
         {
-            return Some(address);
+            return Target::Address(address);
         }
     }
-    let known = target::parse(object, this.kind.family)?;
+    let Some(known) = target::parse(object, this.kind.family) else {
+        return Target::Object(Some(object.into()));
+    };
     let address = known.address;
     let before = this.state.borrow_mut().target.replace(known);
     drop(before);
-    Some(address)
+    Target::Address(address)
 }
 
 /// Lets the loop tell us when there is room for what is queued.
@@ -239,32 +246,95 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// Sends what is queued, as much as the kernel takes; false if an error ended it.
 fn flush(transport: &Bound<'_, DatagramTransport>) -> PyResult<bool> {
-    let py = transport.py();
-    let this = transport.get();
     loop {
-        let departure = {
-            let mut state = this.state.borrow_mut();
-            let Some(departure) = state.queue.pop_front() else { return Ok(true) };
-            state.queued = state.queued.saturating_sub(size(py, &departure));
-            departure
+        let next = transport.get().state.borrow().queue.front().map(Departure::is_native);
+        let outcome = match next {
+            None => return Ok(true),
+            Some(true) => send_first(transport),
+            Some(false) => send_by_object(transport),
         };
-        let data = departure.data.as_ref();
-        let object = ffi::bytes(py, data)?;
-        let target = departure.target.as_ref().map(|target| target.bind(py));
-        match try_send(transport, &object, data, target) {
+        match outcome {
             Outcome::Sent => {}
-            Outcome::Waits => {
-                let mut state = this.state.borrow_mut();
-                state.queued += size(py, &departure);
-                state.queue.push_front(departure);
-                return Ok(true);
-            }
+            Outcome::Waits => return Ok(true),
             Outcome::Failed(error) => {
                 failed(transport, error)?;
                 return Ok(false);
             }
         }
     }
+}
+
+impl Departure {
+    /// Whether the kernel is told where to without the socket object.
+    fn is_native(&self) -> bool {
+        !matches!(self.target, Target::Object(_))
+    }
+
+    fn outgoing(&self) -> Outgoing<'_> {
+        let target = match self.target {
+            Target::Address(address) => Some(address),
+            Target::Peer | Target::Object(_) => None,
+        };
+        Outgoing { data: self.data.as_ref(), target }
+    }
+}
+
+/// Sends the first datagrams of the queue with one system call.
+fn send_first(transport: &Bound<'_, DatagramTransport>) -> Outcome {
+    let py = transport.py();
+    let fd = match transport.get().open_fd(py) {
+        Ok(Some(fd)) => fd,
+        Ok(None) => return Outcome::Waits,
+        Err(error) => return gone(transport, error),
+    };
+    let sent = {
+        let state = transport.get().state.borrow();
+        let first = state.queue.iter().take_while(|departure| departure.is_native());
+        sys::datagram::send_many(fd, first.map(Departure::outgoing))
+    };
+    match sent {
+        Ok(count) => {
+            for _ in 0..count {
+                drop(take_first(transport));
+            }
+            Outcome::Sent
+        }
+        Err(error) if error::is_transient(&error) => Outcome::Waits,
+        Err(error) => gone(transport, os_error(&error)),
+    }
+}
+
+/// The first datagram cannot be sent.
+fn gone(transport: &Bound<'_, DatagramTransport>, error: PyErr) -> Outcome {
+    drop(take_first(transport));
+    Outcome::Failed(error)
+}
+
+/// Sends the first datagram of the queue by the socket object.
+fn send_by_object(transport: &Bound<'_, DatagramTransport>) -> Outcome {
+    let py = transport.py();
+    let Some(departure) = take_first(transport) else { return Outcome::Sent };
+    let object = match ffi::bytes(py, departure.data.as_ref()) {
+        Ok(object) => object,
+        Err(error) => return Outcome::Failed(error),
+    };
+    let outcome = try_send(transport, &object, departure.data.as_ref(), &departure.target);
+    if matches!(outcome, Outcome::Waits) {
+        let this = transport.get();
+        let mut state = this.state.borrow_mut();
+        state.queued += this.size(&departure);
+        state.queue.push_front(departure);
+    }
+    outcome
+}
+
+/// Takes the first datagram out of the queue.
+fn take_first(transport: &Bound<'_, DatagramTransport>) -> Option<Departure> {
+    let this = transport.get();
+    let mut state = this.state.borrow_mut();
+    let departure = state.queue.pop_front()?;
+    state.queued = state.queued.saturating_sub(this.size(&departure));
+    Some(departure)
 }
 
 /// What was waiting for the queue to be empty: the end of the transport.

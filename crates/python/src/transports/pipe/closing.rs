@@ -5,8 +5,8 @@ use pyo3::prelude::*;
 
 use super::{PipeTransport, reading, writing};
 use crate::error;
-use crate::ffi::{self, Ref};
 use crate::report;
+use crate::transports::protocol;
 
 /// Reads no more; the connection is lost once everything that was written has gone.
 pub(super) fn close(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
@@ -67,75 +67,45 @@ pub(super) fn fatal(
     force(transport, Some(error))
 }
 
-/// Stops watching, and queues `connection_lost(reason)`.
+/// Stops watching, and queues `connection_lost(reason)`, in a copy of the current context.
 pub(super) fn lose(transport: &Bound<'_, PipeTransport>, reason: Option<PyErr>) -> PyResult<()> {
-    let py = transport.py();
     let this = transport.get();
-    let context = ffi::copy_context(py)?;
-    let reason = reason.map(|reason| Ref::from(error::exception(py, &reason)));
-    let before = {
-        let mut state = this.state.borrow_mut();
-        if std::mem::replace(&mut state.lost, true) {
-            return Ok(());
-        }
-        state.reason = reason;
-        std::mem::replace(&mut state.contexts.queued, context)
-    };
-    drop(before);
+    if std::mem::replace(&mut this.state.borrow_mut().lost, true) {
+        return Ok(());
+    }
     reading::unwatch(transport)?;
     writing::unwatch(transport)?;
-    this.core.get().push_native(transport.as_any().into(), lost)
+    protocol::queue_lost(this.core.bind(transport.py()), transport.as_any(), reason)
 }
 
-/// Calls `connection_lost(None)` from an event of the loop: the last byte of a closing pipe has gone.
+/// Calls `connection_lost(None)` from an event of the loop, in its context: the last byte of a closing pipe has
+/// gone.
 pub(super) fn lose_now(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     if std::mem::replace(&mut transport.get().state.borrow_mut().lost, true) {
         return Ok(());
     }
     reading::unwatch(transport)?;
-    // In the context of the event, as asyncio does.
-    tell_lost(transport)
+    lost(transport, transport.py().None().bind(transport.py()))
 }
 
-/// Tells the protocol that its pipe is gone, and closes it.
-fn lost(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<PipeTransport>(transport);
-    let py = transport.py();
-    let context = transport.get().state.borrow().contexts.queued.clone_ref(py);
-    ffi::run_in_context(context.bind(py), || tell_lost(transport))
-}
-
-fn tell_lost(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
+/// Tells the protocol that its pipe is gone, and closes it. The error is the protocol's.
+pub(super) fn lost(
+    transport: &Bound<'_, PipeTransport>,
+    reason: &Bound<'_, PyAny>,
+) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
-    let reason = this.state.borrow_mut().reason.take();
-    let reason =
-        reason.map_or_else(|| py.None().into_bound(py), |reason| reason.into_bound(py).into_any());
-    let told = match this.protocol(py) {
-        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[&reason]),
-        None => Ok(py.None().into_bound(py)),
-    };
-    let (protocol, pipe) = {
-        let mut state = this.state.borrow_mut();
-        (state.protocol.take(), state.pipe.take())
-    };
-    drop(protocol);
-    let closed = match pipe {
-        Some(pipe) => pipe.bind(py).call_method0(intern!(py, "close")).map(drop),
-        None => Ok(()),
-    };
-    let reported = match told {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            let event_loop = this.core.bind(py).as_any();
-            let class = transport.get_type().name()?;
-            let message =
-                format!("Exception in callback {class}._call_connection_lost({})", reason.repr()?);
-            let details = [("transport", transport.as_any())];
-            report::callback_error(event_loop, error, &message, &details)
+    protocol::tell_lost(this.protocol(py).as_ref(), reason, || {
+        let (protocol, pipe) = {
+            let mut state = this.state.borrow_mut();
+            (state.protocol.take(), state.pipe.take())
+        };
+        drop(protocol);
+        match pipe {
+            Some(pipe) => pipe.bind(py).call_method0(intern!(py, "close")).map(drop),
+            None => Ok(()),
         }
-    };
-    reported.and(closed)
+    })
 }
 
 /// A transport that nobody refers to any more, not even the loop: warns, and closes the pipe.

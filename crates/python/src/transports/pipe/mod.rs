@@ -15,7 +15,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 use oxloop_engine::flow::FlowControl;
 use oxloop_engine::sys;
 use oxloop_engine::write_queue::WriteQueue;
-use pyo3::exceptions::{PyBaseException, PyValueError};
+use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -29,7 +29,7 @@ use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::poller::Poller;
 use crate::report;
-use crate::transports::protocol::tell_made;
+use crate::transports::protocol;
 
 pub(crate) use writing::methods;
 
@@ -61,8 +61,6 @@ struct State {
     /// Whether the loop watches the descriptor for us.
     watching_reads: bool,
     watching_writes: bool,
-    /// What `connection_lost` will be called with, while it is queued.
-    reason: Option<Ref<PyBaseException>>,
     contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
@@ -72,8 +70,6 @@ struct State {
 
 /// The contexts in which the protocol is called: copies of what was current when the loop was told to call it.
 struct Contexts {
-    /// Of `connection_made`, then of `connection_lost`: what is queued.
-    queued: Ref,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the write that was not sent at once.
@@ -124,9 +120,9 @@ impl ReadPipeTransport {
         core: &Bound<'py, Core>,
         opening: &Opening<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let base = PipeTransport::new(core, opening, End::Reading)?;
+        let (base, made) = PipeTransport::new(core, opening, End::Reading)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        core.get().push_native(transport.as_any().into(), opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, opened)?;
         Ok(transport.into_any())
     }
 }
@@ -137,17 +133,24 @@ impl WritePipeTransport {
         core: &Bound<'py, Core>,
         opening: &Opening<'_, 'py>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let base = PipeTransport::new(core, opening, End::Writing)?;
+        let (base, made) = PipeTransport::new(core, opening, End::Writing)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        core.get().push_native(transport.as_any().into(), opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, opened)?;
         Ok(transport.into_any())
     }
 }
 
 impl PipeTransport {
-    fn new<'py>(core: &Bound<'py, Core>, opening: &Opening<'_, 'py>, end: End) -> PyResult<Self> {
+    /// A transport, and its protocol's `connection_made`.
+    fn new<'py>(
+        core: &Bound<'py, Core>,
+        opening: &Opening<'_, 'py>,
+        end: End,
+    ) -> PyResult<(Self, Bound<'py, PyAny>)> {
         let py = core.py();
         core.get().check_closed()?;
+        // What is no protocol is found out before anything is made.
+        let made = opening.protocol.getattr(intern!(py, "connection_made"))?;
         let fd: RawFd = opening.pipe.call_method0(intern!(py, "fileno"))?.extract()?;
         let kind = prepare(fd, end)?;
         let extra = PyDict::new(py);
@@ -163,16 +166,11 @@ impl PipeTransport {
             lost_writes: 0,
             watching_reads: false,
             watching_writes: false,
-            reason: None,
-            contexts: Contexts {
-                queued: ffi::copy_context(py)?,
-                reading: ffi::copy_context(py)?,
-                writing: None,
-            },
+            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: opening.waiter.map(Ref::from),
             extra: extra.into(),
         };
-        Ok(Self {
+        let transport = Self {
             made: Made::new(),
             core: core.into(),
             end,
@@ -180,7 +178,8 @@ impl PipeTransport {
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             fd,
             state: LoopCell::new(state),
-        })
+        };
+        Ok((transport, made))
     }
 
     /// The protocol, unless the connection has been lost.
@@ -252,25 +251,15 @@ fn prepare(fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     Ok(kind)
 }
 
-/// Tells the protocol of its pipe, starts to watch it, and resolves the waiter: three callbacks that asyncio
-/// queues one behind the other.
+/// The protocol has been told of its pipe: starts to watch it, and resolves the waiter, two callbacks with asyncio.
 fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
-    let py = transport.py();
-    let this = transport.get();
-    let context = this.state.borrow().contexts.queued.clone_ref(py);
-    let reported = match this.protocol(py) {
-        Some(protocol) => {
-            tell_made(this.core.bind(py), context.bind(py), transport.as_any(), &protocol)
-        }
-        None => Ok(()),
-    };
     let watched = reading::watch(transport);
-    let waiter = this.state.borrow_mut().waiter.take();
+    let waiter = transport.get().state.borrow_mut().waiter.take();
     if let Some(waiter) = waiter {
-        coroutine::resolve(waiter.bind(py))?;
+        coroutine::resolve(waiter.bind(transport.py()))?;
     }
-    reported.and(watched)
+    watched
 }
 
 #[pymethods]
@@ -300,6 +289,11 @@ impl PipeTransport {
     /// The current protocol.
     fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.protocol(py)
+    }
+
+    /// What `close` and `abort` queue.
+    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
+        closing::lost(slf, exc)
     }
 
     #[getter]
@@ -346,11 +340,7 @@ impl PipeTransport {
         }
         visit.call(&*self.core)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.queued)?;
         visit.call(&*state.contexts.reading)?;
-        if let Some(reason) = &state.reason {
-            visit.call(&**reason)?;
-        }
         let objects = [&state.contexts.writing, &state.pipe, &state.protocol, &state.waiter];
         for object in objects.into_iter().flatten() {
             visit.call(&**object)?;
@@ -361,7 +351,7 @@ impl PipeTransport {
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            (state.protocol.take(), state.waiter.take(), state.reason.take())
+            (state.protocol.take(), state.waiter.take())
         };
         drop(taken);
     }

@@ -7,8 +7,8 @@ use pyo3::prelude::*;
 use super::{StreamTransport, file, reading, writing};
 use crate::error;
 use crate::ffi;
-use crate::handle::Handle;
 use crate::report;
+use crate::transports::protocol;
 use crate::transports::socket::Socket;
 
 /// Stops reading; the connection is lost once everything that was written has gone.
@@ -85,16 +85,7 @@ fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> 
         state.lost = 1;
     }
     writing::unwatch(transport)?;
-    let core = this.core.bind(py);
-    core.get().check_closed()?;
-    let callback = transport.getattr(intern!(py, "_call_connection_lost"))?;
-    let reason = reason.map_or_else(
-        || py.None().into_bound(py),
-        |reason| error::exception(py, &reason).into_any(),
-    );
-    let handle = Bound::new(py, Handle::new(core, &callback, &[reason], None)?)?;
-    core.get().push(Handle::enter_queue(&handle));
-    Ok(())
+    protocol::queue_lost(this.core.bind(py), transport.as_any(), reason)
 }
 
 /// Calls `connection_lost(None)` from an event of the loop, in its context: the last byte of a closing connection
@@ -118,14 +109,12 @@ pub(super) fn tell_lost(
     let py = transport.py();
     let this = transport.get();
     let stopped = file::stop(transport, reason);
-    let told = match this.protocol(py) {
-        Some(protocol) => ffi::call_method(&protocol, intern!(py, "connection_lost"), &[reason]),
-        None => Ok(py.None().into_bound(py)),
-    };
-    let protocol = this.state.borrow_mut().protocol.take();
-    drop(protocol);
-    let released = release(py, this, transport.as_any());
-    told.map(drop).and(released).and(stopped)
+    let told = protocol::tell_lost(this.protocol(py).as_ref(), reason, || {
+        let protocol = this.state.borrow_mut().protocol.take();
+        drop(protocol);
+        release(py, this, transport.as_any())
+    });
+    told.and(stopped)
 }
 
 /// Closes the socket and takes leave of the server and the loop.

@@ -29,9 +29,9 @@ use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::coroutine;
 use crate::ffi::{self, Ref};
-use crate::handle::Handle;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
 use crate::transports::tls::TlsProtocol;
@@ -149,11 +149,7 @@ impl StreamTransport {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
-        core.get().check_closed()?;
-        let made =
-            Bound::new(py, Handle::new(core, &made, &[transport.clone().into_any()], None)?)?;
-        core.get().push(Handle::enter_queue(&made));
-        core.get().push_native(transport.clone().into_any().into(), opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, opened)?;
         Ok(transport)
     }
 
