@@ -8,6 +8,7 @@ import hashlib
 import io
 import os
 import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, AsyncIterator, List
@@ -16,7 +17,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from . import place
+from . import place, proxy
 from .http_client import connected
 from .place import body, soon, until
 from .processes import serve_and_end
@@ -400,6 +401,110 @@ async def check_websocket_that_breaks() -> None:
             await until(lambda: "websocket closed 1006" in events)
             await soon(socket_.receive())
             assert socket_.closed
+
+
+async def check_proxy() -> None:
+    """CONNECT, then TLS in the same connection by loop.start_tls()."""
+    context, asked = place.client_context(), []  # type: ignore[var-annotated]
+    async with _serving(ssl_context=place.server_context()) as (_, port):
+        async with proxy.connecting(asked=asked) as proxy_port:
+            url, via = f"https://localhost:{port}", f"http://localhost:{proxy_port}"
+            connector = aiohttp.TCPConnector(ssl=context)
+            async with aiohttp.ClientSession(url, connector=connector, proxy=via) as session:
+                await _bodies(session)
+                async with session.ws_connect("/ws", proxy=via) as socket_:
+                    await socket_.send_bytes(body(100_000))
+                    assert await soon(socket_.receive_bytes()) == body(100_000)
+    assert set(asked) == {f"localhost:{port}"}
+
+
+async def check_server_in_a_thread() -> None:
+    """web.run_app() in another thread, on a loop of its own, ended by a signal to that loop."""
+    started: asyncio.Queue[int] = asyncio.Queue()
+    here, loops, ends = asyncio.get_running_loop(), [], []  # type: ignore[var-annotated]
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        loops.append(asyncio.get_running_loop())
+        ends.append(end)
+        async with _serving() as (_, port):
+            here.call_soon_threadsafe(started.put_nowait, port)
+            await end.wait()
+
+    def run() -> None:
+        loop = place.loop_factory()()
+        try:
+            loop.run_until_complete(serve())
+        finally:
+            loop.close()
+
+    running = here.run_in_executor(None, run)
+    port = await soon(started.get())
+    async with aiohttp.ClientSession(f"http://localhost:{port}") as session:
+        await _bodies(session)
+    loops[0].call_soon_threadsafe(ends[0].set)
+    await soon(running)
+
+
+async def check_socket_site() -> None:
+    """Sites on one port by SO_REUSEPORT and on a socket that the user made; IPv6 by name."""
+    runner = web.AppRunner(_application())
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
+        port = listener.getsockname()[1]
+        await web.SockSite(runner, listener).start()
+        await web.TCPSite(runner, "127.0.0.1", port, reuse_port=True).start()
+        for _ in range(20):
+            async with connected("127.0.0.1", port) as client:
+                assert (await client.ask("/bytes?n=100")).body == body(100)
+        await soon(runner.cleanup())
+
+
+UNITTEST = """
+import {loops} as loops
+getattr(loops, "install", int)()
+import asyncio, unittest
+from aiohttp import web
+from aiohttp.test_utils import AioHTTPTestCase
+
+class TestIt(AioHTTPTestCase):
+    async def get_application(self):
+        async def about(request):
+            return web.Response(text=type(asyncio.get_running_loop()).__module__)
+        application = web.Application()
+        application.add_routes([web.get("/", about)])
+        return application
+
+    async def test_loop(self):
+        async with self.client.get("/") as answer:
+            assert (await answer.text()).partition(".")[0] == "{loops}"
+
+class TestIsolated(unittest.IsolatedAsyncioTestCase):
+    async def asyncSetUp(self):
+        self.server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        self.addAsyncCleanup(self.server.wait_closed)
+        self.addCleanup(self.server.close)
+
+    async def test_connect(self):
+        reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
+        assert await reader.read() == b""
+        writer.close()
+        await writer.wait_closed()
+
+unittest.main()
+"""
+
+
+async def check_unittest_classes() -> None:
+    program = UNITTEST.replace("{loops}", place.loop_package())
+    process = await asyncio.create_subprocess_exec(
+        *place.python("-W", "error", "-c", program),
+        env=place.environment(),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, output = await soon(process.communicate())
+    assert b"Ran 2 tests" in output, output.decode()
+    assert output.rstrip().endswith(b"OK"), output.decode()
 
 
 async def check_test_classes() -> None:
