@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import io
 import os
-import signal
 import socket
 import tempfile
 from pathlib import Path
@@ -18,9 +17,15 @@ from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from . import place, proxy
+from .aiohttp_programs import (  # noqa: F401 - they are checks of this library
+    check_mocked_methods,
+    check_run_app_again_and_again,
+    check_run_app_sigint,
+    check_run_app_sigterm,
+    check_unittest_classes,
+)
 from .http_client import connected
 from .place import body, soon, until
-from .processes import serve_and_end
 
 SIZES = (0, 1, 1000, 65536, 300_000, 8 << 20)
 events: List[str] = []
@@ -421,7 +426,7 @@ async def check_proxy() -> None:
 async def check_server_in_a_thread() -> None:
     """web.run_app() in another thread, on a loop of its own, ended by a signal to that loop."""
     started: asyncio.Queue[int] = asyncio.Queue()
-    here, loops, ends = asyncio.get_running_loop(), [], []  # type: ignore[var-annotated]
+    here, loops, ends = asyncio.get_running_loop(), [], []
 
     async def serve() -> None:
         end = asyncio.Event()
@@ -460,53 +465,6 @@ async def check_socket_site() -> None:
         await soon(runner.cleanup())
 
 
-UNITTEST = """
-import {loops} as loops
-getattr(loops, "install", int)()
-import asyncio, unittest
-from aiohttp import web
-from aiohttp.test_utils import AioHTTPTestCase
-
-class TestIt(AioHTTPTestCase):
-    async def get_application(self):
-        async def about(request):
-            return web.Response(text=type(asyncio.get_running_loop()).__module__)
-        application = web.Application()
-        application.add_routes([web.get("/", about)])
-        return application
-
-    async def test_loop(self):
-        async with self.client.get("/") as answer:
-            assert (await answer.text()).partition(".")[0] == "{loops}"
-
-class TestIsolated(unittest.IsolatedAsyncioTestCase):
-    async def asyncSetUp(self):
-        self.server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
-        self.addAsyncCleanup(self.server.wait_closed)
-        self.addCleanup(self.server.close)
-
-    async def test_connect(self):
-        reader, writer = await asyncio.open_connection(*self.server.sockets[0].getsockname())
-        assert await reader.read() == b""
-        writer.close()
-        await writer.wait_closed()
-
-unittest.main()
-"""
-
-
-async def check_unittest_classes() -> None:
-    program = UNITTEST.replace("{loops}", place.loop_package())
-    process = await asyncio.create_subprocess_exec(
-        *place.python("-W", "error", "-c", program),
-        env=place.environment(),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, output = await soon(process.communicate())
-    assert b"Ran 2 tests" in output, output.decode()
-    assert output.rstrip().endswith(b"OK"), output.decode()
-
-
 async def check_test_classes() -> None:
     client: Any
     async with TestServer(_application()) as server, TestClient(server) as client:
@@ -535,34 +493,3 @@ async def check_graceful_shutdown() -> None:
             asyncio.get_running_loop().call_later(0.2, go.set)
         assert (await client.receive()).body == b"in the end"
         assert await client.at_end()
-
-
-PROGRAM = """
-import asyncio, json, os
-from aiohttp import web
-import {loops} as loops
-from tests.downstream.application import _write_event
-
-async def about(request):
-    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    return web.json_response(dict(loop=loop, pid=os.getpid()))
-
-async def startup(application): _write_event("lifespan.startup")
-async def cleanup(application): _write_event("lifespan.shutdown")
-
-application = web.Application()
-application.add_routes([web.get("/about", about)])
-application.on_startup.append(startup)
-application.on_cleanup.append(cleanup)
-web.run_app(application, host="127.0.0.1", port={port}, loop=loops.new_event_loop())
-"""
-
-
-async def check_run_app_sigterm() -> None:
-    program = PROGRAM.replace("{loops}", place.loop_package())
-    await serve_and_end(place.python("-c", program), signal.SIGTERM)
-
-
-async def check_run_app_sigint() -> None:
-    program = PROGRAM.replace("{loops}", place.loop_package())
-    await serve_and_end(place.python("-c", program), signal.SIGINT)
