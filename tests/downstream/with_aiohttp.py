@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import io
 import os
-import signal
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any, AsyncIterator, List
@@ -16,10 +16,16 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from aiohttp.test_utils import TestClient, TestServer
 
-from . import place
+from . import place, proxy
+from .aiohttp_programs import (  # noqa: F401 - they are checks of this library
+    check_mocked_methods,
+    check_run_app_again_and_again,
+    check_run_app_sigint,
+    check_run_app_sigterm,
+    check_unittest_classes,
+)
 from .http_client import connected
 from .place import body, soon, until
-from .processes import serve_and_end
 
 SIZES = (0, 1, 1000, 65536, 300_000, 8 << 20)
 events: List[str] = []
@@ -402,6 +408,63 @@ async def check_websocket_that_breaks() -> None:
             assert socket_.closed
 
 
+async def check_proxy() -> None:
+    """CONNECT, then TLS in the same connection by loop.start_tls()."""
+    context, asked = place.client_context(), []  # type: ignore[var-annotated]
+    async with _serving(ssl_context=place.server_context()) as (_, port):
+        async with proxy.connecting(asked=asked) as proxy_port:
+            url, via = f"https://localhost:{port}", f"http://localhost:{proxy_port}"
+            connector = aiohttp.TCPConnector(ssl=context)
+            async with aiohttp.ClientSession(url, connector=connector, proxy=via) as session:
+                await _bodies(session)
+                async with session.ws_connect("/ws", proxy=via) as socket_:
+                    await socket_.send_bytes(body(100_000))
+                    assert await soon(socket_.receive_bytes()) == body(100_000)
+    assert set(asked) == {f"localhost:{port}"}
+
+
+async def check_server_in_a_thread() -> None:
+    """web.run_app() in another thread, on a loop of its own, ended by a signal to that loop."""
+    started: asyncio.Queue[int] = asyncio.Queue()
+    here, loops, ends = asyncio.get_running_loop(), [], []
+
+    async def serve() -> None:
+        end = asyncio.Event()
+        loops.append(asyncio.get_running_loop())
+        ends.append(end)
+        async with _serving() as (_, port):
+            here.call_soon_threadsafe(started.put_nowait, port)
+            await end.wait()
+
+    def run() -> None:
+        loop = place.loop_factory()()
+        try:
+            loop.run_until_complete(serve())
+        finally:
+            loop.close()
+
+    running = here.run_in_executor(None, run)
+    port = await soon(started.get())
+    async with aiohttp.ClientSession(f"http://localhost:{port}") as session:
+        await _bodies(session)
+    loops[0].call_soon_threadsafe(ends[0].set)
+    await soon(running)
+
+
+async def check_socket_site() -> None:
+    """Sites on one port by SO_REUSEPORT and on a socket that the user made; IPv6 by name."""
+    runner = web.AppRunner(_application())
+    await runner.setup()
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
+        port = listener.getsockname()[1]
+        await web.SockSite(runner, listener).start()
+        await web.TCPSite(runner, "127.0.0.1", port, reuse_port=True).start()
+        for _ in range(20):
+            async with connected("127.0.0.1", port) as client:
+                assert (await client.ask("/bytes?n=100")).body == body(100)
+        await soon(runner.cleanup())
+
+
 async def check_test_classes() -> None:
     client: Any
     async with TestServer(_application()) as server, TestClient(server) as client:
@@ -430,34 +493,3 @@ async def check_graceful_shutdown() -> None:
             asyncio.get_running_loop().call_later(0.2, go.set)
         assert (await client.receive()).body == b"in the end"
         assert await client.at_end()
-
-
-PROGRAM = """
-import asyncio, json, os
-from aiohttp import web
-import {loops} as loops
-from tests.downstream.application import _write_event
-
-async def about(request):
-    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    return web.json_response(dict(loop=loop, pid=os.getpid()))
-
-async def startup(application): _write_event("lifespan.startup")
-async def cleanup(application): _write_event("lifespan.shutdown")
-
-application = web.Application()
-application.add_routes([web.get("/about", about)])
-application.on_startup.append(startup)
-application.on_cleanup.append(cleanup)
-web.run_app(application, host="127.0.0.1", port={port}, loop=loops.new_event_loop())
-"""
-
-
-async def check_run_app_sigterm() -> None:
-    program = PROGRAM.replace("{loops}", place.loop_package())
-    await serve_and_end(place.python("-c", program), signal.SIGTERM)
-
-
-async def check_run_app_sigint() -> None:
-    program = PROGRAM.replace("{loops}", place.loop_package())
-    await serve_and_end(place.python("-c", program), signal.SIGINT)

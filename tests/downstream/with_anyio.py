@@ -203,3 +203,74 @@ async def check_backend_options() -> None:
         return anyio.run(main, backend="asyncio", backend_options=options)
 
     assert await anyio.to_thread.run_sync(run) == place.loop_package()
+
+
+async def check_blocking_portal() -> None:
+    """A loop in a thread that others call into, as starlette's and httpx's test clients have it."""
+
+    async def where() -> str:
+        await anyio.sleep(0)
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+    def use() -> List[str]:
+        options = {"loop_factory": place.loop_factory()}
+        with anyio.from_thread.start_blocking_portal("asyncio", options) as portal:
+            futures = [portal.start_task_soon(where) for _ in range(200)]
+            return [future.result() for future in futures]
+
+    assert await anyio.to_thread.run_sync(use) == [place.loop_package()] * 200
+
+
+PROJECT = """
+import asyncio
+import anyio
+import pytest
+import {loops} as loops
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture(scope="module")
+def anyio_backend():
+    return "asyncio", dict(loop_factory=loops.new_event_loop)
+
+@pytest.fixture(scope="module")
+async def shared(anyio_backend):
+    async with anyio.create_task_group() as group:
+        group.start_soon(anyio.sleep_forever)
+        yield asyncio.get_running_loop()
+        group.cancel_scope.cancel()
+
+async def test_loop(shared):
+    assert asyncio.get_running_loop() is shared
+    assert type(shared).__module__.partition(".")[0] == "{loops}"
+
+@pytest.mark.parametrize("number", range(10))
+async def test_server(shared, number):
+    async with await anyio.create_tcp_listener(local_host="127.0.0.1") as listener:
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        async def echo(stream):
+            async with stream:
+                await stream.send(await stream.receive())
+        async with anyio.create_task_group() as group:
+            group.start_soon(listener.serve, echo)
+            async with await anyio.connect_tcp("localhost", port) as stream:
+                await stream.send(b"%d" % number)
+                assert await stream.receive() == b"%d" % number
+            group.cancel_scope.cancel()
+"""
+
+
+async def check_pytest_plugin() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "test_project.py")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(PROJECT.replace("{loops}", place.loop_package()))
+        process = await asyncio.create_subprocess_exec(
+            *place.python("-m", "pytest", "-q", "-W", "error", "-p", "no:asyncio", path),
+            cwd=folder,
+            env=place.environment(),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await soon(process.communicate())
+    assert b"11 passed" in output, output.decode()
+    assert process.returncode == 0

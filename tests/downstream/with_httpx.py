@@ -6,12 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import sys
 import tempfile
-from typing import AsyncIterator
+from typing import AsyncIterator, List
 
 import httpx
 
-from . import place
+from . import place, proxy
 from .application import events
 from .place import body, soon, until
 from .with_hypercorn import serving
@@ -179,6 +180,38 @@ async def check_untrusted_certificate() -> None:
             assert "CERTIFICATE_VERIFY_FAILED" in str(error)
         else:
             raise AssertionError("nobody should trust it")
+
+
+async def _through(proxy_tls: bool, http2: bool) -> None:
+    """Through a proxy to a server of TLS; with TLS to the proxy one is inside of the other."""
+    asked: List[str] = []
+    context = place.client_context()
+    async with serving(tls=True) as (_, port):
+        server_context = place.server_context() if proxy_tls else None
+        async with proxy.connecting(server_context, asked) as proxy_port:
+            scheme = "https" if proxy_tls else "http"
+            via = httpx.Proxy(
+                f"{scheme}://localhost:{proxy_port}", ssl_context=context if proxy_tls else None
+            )
+            async with httpx.AsyncClient(
+                proxy=via, verify=context, base_url=f"https://localhost:{port}", http2=http2
+            ) as client:
+                await _bodies(client)
+    assert set(asked) == {f"localhost:{port}"}
+
+
+async def check_proxy() -> None:
+    await _through(proxy_tls=False, http2=False)
+
+
+async def check_proxy_http2() -> None:
+    await _through(proxy_tls=False, http2=True)
+
+
+if sys.version_info >= (3, 11):  # asyncio has no TLS inside of TLS before
+
+    async def check_proxy_by_tls() -> None:
+        await _through(proxy_tls=True, http2=False)
 
 
 async def check_server_goes_away() -> None:

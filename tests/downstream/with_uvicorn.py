@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import importlib
 import os
 import signal
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any, AsyncIterator, List, Tuple
+from typing import Any, AsyncIterator, Dict, List, Tuple
 
 import uvicorn
 import websockets
@@ -258,6 +259,24 @@ async def check_websockets_at_shutdown() -> None:
     for socket_ in sockets:
         await soon(socket_.wait_closed())
         assert socket_.close_code == 1012
+
+
+async def check_server_in_a_thread() -> None:
+    """Server.run() in another thread, as test suites do it."""
+    settings: Dict[str, Any] = {"loop": f"{place.loop_package()}:new_event_loop"}
+    if VERSION < (0, 36):
+        getattr(importlib.import_module(place.loop_package()), "install", int)()
+        settings = {"loop": "none"}
+    config = uvicorn.Config(application, log_level="critical", **settings)
+    server, listener = uvicorn.Server(config), _listener()
+    running = asyncio.get_running_loop().run_in_executor(None, server.run, [listener])
+    await until(lambda: server.started or running.done())
+    async with connected(*listener.getsockname()) as client:
+        assert (await client.ask("/about")).json()["loop"] == place.loop_package()
+        assert (await client.ask(f"/bytes?n={1 << 20}")).body == body(1 << 20)
+    server.should_exit = True
+    await soon(running)
+    listener.close()
 
 
 # Processes, as an operator starts them.
