@@ -222,6 +222,39 @@ def test_what_cannot_be_awaited_is_refused(run: Run, wrong: Any) -> None:
     run(main)
 
 
+@pytest.mark.differs("native methods have no mark of a coroutine function")
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")
+def test_the_methods_are_coroutine_functions(loop: Any) -> None:
+    """`mock.patch.object(loop, "create_server", autospec=True)` looks at it."""
+    assert asyncio.iscoroutinefunction(loop.create_server)
+
+
+def test_the_collector_ends_a_coroutine_before_it_breaks_the_cycle_up(backend: Backend) -> None:
+    """PEP 442: what the coroutine calls when it is closed is still whole."""
+    seen: List[str] = []
+
+    class Awaitable:
+        def __await__(self) -> Any:
+            try:
+                yield
+            finally:
+                seen.append(self.name)
+
+    def use() -> None:
+        loop = backend.new_loop()
+        awaitable: Any = Awaitable()
+        awaitable.name = "whole"
+        loop.getaddrinfo = lambda *args, **kwargs: awaitable
+        coroutine = loop.create_connection(Recorder, "name.invalid", 80)
+        coroutine.send(None)
+        awaitable.coroutine = coroutine
+        loop.close()
+
+    use()
+    gc.collect()
+    assert seen == ["whole"]
+
+
 # Dropped
 
 

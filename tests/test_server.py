@@ -106,6 +106,7 @@ def test_it_is_asyncios_server_to_isinstance(run: Run) -> None:
         async with serving() as server:
             assert isinstance(server, asyncio.AbstractServer)
             assert server.get_loop() is asyncio.get_running_loop()
+            assert server._ssl_context is None
 
     run(main)
 

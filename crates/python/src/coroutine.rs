@@ -26,7 +26,7 @@ use pyo3::types::PyType;
 use crate::cell::{LoopCell, Shared, WeakShared};
 use crate::core::{Core, Entry};
 use crate::error;
-use crate::ffi::{self, Ref, Sent};
+use crate::ffi::{self, Finalize, Ref, Sent};
 
 /// The body of a flow.
 type Body = Pin<Box<dyn Future<Output = PyResult<Ref>>>>;
@@ -533,6 +533,12 @@ impl Coroutine {
         let message = CString::new(format!("coroutine '{}' was never awaited", self.name));
         let category = py.get_type::<PyRuntimeWarning>();
         PyErr::warn(py, &category, &message.unwrap_or_default(), 1)
+    }
+}
+
+impl Finalize for Coroutine {
+    fn finalize(slf: &Bound<'_, Self>) {
+        slf.get().abandon();
     }
 }
 

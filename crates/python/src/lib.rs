@@ -58,6 +58,7 @@ mod _native {
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
         crate::imports::load(py).map(drop)?;
+        crate::ffi::set_finalizer::<Coroutine>(py);
         crate::event_loop::add_fast_methods(py)?;
         crate::transports::add_fast_methods(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))

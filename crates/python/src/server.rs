@@ -343,6 +343,12 @@ impl Server {
     }
 
     #[getter]
+    fn _ssl_context<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        let context = self.tls.as_ref()?.context.as_ref()?;
+        Some(context.bind(py).clone())
+    }
+
+    #[getter]
     fn _sockets<'py>(&self, py: Python<'py>) -> Option<Vec<Bound<'py, PyAny>>> {
         self.sockets_bound(py)
     }

@@ -1,12 +1,38 @@
-//! Who refers to an object, and hiding objects from the garbage collector while they are in a queue.
+//! Who refers to an object, what ends it, and hiding objects from the garbage collector while they are in a queue.
 //!
 //! Without a GIL nothing is hidden: there the collector finds objects in the heap itself, and other threads may
 //! take references at any time.
 
-use pyo3::ffi;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use pyo3::prelude::*;
+use pyo3::{PyClass, ffi};
 
 use super::Ref;
+
+/// What ends an object of the class before the collector takes it apart.
+pub(crate) trait Finalize: PyClass {
+    /// Called once, while everything that the object refers to is still whole.
+    fn finalize(slf: &Bound<'_, Self>);
+}
+
+/// Has the collector finalize the objects of a class (PEP 442).
+///
+/// To be called before there is one. Objects that are freed by their reference count are not finalized.
+pub(crate) fn set_finalizer<T: Finalize>(py: Python<'_>) {
+    /// # Safety
+    /// To be called by the interpreter only, as a `tp_finalize`.
+    unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
+        // SAFETY: the interpreter calls it from an attached thread, with an object of the class.
+        let object = unsafe {
+            Bound::from_borrowed_ptr(Python::assume_attached(), object).cast_into_unchecked::<T>()
+        };
+        // A panic has been printed by now; the interpreter is in the middle of a collection.
+        let _ = catch_unwind(AssertUnwindSafe(|| T::finalize(&object)));
+    }
+    // SAFETY: the class is made by its first use, which this is, and nobody else reads it yet.
+    unsafe { (*T::type_object_raw(py)).tp_finalize = Some(finalize::<T>) };
+}
 
 /// Hides a new object from the garbage collector, until [`show_if_shared`].
 ///

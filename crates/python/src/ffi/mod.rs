@@ -24,7 +24,7 @@ use pyo3::prelude::*;
 pub(crate) use arguments::{Arguments, Parsed};
 pub(crate) use bytes::{bytes, bytes_filled};
 pub(crate) use calls::{Sent, call, call_keyword, call_method, returned, send_none};
-pub(crate) use collector::{hide, is_hidden, is_unique, show_if_shared};
+pub(crate) use collector::{Finalize, hide, is_hidden, is_unique, set_finalizer, show_if_shared};
 pub(crate) use contexts::{copy_context, copy_of_context, run_in_context};
 pub(crate) use methods::{FastMethod, add_fast_methods, enter_fast, fast_method};
 pub(crate) use reference::Ref;
