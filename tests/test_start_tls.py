@@ -107,6 +107,31 @@ def test_start_tls_is_seen_as_tls_on_the_wire(run: Run, authority: Authority) ->
     run(main)
 
 
+def test_start_tls_on_a_transport_with_a_method_replaced(run: Run, authority: Authority) -> None:
+    """SPEC section 5: transports take replaced methods (`transport.write = ...`)."""
+
+    async def main() -> None:
+        async with plain() as (near, far):
+            seen = bytearray()
+            original = near[0].write
+
+            def write(data: bytes) -> None:
+                seen.extend(data)
+                original(data)
+
+            near[0].write = write
+            client, _ = await upgraded(near, far, authority)
+            before = len(seen)
+            client.write(b"data")
+            assert await far[1].received(4) == b"data"
+            assert seen[:1] == b"\x16"  # a handshake record, RFC 8446 section 5.1
+            assert seen[before : before + 1] == b"\x17"  # application data
+            client.abort()
+            await near[1].lost()
+
+    run(main)
+
+
 def test_start_tls_with_a_wrong_name(run: Run, authority: Authority) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()

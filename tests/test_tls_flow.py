@@ -147,6 +147,70 @@ def test_what_is_written_in_data_received_is_one_record(
     run(main)
 
 
+@EITHER_SIDE
+def test_what_is_written_in_a_turn_is_one_record(
+    run: Run, authority: Authority, backend: Backend, side: Any
+) -> None:
+    async def main() -> None:
+        server = limited(authority.server(), ssl.TLSVersion.TLSv1_2)  # no tickets
+        async with side(authority, server=server) as (end, peer):
+            for number in range(100):
+                end.transport.write(b"%04d" % number)
+            asyncio.get_running_loop().call_soon(end.transport.write, b"next")
+            assert backend.is_oracle or end.transport.get_write_buffer_size() == 400
+            await turns(2)
+            assert end.transport.get_write_buffer_size() == 0
+            wire = await peer.receive(420)
+            if not backend.is_oracle:
+                (kind, length), *rest = records_of(wire)
+                assert kind == 23
+                assert 400 < length < 450
+                assert len(rest) <= 1
+            peer.take(wire)
+            expected = b"".join(b"%04d" % number for number in range(100)) + b"next"
+            assert await peer.hear(len(expected)) == expected
+
+    run(main)
+
+
+@pytest.mark.parametrize("end", ["abort", "close", "stop", "error"])
+def test_what_was_written_in_the_last_turn_goes_out(
+    loop: Any, authority: Authority, end: str
+) -> None:
+    async def connect() -> Tuple[Any, TlsPeer]:
+        left, right = tcp_pair()
+        peer = TlsPeer(right, authority.server(), server_side=True)
+        connecting = asyncio.ensure_future(
+            loop.create_connection(Closing, sock=left, ssl=authority.client(), server_hostname=NAME)
+        )
+        await peer.handshake()
+        transport, _ = await connecting
+        return transport, peer
+
+    transport, peer = loop.run_until_complete(connect())
+    with contextlib.closing(peer):
+
+        def last() -> None:
+            transport.write(b"last ")
+            transport.write(b"words")
+            if end in ("abort", "close"):
+                getattr(transport, end)()
+            loop.stop()
+            if end == "error":
+                raise KeyboardInterrupt
+
+        loop.call_soon(last)
+        with pytest.raises(KeyboardInterrupt) if end == "error" else contextlib.nullcontext():
+            loop.run_forever()
+        # Before the next turn, but for the error.
+        assert loop.run_until_complete(peer.hear(10)) == b"last words"
+        transport.write(b" and more, written while the loop does not run")
+        if end in ("stop", "error"):
+            assert loop.run_until_complete(peer.hear(5)) == b" and "
+        transport.abort()
+        loop.run_until_complete(turns(3))
+
+
 def test_what_data_received_has_written_goes_out_before_abort(
     run: Run, authority: Authority
 ) -> None:

@@ -4,7 +4,7 @@
 //! the Python object that the user knows. Transports, servers and flows see this module and never the
 //! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -136,6 +136,8 @@ pub(crate) struct Core {
     /// Where other threads leave callbacks; `None` once the loop is closed, which closes its descriptor.
     inbox: LoopCell<Option<Arc<Inbox<Entry>>>>,
     pub(crate) signals: LoopCell<Signals>,
+    /// What runs once the entries of this turn have: what they have written leaves together then.
+    turn_end: LoopCell<VecDeque<Entry>>,
     /// The selector object that the user passed, to be closed with the loop.
     pub(crate) selector: LoopCell<Option<Ref>>,
     /// Where reads of all transports land before they are copied out; `None` while one is in use.
@@ -190,6 +192,7 @@ impl Core {
             watches: LoopCell::default(),
             inbox: LoopCell::new(Some(Arc::new(Inbox::new(waker)))),
             signals: LoopCell::default(),
+            turn_end: LoopCell::default(),
             selector: LoopCell::default(),
             read_buffer: LoopCell::default(),
             plain_buffer: LoopCell::default(),
@@ -317,6 +320,17 @@ impl Core {
         self.check_closed()?;
         self.push(Entry::Native { object, run });
         Ok(())
+    }
+
+    /// Leaves `run(object)` for the end of this turn, before the loop waits.
+    pub(crate) fn push_turn_end(&self, object: Ref, run: Run) {
+        self.turn_end.borrow_mut().push_back(Entry::Native { object, run });
+    }
+
+    /// What is next to run at the end of this turn.
+    #[inline]
+    pub(crate) fn pop_turn_end(&self) -> Option<Entry> {
+        self.turn_end.borrow_mut().pop_front()
     }
 
     pub(crate) fn cancel_timer(&self, token: Token) -> Option<Entry> {
@@ -613,6 +627,7 @@ impl Core {
             entries.extend(engine.ready.drain());
             entries.extend(engine.timers.drain());
         }
+        entries.extend(self.turn_end.take());
         for entry in &entries {
             if let Entry::Handle(handle) = entry {
                 Handle::leave_queue(handle);
@@ -658,6 +673,9 @@ impl Core {
             for entry in engine.ready.iter().chain(engine.timers.iter()) {
                 entry.visit(visit)?;
             }
+        }
+        if let Some(turn_end) = self.turn_end.try_borrow() {
+            turn_end.iter().try_for_each(|entry| entry.visit(visit))?;
         }
         if let Some(watches) = self.watches.try_borrow() {
             for (_, watch) in watches.slots.iter() {

@@ -29,6 +29,8 @@ pub(super) fn run_forever(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     core.check_closed()?;
     check_running(event_loop)?;
     let _running = Running::start(event_loop)?;
+    // What an exception that left the loop has left undone.
+    end_turn(event_loop)?;
     loop {
         turn(event_loop)?;
         if core.stopping.load(Relaxed) {
@@ -176,6 +178,15 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
         } else {
             run_entry(event_loop, &entry)?;
         }
+    }
+    end_turn(event_loop)
+}
+
+/// Sends what was written in this turn.
+#[inline]
+fn end_turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
+    while let Some(entry) = event_loop.get().pop_turn_end() {
+        run_entry(event_loop, &entry)?;
     }
     Ok(())
 }

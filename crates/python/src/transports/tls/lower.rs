@@ -41,10 +41,11 @@ impl Lower {
     /// Sends `data`, a `bytes` object.
     pub(super) fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         match self {
-            Self::Stream(transport) => StreamTransport::send(transport.bind(py), data),
-            Self::Other(transport) => {
-                ffi::call_method(transport.bind(py), intern!(py, "write"), &[data]).map(drop)
+            Self::Stream(transport) if !ffi::has_own_attributes(transport.bind(py)) => {
+                StreamTransport::send(transport.bind(py), data)
             }
+            // Not ours, or `write` may have been replaced.
+            lower => ffi::call_method(lower.object(py), intern!(py, "write"), &[data]).map(drop),
         }
     }
 

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) queue: WriteQueue<Chunk>,
     /// Set while what is written stays in the queue, to be encrypted and sent together.
     pub(super) corked: bool,
+    /// What writes at the end of this turn is done in: the context of the first write of the turn.
+    pub(super) context: Option<Ref>,
     /// Set while what was in the queue is encrypted: what is written meanwhile comes after it.
     pub(super) encrypting: bool,
     /// The limits of what is written and has not reached the transport below.
@@ -148,6 +150,7 @@ impl TlsProtocol {
             started: None,
             queue: WriteQueue::new(),
             corked: false,
+            context: None,
             encrypting: false,
             write_limits: Limits::of_writing(py)?,
             writing_paused: false,
@@ -431,7 +434,8 @@ impl TlsProtocol {
         if let Some(transport) = &state.transport {
             visit.call(&**transport)?;
         }
-        for object in [&state.protocol, &state.waiter, &state.timer].into_iter().flatten() {
+        let objects = [&state.protocol, &state.waiter, &state.timer, &state.context];
+        for object in objects.into_iter().flatten() {
             visit.call(&**object)?;
         }
         Ok(())

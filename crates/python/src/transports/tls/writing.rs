@@ -1,8 +1,8 @@
 //! From the protocol above to the peer.
 //!
-//! What is written while the protocol handles what it was given is kept until it returns: many small writes then
-//! become one record and one system call. Anything else is encrypted at once, as asyncio does, unless the transport
-//! below has enough to send: then it waits here, by reference.
+//! What is written in a turn of the loop is kept until its end, and while the protocol handles what it was given until
+//! it returns: many small writes then become one record and one system call. What is large is encrypted at once, as
+//! in asyncio, unless the transport below has enough to send: then it waits here, by reference.
 
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::write_queue::WriteQueue;
@@ -14,6 +14,7 @@ use super::limits::Level;
 use super::protocol::{Phase, State, TlsProtocol};
 use super::session::RECORD;
 use crate::buffer::Chunk;
+use crate::ffi;
 use crate::report;
 use crate::transports::protocol::tell_flow;
 
@@ -36,7 +37,7 @@ pub(super) fn write(
 ) -> PyResult<()> {
     let this = layer.get();
     this.core.get().check_selector()?;
-    let waits = {
+    {
         let mut state = this.state.borrow_mut();
         if !matches!(state.phase, Phase::Wrapped | Phase::Handshake) {
             drop(state);
@@ -45,9 +46,31 @@ pub(super) fn write(
         for chunk in chunks {
             state.queue.push(chunk);
         }
-        state.phase != Phase::Wrapped || (state.corked && state.queue.len_bytes() < BATCH)
-    };
-    if waits { Ok(()) } else { flush_or_fail(layer) }
+        let is_little = state.queue.len_bytes() < BATCH;
+        if state.phase == Phase::Handshake || (is_little && state.corked) {
+            return Ok(());
+        }
+        state.corked = is_little && !state.lower_full && this.core.get().is_running();
+        if !state.corked {
+            drop(state);
+            return flush_or_fail(layer);
+        }
+    }
+    let context = ffi::copy_context(layer.py())?;
+    let before = this.state.borrow_mut().context.replace(context);
+    drop(before);
+    this.core.get().push_turn_end(layer.as_any().into(), end_turn);
+    Ok(())
+}
+
+/// The turn is over in which something was written: sends it.
+fn end_turn(layer: &Bound<'_, PyAny>) -> PyResult<()> {
+    let layer = ffi::cast_known::<TlsProtocol>(layer);
+    let context = layer.get().state.borrow_mut().context.take();
+    match context {
+        Some(context) => ffi::run_in_context(context.bind(layer.py()), || uncork(layer)),
+        None => uncork(layer),
+    }
 }
 
 fn flush_or_fail(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
