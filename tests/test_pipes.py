@@ -258,7 +258,10 @@ class TestReading:
             await turns(1)
 
         run(main)
-        assert isinstance(reports.take_one()["exception"], ZeroDivisionError)
+        context = reports.take_one()
+        assert isinstance(context["exception"], ZeroDivisionError)
+        assert "Transport._call_connection_lost(" in context["message"]
+        assert isinstance(context["handle"], asyncio.Handle)
         assert pipe[0].closed
 
     def test_read_error_is_reported(self, run: Run, reports: Reports) -> None:

@@ -15,7 +15,7 @@ from asyncio import constants
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Tuple
 
 import pytest
-from support.backends import PY312, Backend
+from support.backends import PY312, PY313, Backend
 from support.census import assert_flat
 from support.children import run_python
 from support.recorders import Recorder
@@ -74,6 +74,12 @@ def unavailable(loop: Any) -> None:
     loop._sendfile_native = refuse
 
 
+def spoilt(backend: Backend, native: bool = False) -> None:
+    """Leave the test out where asyncio sends something else than the file."""
+    if backend.is_oracle and PY312 and not native:
+        pytest.skip("asyncio reads the next block into what its transport has not sent yet")
+
+
 # What makes a file object that the kernel can send, and one that has to be read.
 WAYS = pytest.mark.parametrize("native", [True, False], ids=["native", "fallback"])
 
@@ -85,7 +91,6 @@ ARGUMENTS: Dict[str, Tuple[Tuple[Any, ...], type, str]] = {
     "None": ((None,), TypeError, r"offset must be a non-negative integer \(got None\)"),
     "negative offset": ((-1,), ValueError, r"offset must be a non-negative integer \(got -1\)"),
     "large offset": ((1 << 70,), OverflowError, "int too (big|large)"),
-    "large count": ((0, 1 << 70), OverflowError, "int too (big|large)"),
 }
 
 # offset and count, and what of the file they are.
@@ -217,6 +222,19 @@ class TestSocket:
         async def main() -> None:
             with pytest.raises(error, match=text):
                 await asyncio.get_running_loop().sock_sendfile(pair[0], file, *arguments)
+
+        run(main)
+
+    def test_a_count_beyond_all_bounds(
+        self, run: Run, backend: Backend, pair: Pair, file: Any
+    ) -> None:
+        if backend.is_oracle and not PY313:
+            pytest.skip("OverflowError")
+        left, right = pair
+
+        async def main() -> None:
+            sending = asyncio.get_running_loop().sock_sendfile(left, file, 0, 1 << 70)
+            assert await both(sending, Peer(right).receive(len(DATA))) == (len(DATA), DATA)
 
         run(main)
 
@@ -638,9 +656,10 @@ class TestTransport:
     @pytest.mark.parametrize("kind", LINKS)
     @pytest.mark.parametrize("name", ["all", "a piece", "count None", "behind the end"])
     def test_a_part_of_a_file(
-        self, run: Run, file: Any, kind: str, name: str, native: bool
+        self, run: Run, backend: Backend, file: Any, kind: str, name: str, native: bool
     ) -> None:
         """What was written before goes first, what is written afterwards behind it."""
+        spoilt(backend, native)
         arguments, expected, position = PARTS[name]
 
         async def main() -> None:
@@ -811,7 +830,9 @@ class TestTransport:
 
         run(main)
 
-    def test_a_file_in_memory(self, run: Run) -> None:
+    def test_a_file_in_memory(self, run: Run, backend: Backend) -> None:
+        spoilt(backend)
+
         async def main() -> None:
             loop = asyncio.get_running_loop()
             memory = io.BytesIO(DATA)
@@ -929,8 +950,9 @@ class TestTransport:
         run(main)
 
     @WAYS
-    def test_cancelling(self, run: Run, file: Any, native: bool) -> None:
+    def test_cancelling(self, run: Run, backend: Backend, file: Any, native: bool) -> None:
         """The transport can be used again."""
+        spoilt(backend, native)
 
         async def main() -> None:
             loop: Any = asyncio.get_running_loop()

@@ -2,7 +2,7 @@
 
 use std::os::fd::RawFd;
 
-use pyo3::exceptions::{PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PySequence};
@@ -68,7 +68,11 @@ impl Part {
     }
 
     fn range(&self, py: Python<'_>) -> PyResult<Range> {
-        let count = self.count.as_ref().map(|count| count.bind(py).extract());
+        let count = self.count.as_ref().map(|count| match count.bind(py).extract::<u64>() {
+            // More than any file has.
+            Err(error) if error.is_instance_of::<PyOverflowError>(py) => Ok(u64::MAX),
+            count => count,
+        });
         Ok(Range { offset: self.offset.bind(py).extract()?, count: count.transpose()? })
     }
 
