@@ -13,7 +13,7 @@ use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::transports::fallback::SendfileFallback;
-use crate::transports::sendfile::{Range, Sendfile, not_available};
+use crate::transports::sendfile::{Range, Sendfile, always_sets_position, not_available};
 use crate::transports::stream::StreamTransport;
 
 /// How many bytes are read at a time for a socket (`SENDFILE_FALLBACK_READBUFFER_SIZE`).
@@ -92,9 +92,13 @@ impl Part {
 
     /// Lets the file begin at the offset.
     fn seek(&self, py: Python<'_>) -> PyResult<()> {
-        let offset = self.offset.bind(py);
-        if offset.is_truthy()? {
-            self.file.bind(py).call_method1(intern!(py, "seek"), (offset,))?;
+        let (file, offset) = (self.file.bind(py), self.offset.bind(py));
+        let wanted = match always_sets_position(py) {
+            true => file.hasattr(intern!(py, "seek"))?,
+            false => offset.is_truthy()?,
+        };
+        if wanted {
+            file.call_method1(intern!(py, "seek"), (offset,))?;
         }
         Ok(())
     }

@@ -214,7 +214,7 @@ impl Sendfile {
             let entry = core.unwatch_object(py, this.fd, Interest::WRITABLE, slf.as_ptr())?;
             drop(entry);
         }
-        if sent > 0
+        if (sent > 0 || always_sets_position(py))
             && let Some(file) = same(py, &this.file, this.file_fd)
         {
             sys::file::set_position(file, offset).map_err(|error| os_error(&error))?;
@@ -296,4 +296,10 @@ impl Sendfile {
         visit.call(&*self.future)?;
         self.socket.as_ref().map_or(Ok(()), |socket| visit.call(&**socket))
     }
+}
+
+/// Whether a file begins at the offset also if that is 0 and its position another, and is left there also if
+/// nothing was sent: from Python 3.14 on.
+pub(crate) fn always_sets_position(py: Python<'_>) -> bool {
+    py.version_info() >= (3, 14)
 }
