@@ -20,6 +20,7 @@ import json
 import os
 import pathlib
 import random
+import signal
 import statistics
 import subprocess
 import sys
@@ -200,6 +201,8 @@ def main() -> int:
     """Soak."""
     chosen = arguments()
     faulthandler.enable()
+    # A shell's job in the background ignores SIGINT, and so would the children that are to end by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile("w+") as file:
         try:
             return soak(chosen, Samples(file))
