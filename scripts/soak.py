@@ -201,7 +201,7 @@ def main() -> int:
     """Soak."""
     chosen = arguments()
     faulthandler.enable()
-    # A shell's job in the background ignores SIGINT, and so would the children that are to end by it.
+    # A background job of a shell ignores SIGINT, and so would children that are to end by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with tempfile.TemporaryFile("w+") as file:
         try:
