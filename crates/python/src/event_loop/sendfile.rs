@@ -93,9 +93,10 @@ impl Part {
     /// Lets the file begin at the offset.
     fn seek(&self, py: Python<'_>) -> PyResult<()> {
         let (file, offset) = (self.file.bind(py), self.offset.bind(py));
-        let wanted = match always_sets_position(py) {
-            true => file.hasattr(intern!(py, "seek"))?,
-            false => offset.is_truthy()?,
+        let wanted = if always_sets_position(py) {
+            file.hasattr(intern!(py, "seek"))?
+        } else {
+            offset.is_truthy()?
         };
         if wanted {
             file.call_method1(intern!(py, "seek"), (offset,))?;
