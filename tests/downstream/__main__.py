@@ -20,6 +20,7 @@ from .libraries import LIBRARIES, LOOPS, Library
 from .pool import run_library
 
 BUILD = Path("build/downstream")
+PAGE = Path("docs/compatibility.md")
 
 
 def main() -> int:
@@ -43,6 +44,8 @@ def main() -> int:
     for line in report.faults(rows):
         print(line)
     _write(rows)
+    if options.docs:
+        report.put_into(PAGE, rows)
     if not any(row.results for row in rows):
         return 2
     return 1 if any(row.ours() for row in rows) else 0
@@ -53,6 +56,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--loops", default=",".join(LOOPS), help="packages with new_event_loop()")
     parser.add_argument("--check", default="*", help="only the checks whose names match")
     parser.add_argument("--debug", action="store_true", help="with the loops' debug mode on")
+    parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE}, too")
     parser.add_argument("libraries", nargs="*", metavar="library", help=", ".join(LIBRARIES))
     options = parser.parse_args()
     for name in options.libraries:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import platform
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Dict, List
 
 from .libraries import LOOPS
@@ -102,6 +103,19 @@ def markdown(rows: List[Row]) -> str:
         cells += [""] * (len(titles) - len(cells))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"CPython {platform.python_version()}, {system}.", ""])
+
+
+BEGIN = "<!-- written by: make downstream DOWNSTREAM_ARGS=--docs -->\n"
+END = "<!-- end of what is written -->\n"
+
+
+def put_into(page: Path, rows: List[Row]) -> None:
+    """Replace the table of a page by this one."""
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{page} has no place for the table")
+    page.write_text(f"{before}{begin}\n{markdown(rows)}\n{end}{after}", encoding="utf-8")
 
 
 def faults(rows: List[Row]) -> List[str]:
