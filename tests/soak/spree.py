@@ -159,8 +159,8 @@ class Spree:
         reports.tolerated.update(kind.tolerates)  # also when the round is over: reports come late
         try:
             await asyncio.wait_for(kind.body(round_), LIMIT)
-        except Exception:
-            if not reports.abandoned:
+        except Exception as error:
+            if not reports.abandoned and not from_sslproto(error):
                 where = f"{kind.name} (seed {seed})"
                 self._failures.append(f"{where} failed:\n{traceback.format_exc()}")
         self.rounds[kind.name] += 1
