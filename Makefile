@@ -5,6 +5,8 @@
 # MATURIN_PROFILE=release  or dev-release: less optimised, much quicker to build
 # PYTEST_ARGS=...          for pytest
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
+# SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
+# MINUTES=60               how long `make soak` and the soak of `make sanitize` take
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -41,6 +43,8 @@ help:
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
 	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
+	@echo "make soak           random lifecycles with faults for an hour, counting what is left behind"
+	@echo "make sanitize       a part of the tests, and a short soak, under AddressSanitizer"
 	@echo "make bench          the benchmarks, against asyncio and uvloop"
 	@echo "make clean          remove what these have made"
 
@@ -131,6 +135,14 @@ lint-python: $(INSTALLED) $(VENV)/.requirements-test $(VENV)/.requirements-lint
 .PHONY: check-targets
 check-targets: | check
 	scripts/check-targets.sh
+
+.PHONY: soak
+soak: $(INSTALLED) $(VENV)/.requirements-test
+	@$(BIN)/python scripts/soak.py --minutes $(or $(MINUTES),60) $(SOAK_ARGS)
+
+.PHONY: sanitize
+sanitize: $(VENV)/.requirements-test | check
+	@PYTHON=$(BIN)/python MINUTES=$(or $(MINUTES),2) scripts/sanitize.sh $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(INSTALLED) $(VENV)/.requirements-bench

@@ -55,6 +55,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--only", default="", help="these lifecycles alone, by name, separated by commas"
     )
+    parser.add_argument(
+        "--faults-only", action="store_true", help="memory may grow: the run is under a sanitizer"
+    )
     parser.add_argument("--quiet", action="store_true", help="no progress, no attribution")
     chosen = parser.parse_args()
     chosen.names = [name for name in chosen.only.split(",") if name] or list(LIFECYCLES)
@@ -183,7 +186,7 @@ def soak(chosen: argparse.Namespace, samples: Samples) -> int:
         run.run()
         types = run.grown_types()
     taken = samples.all()
-    grown = growth(taken)
+    grown = {} if chosen.faults_only else growth(taken)
     print(f"\n{chosen.loop}, seed {chosen.seed}: {chosen.minutes:g} minutes, {len(taken)} samples")
     print(f"{run.spree.loops} loops, {sum(run.spree.rounds.values())} rounds of", end=" ")
     print(", ".join(f"{name} {count}" for name, count in run.spree.rounds.items()))

@@ -1,4 +1,4 @@
-"""docs/compatibility.md: each difference on purpose is held by a test that exists."""
+"""docs/compatibility.md: each difference on purpose, and each fault, is held by a test that exists."""
 
 from __future__ import annotations
 
@@ -9,16 +9,28 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
-SECTION = TEXT.partition("## Differences on purpose")[2].partition("\n## ")[0]
-ROWS = [re.split(r"\s*\|\s*", line)[1:-1] for line in SECTION.splitlines() if "| `" in line]
+
+
+def rows_of(title: str) -> list[list[str]]:
+    """The rows of the table in a section."""
+    section = TEXT.partition(f"## {title}")[2].partition("\n## ")[0]
+    return [re.split(r"\s*\|\s*", line)[1:-1] for line in section.splitlines() if "| `" in line]
+
+
+DIFFERENCES = rows_of("Differences on purpose")
+FAULTS = rows_of("Faults seen elsewhere")
 
 
 def test_there_are_rows() -> None:
-    assert ROWS
-    assert all(len(row) == 5 and all(row) for row in ROWS), "what, asyncio, oxloop, why, test"
+    assert DIFFERENCES
+    assert FAULTS
+    assert all(len(row) == 5 and all(row) for row in DIFFERENCES), (
+        "what, asyncio, oxloop, why, test"
+    )
+    assert all(len(row) == 2 and all(row) for row in FAULTS), "fault, tests"
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[0][:40])
+@pytest.mark.parametrize("row", DIFFERENCES + FAULTS, ids=lambda row: row[0][:40])
 def test_row_names_its_test(row: list[str]) -> None:
     references = re.findall(r"`(tests/[\w./]+)(?:::\w+)?::(\w+)`", row[-1])
     assert references

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import pytest
+from soak.holdings import Holdings, growth
 from soak.spree import LIFECYCLES
 from support.backends import Backend
 from support.children import run_python
@@ -23,3 +24,68 @@ def test_lifecycles(backend: Backend, group: str) -> None:
     )
     child = run_python(source)
     assert (child.stdout, child.returncode) == ("", 0), child.stdout + child.stderr
+
+
+FAULTY = """
+import os
+from soak.brief import main
+from soak.lifecycle import Injected, Round, lifecycle
+
+kept = []
+
+@lifecycle()
+async def keeps_objects(round_: Round) -> None:
+    kept.append([])
+
+@lifecycle()
+async def keeps_descriptors(round_: Round) -> None:
+    os.dup(0)
+
+@lifecycle()
+async def is_not_reported(round_: Round) -> None:
+    try:
+        round_.fail(interrupts=0)
+    except Injected:
+        pass
+
+@lifecycle()
+async def is_reported(round_: Round) -> None:
+    round_.loop.call_exception_handler({"message": "oh", "exception": OSError()})
+
+@lifecycle()
+async def fails(round_: Round) -> None:
+    raise LookupError
+
+@lifecycle()
+async def is_fine(round_: Round) -> None:
+    round_.loop.call_soon(round_.bound(id, 1), None)
+    await round_.turns()
+
+main(new_loop, "__main__", leaves=False)
+"""
+
+
+def test_faults_are_found(backend: Backend) -> None:
+    child = run_python(backend.source + FAULTY)
+    assert child.returncode == 0, child.stderr
+    for expected in (
+        "keeps_objects: ['objects +[",
+        "keeps_descriptors: ['descriptors +[",
+        "10 errors raised, 0 reported",
+        "reported: {'message': 'oh', 'exception': OSError()}",
+        "fails (seed ",
+    ):
+        assert expected in child.stdout
+    assert "is_fine" not in child.stdout
+
+
+def test_what_grows_over_time_is_found() -> None:
+    flat = [Holdings(*[1_000_000 + number % 3 for _ in Holdings._fields]) for number in range(40)]
+    steady = [held._replace(descriptors=6, sockets=2, threads=1, children=0) for held in flat]
+    assert growth(steady) == {}
+    leaking = [held._replace(descriptors=6 + at // 20) for at, held in enumerate(steady)]
+    assert growth(leaking) == {"descriptors": (6, 7)}
+    warming = [held._replace(objects=min(at, 10) * 100_000) for at, held in enumerate(steady)]
+    assert growth(warming) == {}
+    swelling = [held._replace(resident=at << 20) for at, held in enumerate(steady)]
+    assert list(growth(swelling)) == ["resident"]

@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 import sys
+import tracemalloc
 from typing import Any, Callable, List
 
 import pytest
@@ -285,5 +286,33 @@ def test_all_errors_is_taken_by_its_truth(run: Run, backend: Backend) -> None:
                 except Exception as error:
                     failures.append(type(error))
         assert failures == [failures[0]] * 3
+
+    run(main)
+
+
+@pytest.mark.parametrize("count", [1, 3000])
+def test_a_small_message_costs_little_memory(run: Run, backend: Backend, count: int) -> None:
+    """SPEC section 5: reading into a fresh 256 KiB bytes for each message."""
+    if backend.is_oracle:
+        pytest.skip("asyncio's read is one of 256 KiB, which is cut")
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        with right:
+            transport, protocol = await asyncio.get_running_loop().create_connection(
+                Recorder, sock=left
+            )
+            right.send(b"x")
+            await protocol.received(1)
+            tracemalloc.start()
+            try:
+                right.send(b"y" * count)
+                await protocol.received(1 + count)
+                _, peak = tracemalloc.get_traced_memory()
+            finally:
+                tracemalloc.stop()
+            transport.abort()
+            await protocol.lost()
+        assert peak < 32 * 1024
 
     run(main)

@@ -15,7 +15,7 @@ import signal
 import sys
 import traceback
 import warnings
-from typing import Any, Callable, Dict, Iterator, List, Sequence, Set
+from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence, Set
 
 from soak import (  # noqa: F401  importing them registers their lifecycles
     connections,
@@ -64,12 +64,14 @@ class Reports:
         elif isinstance(error, asyncio.CancelledError):
             pass  # asyncio.streams asks a cancelled task for its exception before 3.12
         elif not isinstance(error, tuple(self.tolerated)) and not from_sslproto(error):
-            trace = (
-                "".join(traceback.format_exception(type(error), error, error.__traceback__))
-                if error
-                else ""
-            )
-            self.unexpected.append(f"reported: {context}\n{trace}")
+            self.unexpected.append(f"reported: {context}\n{trace_of(error)}")
+
+
+def trace_of(error: Optional[BaseException]) -> str:
+    """The traceback, as text."""
+    if error is None:
+        return ""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
 
 
 def from_sslproto(error: Any) -> bool:
@@ -139,9 +141,7 @@ class Spree:
         """Start the lifecycles of the queue, `at_once` at a time."""
         running: List[asyncio.Task[None]] = []
         for kind in queue:
-            while len(running) >= (1 if kind.alone and running else at_once) or (
-                kind.alone and running
-            ):
+            while len(running) > (0 if kind.alone else at_once - 1):
                 await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 running = [task for task in running if not task.done()]
             task = asyncio.ensure_future(self._one(kind, reports))
@@ -159,8 +159,8 @@ class Spree:
         reports.tolerated.update(kind.tolerates)  # also when the round is over: reports come late
         try:
             await asyncio.wait_for(kind.body(round_), LIMIT)
-        except Exception:
-            if not reports.abandoned:
+        except Exception as error:
+            if not reports.abandoned and not from_sslproto(error):
                 where = f"{kind.name} (seed {seed})"
                 self._failures.append(f"{where} failed:\n{traceback.format_exc()}")
         self.rounds[kind.name] += 1
