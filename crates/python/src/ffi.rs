@@ -802,6 +802,22 @@ pub(crate) fn set_attribute(
     Ok(())
 }
 
+unsafe extern "C" {
+    /// `PyObject **_PyObject_GetDictPtr(PyObject *object)` of `cpython/object.h`, which the bindings leave out.
+    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
+}
+
+/// Whether any attribute has been set on the object itself: a method of its class may have been replaced then.
+#[inline]
+pub(crate) fn has_own_attributes(object: &Bound<'_, PyAny>) -> bool {
+    // SAFETY: NULL for an object that has no dictionary, else the place of its dictionary, which can be NULL as long as
+    // it is empty.
+    unsafe {
+        let place = _PyObject_GetDictPtr(object.as_ptr());
+        !place.is_null() && !(*place).is_null() && ffi::PyDict_Size(*place) > 0
+    }
+}
+
 /// -1 as an object: what `get_buffer` is called with.
 pub(crate) fn minus_one(py: Python<'_>) -> Bound<'_, PyAny> {
     pyo3::types::PyInt::new(py, -1).into_any()

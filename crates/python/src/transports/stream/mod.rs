@@ -14,7 +14,6 @@ mod reading;
 mod writing;
 
 use std::os::fd::{BorrowedFd, RawFd};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use oxloop_engine::flow::FlowControl;
 use oxloop_engine::write_queue::WriteQueue;
@@ -89,8 +88,6 @@ pub(crate) struct StreamTransport {
     core: Ref<Core>,
     /// The descriptor's number, kept for the text of the transport when it is closed.
     fd: RawFd,
-    /// Whether an attribute was ever set on this transport: a method of it may have been replaced then.
-    altered: AtomicBool,
     state: LoopCell<State>,
 }
 
@@ -141,13 +138,7 @@ impl StreamTransport {
         };
         let transport = Bound::new(
             py,
-            Self {
-                made: Made::new(),
-                core: core.into(),
-                fd,
-                altered: AtomicBool::new(false),
-                state: LoopCell::new(state),
-            },
+            Self { made: Made::new(), core: core.into(), fd, state: LoopCell::new(state) },
         )?;
         if let Some(server) = server {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
@@ -164,12 +155,6 @@ impl StreamTransport {
     /// Sends `data`, a `bytes` object: the method `write` for TLS.
     pub(super) fn send(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         writing::send(slf, data, data.cast::<PyBytes>()?.as_bytes())
-    }
-
-    /// Whether `write` may be another one than ours.
-    #[inline]
-    pub(super) fn has_own_attributes(&self) -> bool {
-        self.altered.load(Relaxed)
     }
 
     /// The protocol, unless the connection has been lost.
@@ -339,19 +324,6 @@ impl StreamTransport {
     /// True: a stream socket can be half-closed.
     fn can_write_eof(&self) -> bool {
         true
-    }
-
-    fn __setattr__(
-        slf: &Bound<'_, Self>,
-        name: &Bound<'_, PyAny>,
-        value: &Bound<'_, PyAny>,
-    ) -> PyResult<()> {
-        slf.get().altered.store(true, Relaxed);
-        ffi::set_attribute(slf.as_any(), name, Some(value))
-    }
-
-    fn __delattr__(slf: &Bound<'_, Self>, name: &Bound<'_, PyAny>) -> PyResult<()> {
-        ffi::set_attribute(slf.as_any(), name, None)
     }
 
     #[getter(__class__)]

@@ -41,7 +41,7 @@ impl Lower {
     /// Sends `data`, a `bytes` object.
     pub(super) fn write(&self, py: Python<'_>, data: &Bound<'_, PyAny>) -> PyResult<()> {
         match self {
-            Self::Stream(transport) if !transport.get().has_own_attributes() => {
+            Self::Stream(transport) if !ffi::has_own_attributes(transport.bind(py)) => {
                 StreamTransport::send(transport.bind(py), data)
             }
             // Not ours, or `write` may have been replaced.
