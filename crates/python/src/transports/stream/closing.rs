@@ -4,18 +4,17 @@ use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{Kind, StreamTransport, reading, writing};
+use super::{StreamTransport, reading, writing};
 use crate::error;
 use crate::ffi;
 use crate::handle::Handle;
 use crate::report;
 use crate::transports::socket::Socket;
-use crate::transports::tls::{self, TlsProtocol};
 
 /// Stops reading; the connection is lost once everything that was written has gone.
 pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     transport.get().core.get().check_selector()?;
-    uncork(transport)?;
+    writing::uncork(transport)?;
     let drained = {
         let mut state = transport.get().state.borrow_mut();
         if std::mem::replace(&mut state.closing, true) {
@@ -25,19 +24,6 @@ pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     };
     reading::unwatch(transport)?;
     if drained { queue_lost(transport, None) } else { Ok(()) }
-}
-
-/// Lets TLS send what it has kept for the end of this turn: that was written before.
-pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let layer = {
-        let state = transport.get().state.borrow();
-        if state.kind != Kind::Tls || state.closing {
-            return Ok(());
-        }
-        let Some(protocol) = &state.protocol else { return Ok(()) };
-        protocol.bind(transport.py()).clone()
-    };
-    tls::uncork(ffi::cast_known::<TlsProtocol>(&layer))
 }
 
 /// Ends the connection at once; what is queued is dropped.

@@ -255,7 +255,7 @@ impl StreamTransport {
 
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::uncork(slf)?;
+        writing::uncork(slf)?;
         closing::force(slf, None)
     }
 
