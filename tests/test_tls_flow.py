@@ -211,6 +211,23 @@ def test_what_was_written_in_the_last_turn_goes_out(
         loop.run_until_complete(turns(3))
 
 
+@NEW
+@pytest.mark.parametrize("call", ["close", "abort"])
+def test_what_is_written_goes_out_before_the_transport_below_ends(
+    run: Run, authority: Authority, call: str
+) -> None:
+    """As by Server.close_clients() and abort_clients()."""
+
+    async def main() -> None:
+        async with server_of(authority) as (end, peer):
+            end.transport.write(b"last words")
+            getattr(end.transport._ssl_protocol._transport, call)()
+            assert await peer.hear(10) == b"last words"
+            assert await end.protocol.lost() is None
+
+    run(main)
+
+
 def test_what_data_received_has_written_goes_out_before_abort(
     run: Run, authority: Authority
 ) -> None:

@@ -14,6 +14,7 @@ use crate::transports::socket::Socket;
 /// Stops reading; the connection is lost once everything that was written has gone.
 pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     transport.get().core.get().check_selector()?;
+    writing::uncork(transport)?;
     let drained = {
         let mut state = transport.get().state.borrow_mut();
         if std::mem::replace(&mut state.closing, true) {

@@ -256,6 +256,7 @@ impl StreamTransport {
 
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
+        writing::uncork(slf)?;
         closing::force(slf, None)
     }
 

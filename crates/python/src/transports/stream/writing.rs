@@ -96,6 +96,20 @@ pub(super) fn send(
     grown(transport)
 }
 
+/// Lets TLS send what it has kept for the end of this turn: that was written before.
+pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let layer = {
+        let state = transport.get().state.borrow();
+        if state.kind != super::Kind::Tls || state.closing {
+            return Ok(());
+        }
+        let Some(protocol) = &state.protocol else { return Ok(()) };
+        protocol.bind(transport.py()).clone()
+    };
+    let layer = ffi::cast_known::<crate::transports::tls::TlsProtocol>(&layer);
+    crate::transports::tls::uncork(layer)
+}
+
 /// A write after the connection was lost is dropped.
 #[cold]
 fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {

@@ -38,6 +38,7 @@ use protocol::Making;
 pub(crate) use protocol::TlsProtocol;
 pub(crate) use reading::receive;
 pub(crate) use transport::{TlsTransport, methods};
+pub(crate) use writing::uncork;
 
 /// A keyword of the user's: `None` is the same as not given.
 pub(crate) type Optional = Option<Ref>;

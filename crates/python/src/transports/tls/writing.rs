@@ -115,7 +115,7 @@ pub(super) fn flush(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
 }
 
 /// Sends what has been kept to be sent together.
-pub(super) fn uncork(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+pub(crate) fn uncork(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     let corked = std::mem::replace(&mut layer.get().state.borrow_mut().corked, false);
     if corked { flush_or_fail(layer) } else { Ok(()) }
 }
