@@ -368,10 +368,10 @@ def test_a_descriptor_closed_before_its_removal(loop: Any, pair: Pair, which: st
 def test_a_number_reused_by_a_file_before_its_removal(loop: Any, tmp_path: Any) -> None:
     """epoll_ctl(2) refuses regular files, also to forget them."""
     sock, peer = socket.socketpair()
-    number = sock.fileno()
-    loop.add_reader(number, int)
-    sock.close()
     with peer, (tmp_path / "file").open("wb") as file:
+        number = sock.fileno()
+        loop.add_reader(number, int)
+        sock.close()
         os.dup2(file.fileno(), number)
         try:
             assert loop.remove_reader(number) is True
