@@ -365,6 +365,21 @@ def test_a_descriptor_closed_before_its_removal(loop: Any, pair: Pair, which: st
     one_turn(loop)
 
 
+def test_a_number_reused_by_a_file_before_its_removal(loop: Any, tmp_path: Any) -> None:
+    """epoll_ctl(2) refuses regular files, also to forget them."""
+    sock, peer = socket.socketpair()
+    with peer, (tmp_path / "file").open("wb") as file:
+        number = sock.fileno()
+        loop.add_reader(number, int)
+        sock.close()
+        os.dup2(file.fileno(), number)
+        try:
+            assert loop.remove_reader(number) is True
+            assert loop.remove_reader(number) is False
+        finally:
+            os.close(number)
+
+
 def test_a_number_reused_after_its_removal(loop: Any) -> None:
     """SPEC section 5: an fd closed behind the loop's back and reused."""
     left, right = socket.socketpair()

@@ -70,6 +70,7 @@ on_every_kind! {
     closed_descriptors_are_refused
     descriptors_closed_later_never_make_waiting_fail
     reused_numbers_can_be_registered_again
+    numbers_reused_by_a_regular_file_can_be_deregistered
     modifying_what_the_kernel_forgot_registers_it
     registering_twice_modifies
     timeouts_have_nanoseconds
@@ -225,6 +226,21 @@ mod cases {
         let ready = watch.ready(None)?;
         assert!(ready.contains(&(B, Interest::READABLE)), "{ready:?}");
         watch.selector.deregister(number)?;
+        drop(owned(number));
+        Ok(())
+    }
+
+    pub(crate) fn numbers_reused_by_a_regular_file_can_be_deregistered(
+        kind: SelectorKind,
+    ) -> io::Result<()> {
+        let mut watch = Watch::new(kind)?;
+        let (left, _right) = pair()?;
+        let number = high_number(&left)?;
+        watch.selector.register(number, A, Interest::BOTH)?;
+        drop(left);
+        replace(&std::fs::File::open(std::env::current_exe()?)?, number)?;
+        watch.selector.deregister(number)?;
+        assert_eq!(watch.ready(NOW)?, []);
         drop(owned(number));
         Ok(())
     }

@@ -75,7 +75,13 @@ impl Epoll {
     pub(super) fn deregister(&mut self, fd: RawFd) -> io::Result<()> {
         self.registered = self.registered.saturating_sub(1);
         match self.control(libc::EPOLL_CTL_DEL, fd, Token::reserved(0), Interest::NONE) {
-            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EBADF)) => {
+            // The number was closed behind our back; EPERM says that it is one of a regular file now.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENOENT | libc::EBADF | libc::EPERM)
+                ) =>
+            {
                 Ok(())
             }
             result => result,

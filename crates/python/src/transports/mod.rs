@@ -10,6 +10,7 @@ pub(crate) mod socket;
 pub(crate) mod stream;
 pub(crate) mod tls;
 pub(crate) mod unix_path;
+mod watch;
 
 use pyo3::prelude::*;
 

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use super::{DatagramTransport, receiving, sending};
+use super::DatagramTransport;
 use crate::error;
 use crate::report;
 use crate::transports::protocol::{self, report_fatal};
@@ -10,16 +10,17 @@ use crate::transports::socket::Socket;
 
 /// Stops receiving; the transport is lost once everything that is queued has gone.
 pub(super) fn close(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
+    let this = transport.get();
+    this.core.get().check_selector()?;
     let (drained, arrivals) = {
-        let mut state = transport.get().state.borrow_mut();
+        let mut state = this.state.borrow_mut();
         if std::mem::replace(&mut state.closing, true) {
             return Ok(());
         }
         (state.queue.is_empty(), std::mem::take(&mut state.arrivals))
     };
     drop(arrivals);
-    receiving::unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     if drained { queue_lost(transport, None) } else { Ok(()) }
 }
 
@@ -28,9 +29,10 @@ pub(super) fn force(
     transport: &Bound<'_, DatagramTransport>,
     reason: Option<PyErr>,
 ) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
+    let this = transport.get();
+    this.core.get().check_selector()?;
     let queues = {
-        let mut state = transport.get().state.borrow_mut();
+        let mut state = this.state.borrow_mut();
         if state.lost > 0 {
             return Ok(());
         }
@@ -39,7 +41,7 @@ pub(super) fn force(
         (std::mem::take(&mut state.queue), std::mem::take(&mut state.arrivals))
     };
     drop(queues);
-    receiving::unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     queue_lost(transport, reason)
 }
 
@@ -70,7 +72,7 @@ fn queue_lost(transport: &Bound<'_, DatagramTransport>, reason: Option<PyErr>) -
         }
         state.lost = 1;
     }
-    sending::unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), transport.py())?;
     protocol::queue_lost(this.core.bind(transport.py()), transport.as_any(), reason)
 }
 
@@ -95,7 +97,7 @@ pub(super) fn lost(
     let py = transport.py();
     let this = transport.get();
     // A datagram that was sent between `close` and now may have asked for it.
-    sending::unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), py)?;
     protocol::tell_lost(this.protocol(py).as_ref(), reason, || {
         let (protocol, socket, fd) = {
             let mut state = this.state.borrow_mut();

@@ -33,6 +33,7 @@ use crate::imports::imports;
 use crate::report;
 use crate::transports::protocol;
 use crate::transports::socket::{Kind, Socket, describe};
+use crate::transports::watch::Watch;
 
 pub(crate) use sending::methods;
 
@@ -72,24 +73,10 @@ struct State {
     closing: bool,
     /// How often something was written since `connection_lost` was queued, plus one; 0 before.
     lost: u32,
-    /// Set and cleared by `pause_reading` and `resume_reading`.
-    paused: bool,
-    /// Whether the loop watches the descriptor for us.
-    watching_reads: bool,
-    watching_writes: bool,
-    contexts: Contexts,
     /// Resolved when the protocol knows its transport; taken then.
     waiter: Option<Ref>,
     /// What `get_extra_info` knows.
     extra: Ref<PyDict>,
-}
-
-/// The contexts in which the protocol is called, copied when asyncio copies them.
-struct Contexts {
-    /// From when the transport was made, or reading resumed.
-    reading: Ref,
-    /// From the datagram that was not sent at once.
-    writing: Option<Ref>,
 }
 
 /// A socket of datagrams.
@@ -109,6 +96,7 @@ pub(crate) struct DatagramTransport {
     /// What a datagram counts in the buffer beside its data, in bytes: from Python 3.13 on, so that empty ones
     /// count too. Before, these are not sent.
     header: usize,
+    watch: Watch,
     state: LoopCell<State>,
 }
 
@@ -145,10 +133,6 @@ impl DatagramTransport {
             target: None,
             closing: false,
             lost: 0,
-            paused: false,
-            watching_reads: false,
-            watching_writes: false,
-            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: Some(waiter.into()),
             extra: extra.into(),
         };
@@ -161,6 +145,7 @@ impl DatagramTransport {
             connected,
             remote,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
+            watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
@@ -211,7 +196,7 @@ impl DatagramTransport {
         }
         let closing = if state.closing { " closing" } else { "" };
         let polling = |watching| if watching { "polling" } else { "idle" };
-        let (reads, writes) = (polling(state.watching_reads), polling(state.watching_writes));
+        let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
         let size = state.queued;
         format!(
             "<DatagramTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>"
@@ -272,8 +257,7 @@ impl DatagramTransport {
 
     /// Whether the transport receives.
     fn is_reading(&self) -> bool {
-        let state = self.state.borrow();
-        !state.closing && !state.paused
+        !self.state.borrow().closing && !self.watch.is_paused()
     }
 
     /// Receive nothing until `resume_reading()`. Idempotent.
@@ -353,14 +337,12 @@ impl DatagramTransport {
             return Ok(());
         }
         visit.call(&*self.core)?;
+        self.watch.visit(&visit)?;
         if let Some(remote) = &self.remote {
             visit.call(&**remote)?;
         }
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.reading)?;
-        for object in
-            [&state.protocol, &state.waiter, &state.contexts.writing].into_iter().flatten()
-        {
+        for object in [&state.protocol, &state.waiter].into_iter().flatten() {
             visit.call(&**object)?;
         }
         for departure in &state.queue {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use oxloop_engine::{Address, Interest, sys};
+use oxloop_engine::{Address, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,7 +11,7 @@ use pyo3::types::PyTuple;
 
 use super::target::Known;
 use super::{DatagramTransport, closing};
-use crate::core::{Entry, READ_SIZE};
+use crate::core::READ_SIZE;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::report;
@@ -56,67 +56,33 @@ impl Method {
 /// Lets the loop tell us when there is something to receive, unless reading is paused or over.
 pub(super) fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
-    let fd = {
-        let mut state = this.state.borrow_mut();
-        if state.closing || state.paused || state.watching_reads || state.socket.is_closed() {
+    {
+        let state = this.state.borrow();
+        if state.closing || this.watch.is_paused() || state.socket.is_closed() {
             return Ok(());
-        }
-        state.watching_reads = true;
-        state.socket.raw_fd()
-    };
-    let entry = Entry::Native { object: transport.as_any().into(), run: readable };
-    match this.core.get().watch(transport.py(), fd, Interest::READABLE, entry) {
-        Ok(replaced) => {
-            drop(replaced);
-            Ok(())
-        }
-        Err(error) => {
-            this.state.borrow_mut().watching_reads = false;
-            closing::fatal(transport, error, "Fatal error on transport")
         }
     }
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let fd = {
-        let mut state = this.state.borrow_mut();
-        if !std::mem::replace(&mut state.watching_reads, false) {
-            return Ok(());
-        }
-        state.socket.raw_fd()
-    };
-    let entry = this.core.get().unwatch(transport.py(), fd, Interest::READABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch
+        .start_reads(this.core.get(), transport.as_any(), readable)
+        .or_else(|error| closing::fatal(transport, error, "Fatal error on transport"))
 }
 
 pub(super) fn pause(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || state.paused {
-            return Ok(());
-        }
-        state.paused = true;
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.pause() {
+        return Ok(());
     }
-    unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     DatagramTransport::log_debug(transport, "pauses reading")
 }
 
 pub(super) fn resume(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    let context = ffi::copy_context(transport.py())?;
-    let before = {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || !state.paused {
-            return Ok(());
-        }
-        state.paused = false;
-        std::mem::replace(&mut state.contexts.reading, context)
-    };
-    drop(before);
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+        return Ok(());
+    }
     watch(transport)?;
     queue_rest(transport)?;
     DatagramTransport::log_debug(transport, "resumes reading")
@@ -140,14 +106,11 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<DatagramTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let context = {
-        let state = this.state.borrow();
-        // The event was queued before reading was paused or ended.
-        if !state.watching_reads || state.lost > 0 {
-            return Ok(());
-        }
-        state.contexts.reading.clone_ref(py)
-    };
+    // The event was queued before reading was paused or ended.
+    if !this.watch.reads() || this.state.borrow().lost > 0 {
+        return Ok(());
+    }
+    let context = this.watch.reading(py);
     // What waits for its delivery goes first.
     if this.state.borrow().arrivals.is_empty()
         && let Err(error) = receive(transport)
@@ -175,7 +138,7 @@ fn deliver(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     loop {
-        let context = this.state.borrow().contexts.reading.clone_ref(py);
+        let context = this.watch.reading(py);
         let delivered = ffi::run_in_context(context.bind(py), || deliver_all(transport));
         let Err(error) = delivered else { return Ok(()) };
         let message = "Exception in callback DatagramTransport._read_ready()";
@@ -194,7 +157,7 @@ fn deliver_all(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     loop {
         let (arrival, protocol) = {
             let mut state = this.state.borrow_mut();
-            if state.closing || state.paused {
+            if state.closing || this.watch.is_paused() {
                 return Ok(());
             }
             // Anew for each: it may have been changed by the one before.

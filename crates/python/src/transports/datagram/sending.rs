@@ -2,7 +2,7 @@
 //! with one system call.
 
 use oxloop_engine::sys::datagram::Outgoing;
-use oxloop_engine::{FlowEvent, Interest, sys};
+use oxloop_engine::{FlowEvent, sys};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -10,7 +10,6 @@ use pyo3::prelude::*;
 use super::receiving::is_transient;
 use super::{DatagramTransport, Departure, Target, closing, target};
 use crate::buffer::{Chunk, View};
-use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::transports::protocol::{check_data, count_lost_write, tell_flow};
@@ -181,60 +180,20 @@ fn target_of(this: &DatagramTransport, address: Option<&Bound<'_, PyAny>>) -> Ta
 fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_closed()?;
-    let context = ffi::copy_context(transport.py())?;
-    let (fd, before) = {
-        let mut state = this.state.borrow_mut();
-        let before = state.contexts.writing.replace(context);
-        if std::mem::replace(&mut state.watching_writes, true) {
-            drop(state);
-            drop(before);
-            return Ok(());
-        }
-        (state.socket.raw_fd(), before)
-    };
-    drop(before);
-    let entry = Entry::Native { object: transport.as_any().into(), run: writable };
-    match this.core.get().watch(transport.py(), fd, Interest::WRITABLE, entry) {
-        Ok(replaced) => {
-            drop(replaced);
-            Ok(())
-        }
-        Err(error) => {
-            this.state.borrow_mut().watching_writes = false;
-            closing::fatal(transport, error, WRITE_FAILED)
-        }
-    }
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let (fd, context) = {
-        let mut state = this.state.borrow_mut();
-        if !std::mem::replace(&mut state.watching_writes, false) {
-            return Ok(());
-        }
-        (state.socket.raw_fd(), state.contexts.writing.take())
-    };
-    drop(context);
-    let entry = this.core.get().unwatch(transport.py(), fd, Interest::WRITABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch
+        .start_writes(this.core.get(), transport.as_any(), writable)
+        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED))
 }
 
 /// The descriptor is writable.
 fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<DatagramTransport>(transport);
     let py = transport.py();
-    let context = {
-        let state = transport.get().state.borrow();
-        // The event was queued before the queue was emptied or the transport lost.
-        if !state.watching_writes || state.lost > 0 {
-            return Ok(());
-        }
-        let Some(context) = &state.contexts.writing else { return Ok(()) };
-        context.clone_ref(py)
-    };
+    // The event was queued before the queue was emptied or the transport lost.
+    let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
+    if transport.get().state.borrow().lost > 0 {
+        return Ok(());
+    }
     ffi::run_in_context(context.bind(py), || {
         if !flush(transport)? {
             return Ok(());
@@ -339,14 +298,15 @@ fn take_first(transport: &Bound<'_, DatagramTransport>) -> Option<Departure> {
 
 /// What was waiting for the queue to be empty: the end of the transport.
 fn drained(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let this = transport.get();
     let closing = {
-        let state = transport.get().state.borrow();
+        let state = this.state.borrow();
         if !state.queue.is_empty() || state.lost > 0 {
             return Ok(());
         }
         state.closing
     };
-    unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), transport.py())?;
     if closing { closing::lose_now(transport) } else { Ok(()) }
 }
 

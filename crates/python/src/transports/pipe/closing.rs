@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{PipeTransport, reading, writing};
+use super::PipeTransport;
 use crate::error;
 use crate::report;
 use crate::transports::protocol;
@@ -73,19 +73,21 @@ pub(super) fn lose(transport: &Bound<'_, PipeTransport>, reason: Option<PyErr>) 
     if std::mem::replace(&mut this.state.borrow_mut().lost, true) {
         return Ok(());
     }
-    reading::unwatch(transport)?;
-    writing::unwatch(transport)?;
-    protocol::queue_lost(this.core.bind(transport.py()), transport.as_any(), reason)
+    let py = transport.py();
+    this.watch.stop_reads(this.core.get(), py)?;
+    this.watch.stop_writes(this.core.get(), py)?;
+    protocol::queue_lost(this.core.bind(py), transport.as_any(), reason)
 }
 
 /// Calls `connection_lost(None)` from an event of the loop, in its context: the last byte of a closing pipe has
 /// gone.
 pub(super) fn lose_now(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    if std::mem::replace(&mut transport.get().state.borrow_mut().lost, true) {
+    let (this, py) = (transport.get(), transport.py());
+    if std::mem::replace(&mut this.state.borrow_mut().lost, true) {
         return Ok(());
     }
-    reading::unwatch(transport)?;
-    lost(transport, transport.py().None().bind(transport.py()))
+    this.watch.stop_reads(this.core.get(), py)?;
+    lost(transport, py.None().bind(py))
 }
 
 /// Tells the protocol that its pipe is gone, and closes it. The error is the protocol's.

@@ -30,6 +30,7 @@ use crate::ffi::{self, Ref};
 use crate::poller::Poller;
 use crate::report;
 use crate::transports::protocol;
+use crate::transports::watch::Watch;
 
 pub(crate) use writing::methods;
 
@@ -54,26 +55,12 @@ struct State {
     closing: bool,
     /// Set when `connection_lost` is queued or called.
     lost: bool,
-    /// Set and cleared by `pause_reading` and `resume_reading`.
-    paused: bool,
     /// How often something was written in vain.
     lost_writes: u32,
-    /// Whether the loop watches the descriptor for us.
-    watching_reads: bool,
-    watching_writes: bool,
-    contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
     /// What `get_extra_info` knows.
     extra: Ref<PyDict>,
-}
-
-/// The contexts in which the protocol is called: copies of what was current when the loop was told to call it.
-struct Contexts {
-    /// From when the transport was made, or reading resumed.
-    reading: Ref,
-    /// From the write that was not sent at once.
-    writing: Option<Ref>,
 }
 
 /// The base of the two transports; not to be used by itself.
@@ -88,6 +75,7 @@ pub(crate) struct PipeTransport {
     sigpipe_kills: bool,
     /// The descriptor's number, kept for the text of the transport when it is closed.
     fd: RawFd,
+    watch: Watch,
     state: LoopCell<State>,
 }
 
@@ -162,11 +150,7 @@ impl PipeTransport {
             flow: FlowControl::new(),
             closing: false,
             lost: false,
-            paused: false,
             lost_writes: 0,
-            watching_reads: false,
-            watching_writes: false,
-            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: opening.waiter.map(Ref::from),
             extra: extra.into(),
         };
@@ -177,6 +161,7 @@ impl PipeTransport {
             kind,
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             fd,
+            watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
         };
         Ok((transport, made))
@@ -197,7 +182,7 @@ impl PipeTransport {
     fn wants_reads(&self) -> bool {
         let state = self.state.borrow();
         let told = self.end == End::Reading || self.kind != sys::pipe::Kind::CharacterDevice;
-        told && !state.closing && !state.paused && state.pipe.is_some()
+        told && !state.closing && !self.watch.is_paused() && state.pipe.is_some()
     }
 
     fn log(slf: &Bound<'_, Self>, level: &str, what: &str) -> PyResult<()> {
@@ -224,11 +209,11 @@ impl PipeTransport {
         let polling = |watching| if watching { "polling" } else { "idle" };
         match self.end {
             End::Reading => {
-                format!("<{name}{closing} fd={fd} {}>", polling(state.watching_reads))
+                format!("<{name}{closing} fd={fd} {}>", polling(self.watch.reads()))
             }
             End::Writing => {
                 let size = state.queue.len_bytes();
-                let polling = polling(state.watching_writes);
+                let polling = polling(self.watch.writes());
                 format!("<{name}{closing} fd={fd} {polling} bufsize={size}>")
             }
         }
@@ -339,9 +324,9 @@ impl PipeTransport {
             return Ok(());
         }
         visit.call(&*self.core)?;
+        self.watch.visit(&visit)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.reading)?;
-        let objects = [&state.contexts.writing, &state.pipe, &state.protocol, &state.waiter];
+        let objects = [&state.pipe, &state.protocol, &state.waiter];
         for object in objects.into_iter().flatten() {
             visit.call(&**object)?;
         }

@@ -1,12 +1,11 @@
 //! Reading from a pipe, and noticing at its writing end that nobody reads.
 
-use oxloop_engine::{Interest, sys};
+use oxloop_engine::sys;
 use pyo3::exceptions::PyBrokenPipeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{End, PipeTransport, ReadPipeTransport, closing};
-use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi;
 use crate::imports::imports;
@@ -20,8 +19,8 @@ impl ReadPipeTransport {
 
     /// Whether the transport reads.
     fn is_reading(slf: &Bound<'_, Self>) -> bool {
-        let state = slf.as_super().get().state.borrow();
-        !state.closing && !state.paused
+        let this = slf.as_super().get();
+        !this.state.borrow().closing && !this.watch.is_paused()
     }
 
     /// Read nothing until `resume_reading()`. Idempotent.
@@ -47,56 +46,32 @@ impl ReadPipeTransport {
 /// does, and nothing is read from it.
 pub(super) fn watch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let this = transport.get();
-    if !this.wants_reads() || this.state.borrow().watching_reads {
+    if !this.wants_reads() {
         return Ok(());
     }
     let run = match this.end {
         End::Reading => readable,
         End::Writing => left,
     };
-    let entry = Entry::Native { object: transport.as_any().into(), run };
-    let replaced = this.core.get().watch(transport.py(), this.fd, Interest::READABLE, entry)?;
-    drop(replaced);
-    this.state.borrow_mut().watching_reads = true;
-    Ok(())
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    let this = transport.get();
-    if !std::mem::replace(&mut this.state.borrow_mut().watching_reads, false) {
-        return Ok(());
-    }
-    let entry = this.core.get().unwatch(transport.py(), this.fd, Interest::READABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch.start_reads(this.core.get(), transport.as_any(), run)
 }
 
 fn pause(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || state.paused {
-            return Ok(());
-        }
-        state.paused = true;
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.pause() {
+        return Ok(());
     }
-    unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     PipeTransport::log(transport, "debug", "pauses reading")
 }
 
 fn resume(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    let context = ffi::copy_context(transport.py())?;
-    let before = {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || !state.paused {
-            return Ok(());
-        }
-        state.paused = false;
-        std::mem::replace(&mut state.contexts.reading, context)
-    };
-    drop(before);
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+        return Ok(());
+    }
     watch(transport)?;
     PipeTransport::log(transport, "debug", "resumes reading")
 }
@@ -106,15 +81,12 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let (protocol, context) = {
-        let state = this.state.borrow();
-        // The event was queued before reading was paused or ended.
-        if !state.watching_reads || state.lost {
-            return Ok(());
-        }
-        let Some(protocol) = &state.protocol else { return Ok(()) };
-        (protocol.bind(py).clone(), state.contexts.reading.clone_ref(py))
-    };
+    // The event was queued before reading was paused or ended.
+    if !this.watch.reads() || this.state.borrow().lost {
+        return Ok(());
+    }
+    let Some(protocol) = this.protocol(py) else { return Ok(()) };
+    let context = this.watch.reading(py);
     let Some(fd) = this.open_fd() else { return Ok(()) };
     let data = this.core.get().with_read_buffer(|buffer| match sys::pipe::read(fd, buffer) {
         Ok(count) => ffi::bytes(py, &buffer[..count]).map(Ok),
@@ -141,10 +113,11 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 fn end(transport: &Bound<'_, PipeTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     PipeTransport::log(transport, "info", "was closed by peer")?;
-    transport.get().state.borrow_mut().closing = true;
-    unwatch(transport)?;
+    let this = transport.get();
+    this.state.borrow_mut().closing = true;
+    this.watch.stop_reads(this.core.get(), py)?;
     let told = protocol.getattr(intern!(py, "eof_received"))?;
-    let event_loop = transport.get().core.bind(py);
+    let event_loop = this.core.bind(py);
     ffi::call_method(event_loop.as_any(), intern!(py, "call_soon"), &[&told])?;
     closing::lose(transport, None)
 }
@@ -153,13 +126,12 @@ fn end(transport: &Bound<'_, PipeTransport>, protocol: &Bound<'_, PyAny>) -> PyR
 fn left(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
     let py = transport.py();
-    let (context, drained) = {
-        let state = transport.get().state.borrow();
-        if !state.watching_reads || state.lost {
-            return Ok(());
-        }
-        (state.contexts.reading.clone_ref(py), state.queue.is_empty())
-    };
+    let this = transport.get();
+    if !this.watch.reads() || this.state.borrow().lost {
+        return Ok(());
+    }
+    let context = this.watch.reading(py);
+    let drained = this.state.borrow().queue.is_empty();
     ffi::run_in_context(context.bind(py), || {
         PipeTransport::log(transport, "info", "was closed by peer")?;
         let reason = if drained { None } else { Some(PyBrokenPipeError::new_err(())) };

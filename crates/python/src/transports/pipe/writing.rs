@@ -3,7 +3,6 @@
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
-use oxloop_engine::Interest;
 use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::sys::{self, pipe::Kind};
 use pyo3::exceptions::PyAssertionError;
@@ -13,7 +12,6 @@ use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
 use super::{PipeTransport, State, WritePipeTransport, closing};
 use crate::buffer::{Chunk, View};
-use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::imports::imports;
@@ -190,43 +188,9 @@ fn count_lost_write(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
 /// Lets the loop tell us when there is room for what is queued.
 fn watch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let this = transport.get();
-    let context = ffi::copy_context(transport.py())?;
-    {
-        let mut state = this.state.borrow_mut();
-        if state.watching_writes || state.queue.is_empty() {
-            return Ok(());
-        }
-        state.watching_writes = true;
-        // There was none: it goes with the watch.
-        state.contexts.writing = Some(context);
-    }
-    let entry = Entry::Native { object: transport.as_any().into(), run: writable };
-    match this.core.get().watch(transport.py(), this.fd, Interest::WRITABLE, entry) {
-        Ok(replaced) => {
-            drop(replaced);
-            Ok(())
-        }
-        Err(error) => {
-            this.state.borrow_mut().watching_writes = false;
-            closing::fatal(transport, error, WRITE_FAILED, true)
-        }
-    }
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let context = {
-        let mut state = this.state.borrow_mut();
-        if !std::mem::replace(&mut state.watching_writes, false) {
-            return Ok(());
-        }
-        state.contexts.writing.take()
-    };
-    drop(context);
-    let entry = this.core.get().unwatch(transport.py(), this.fd, Interest::WRITABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch
+        .start_writes(this.core.get(), transport.as_any(), writable)
+        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED, true))
 }
 
 /// The descriptor is writable.
@@ -234,15 +198,11 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    let context = {
-        let state = this.state.borrow();
-        // The event was queued before the queue was emptied or the connection lost.
-        if !state.watching_writes || state.lost {
-            return Ok(());
-        }
-        let Some(context) = &state.contexts.writing else { return Ok(()) };
-        context.clone_ref(py)
-    };
+    // The event was queued before the queue was emptied or the connection lost.
+    let Some(context) = this.watch.writing(py) else { return Ok(()) };
+    if this.state.borrow().lost {
+        return Ok(());
+    }
     let Some(fd) = this.open_fd() else { return Ok(()) };
     let written = this.put_queued(&this.state.borrow(), fd);
     match written {
@@ -276,7 +236,7 @@ fn drained(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     if !this.state.borrow().queue.is_empty() {
         return Ok(());
     }
-    unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), transport.py())?;
     let event = this.state.borrow_mut().flow.on_shrink(0);
     tell(transport, event)?;
     if this.state.borrow().closing { closing::lose_now(transport) } else { Ok(()) }

@@ -1,0 +1,158 @@
+//! What a transport has asked the loop to tell it, and in which contexts it is told.
+//!
+//! Whoever asks decides first whether there is something to be told; here is only what is the same for every
+//! transport. Errors of the selector come back, and then nothing is watched.
+
+use std::os::fd::RawFd;
+
+use oxloop_engine::Interest;
+use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
+
+use crate::cell::LoopCell;
+use crate::core::{Core, Entry, Run};
+use crate::ffi::{self, Ref};
+
+/// The descriptor of a transport, as the loop watches it.
+pub(super) struct Watch {
+    fd: RawFd,
+    state: LoopCell<State>,
+}
+
+/// The contexts are copies of what was current when the loop was told to watch, as asyncio makes them.
+struct State {
+    /// Set and cleared by `pause_reading` and `resume_reading`.
+    paused: bool,
+    /// Whether the loop tells when the descriptor is readable.
+    reads: bool,
+    /// From when the transport was made, or reading resumed.
+    reading: Ref,
+    /// From the write that was not sent at once; `None` while the loop does not tell when there is room.
+    writing: Option<Ref>,
+}
+
+impl Watch {
+    pub(super) fn new(py: Python<'_>, fd: RawFd) -> PyResult<Self> {
+        let reading = ffi::copy_context(py)?;
+        let state = State { paused: false, reads: false, reading, writing: None };
+        Ok(Self { fd, state: LoopCell::new(state) })
+    }
+
+    pub(super) fn is_paused(&self) -> bool {
+        self.state.borrow().paused
+    }
+
+    /// Whether the loop tells when the descriptor is readable.
+    pub(super) fn reads(&self) -> bool {
+        self.state.borrow().reads
+    }
+
+    /// Whether the loop tells when there is room.
+    pub(super) fn writes(&self) -> bool {
+        self.state.borrow().writing.is_some()
+    }
+
+    /// Notes that nothing is to be read; whether that is new.
+    pub(super) fn pause(&self) -> bool {
+        !std::mem::replace(&mut self.state.borrow_mut().paused, true)
+    }
+
+    /// Notes that reading goes on, in a copy of the current context; whether that is new.
+    pub(super) fn resume(&self, py: Python<'_>) -> PyResult<bool> {
+        if !self.is_paused() {
+            return Ok(false);
+        }
+        let context = ffi::copy_context(py)?;
+        let before = {
+            let mut state = self.state.borrow_mut();
+            state.paused = false;
+            std::mem::replace(&mut state.reading, context)
+        };
+        drop(before);
+        Ok(true)
+    }
+
+    /// The context in which the protocol is told of what was read.
+    pub(super) fn reading(&self, py: Python<'_>) -> Ref {
+        self.state.borrow().reading.clone_ref(py)
+    }
+
+    /// The context in which what waits is written; `None` if nothing does.
+    pub(super) fn writing(&self, py: Python<'_>) -> Option<Ref> {
+        self.state.borrow().writing.as_ref().map(|context| context.clone_ref(py))
+    }
+
+    /// Lets the loop call `run(transport)` when the descriptor is readable.
+    pub(super) fn start_reads(
+        &self,
+        core: &Core,
+        transport: &Bound<'_, PyAny>,
+        run: Run,
+    ) -> PyResult<()> {
+        if std::mem::replace(&mut self.state.borrow_mut().reads, true) {
+            return Ok(());
+        }
+        self.watch(core, transport, Interest::READABLE, run)
+            .inspect_err(|_| self.state.borrow_mut().reads = false)
+    }
+
+    /// Stops the loop from telling when the descriptor is readable.
+    pub(super) fn stop_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
+        if !std::mem::replace(&mut self.state.borrow_mut().reads, false) {
+            return Ok(());
+        }
+        let entry = core.unwatch(py, self.fd, Interest::READABLE)?;
+        drop(entry);
+        Ok(())
+    }
+
+    /// Lets the loop call `run(transport)` when there is room, in a copy of the current context.
+    pub(super) fn start_writes(
+        &self,
+        core: &Core,
+        transport: &Bound<'_, PyAny>,
+        run: Run,
+    ) -> PyResult<()> {
+        let context = ffi::copy_context(transport.py())?;
+        let before = self.state.borrow_mut().writing.replace(context);
+        if before.is_some() {
+            drop(before);
+            return Ok(());
+        }
+        self.watch(core, transport, Interest::WRITABLE, run).inspect_err(|_| {
+            let context = self.state.borrow_mut().writing.take();
+            drop(context);
+        })
+    }
+
+    /// Stops the loop from telling when there is room.
+    pub(super) fn stop_writes(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
+        let context = self.state.borrow_mut().writing.take();
+        if context.is_none() {
+            return Ok(());
+        }
+        drop(context);
+        let entry = core.unwatch(py, self.fd, Interest::WRITABLE)?;
+        drop(entry);
+        Ok(())
+    }
+
+    fn watch(
+        &self,
+        core: &Core,
+        transport: &Bound<'_, PyAny>,
+        direction: Interest,
+        run: Run,
+    ) -> PyResult<()> {
+        let entry = Entry::Native { object: transport.into(), run };
+        let replaced = core.watch(transport.py(), self.fd, direction, entry)?;
+        drop(replaced);
+        Ok(())
+    }
+
+    pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let Some(state) = self.state.try_borrow() else { return Ok(()) };
+        visit.call(&*state.reading)?;
+        state.writing.as_ref().map_or(Ok(()), |writing| visit.call(&**writing))
+    }
+}
