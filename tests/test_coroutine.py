@@ -7,12 +7,13 @@ import gc
 import inspect
 import socket
 import types
+import unittest.mock
 import warnings
 import weakref
 from typing import Any, Callable, Dict, Iterator, List
 
 import pytest
-from support.backends import Backend
+from support.backends import PY312, Backend
 from support.children import run_python
 from support.recorders import Recorder
 from support.reports import Reports
@@ -222,11 +223,31 @@ def test_what_cannot_be_awaited_is_refused(run: Run, wrong: Any) -> None:
     run(main)
 
 
+METHODS = ["create_connection", "create_server", "getaddrinfo", "start_tls", "subprocess_exec"]
+
+
+@pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")
+@pytest.mark.parametrize("name", METHODS)
+def test_the_methods_are_coroutine_functions(loop: Any, name: str) -> None:
+    assert asyncio.iscoroutinefunction(getattr(loop, name))
+    if PY312:
+        assert inspect.iscoroutinefunction(getattr(loop, name))
+    assert getattr(loop, name).__name__ == name
+
+
 @pytest.mark.differs("native methods have no mark of a coroutine function")
 @pytest.mark.filterwarnings("ignore:'asyncio.iscoroutinefunction' is deprecated")
-def test_the_methods_are_coroutine_functions(loop: Any) -> None:
-    """`mock.patch.object(loop, "create_server", autospec=True)` looks at it."""
-    assert asyncio.iscoroutinefunction(loop.create_server)
+def test_the_methods_of_sockets_are_coroutine_functions(loop: Any) -> None:
+    assert asyncio.iscoroutinefunction(loop.sock_recv)
+
+
+def test_a_mocked_method_can_be_awaited(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with unittest.mock.patch.object(loop, "create_server", autospec=True, return_value=7):
+            assert await loop.create_server(Recorder, "name.invalid") == 7  # type: ignore[comparison-overlap]
+
+    run(main)
 
 
 def test_the_collector_ends_a_coroutine_before_it_breaks_the_cycle_up(backend: Backend) -> None:

@@ -6,13 +6,15 @@ This is the only module that looks at ``sys.version_info``; the others ask it. W
   objects live on under an underscore and the public names warn; removed in 3.16.
 * Child watchers: asyncio has them until 3.13 (deprecated from 3.12), not after.
 * ``asyncio.Runner`` came with 3.11.
+* Coroutine functions: asyncio marks them until 3.15, :mod:`inspect` from 3.12 on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
-from asyncio import events
+from asyncio import coroutines, events
 from typing import Any, Callable, Optional
 
 if sys.version_info >= (3, 14):
@@ -53,6 +55,14 @@ asyncio_get_child_watcher: Any = getattr(
     None,
 )
 """The method of asyncio's default policy; None where there are no watchers."""
+
+
+def mark_coroutine_function(function: Any) -> None:
+    """Let *function*, which is no ``async def``, count as a coroutine function all the same."""
+    function._is_coroutine = getattr(coroutines, "_is_coroutine", None)
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+
 
 Runner: Any = getattr(asyncio, "Runner", None)
 """``asyncio.Runner``; None before 3.11."""

@@ -3,9 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from typing import NoReturn, Optional
+import functools
+from typing import Any, Callable, NoReturn, Optional
 
-from oxloop import _native, _watchers
+from oxloop import _compat, _native, _watchers
+
+
+def _coroutine_function(native: Callable[..., Any]) -> Any:
+    """Return the method *native* as one that tools take for a coroutine function.
+
+    ``unittest.mock`` mocks those in another way. A native method has no place for the mark.
+    """
+
+    @functools.wraps(native)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return native(*args, **kwargs)
+
+    _compat.mark_coroutine_function(method)
+    return method
 
 
 # misc: typeshed promises asyncio's own Server class.
@@ -20,6 +35,26 @@ class SelectorEventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: 
     A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
     another thread only ``call_soon_threadsafe`` may be called.
     """
+
+    # Not those of sockets and pipes: they are called often, and a Python function has its price.
+    for _name in (
+        "connect_accepted_socket",
+        "create_connection",
+        "create_datagram_endpoint",
+        "create_server",
+        "create_unix_connection",
+        "create_unix_server",
+        "getaddrinfo",
+        "getnameinfo",
+        "sendfile",
+        "shutdown_asyncgens",
+        "shutdown_default_executor",
+        "start_tls",
+        "subprocess_exec",
+        "subprocess_shell",
+    ):
+        locals()[_name] = _coroutine_function(getattr(_native.EventLoop, _name))
+    del _name
 
     def _child_watcher(self) -> Optional[_watchers.AbstractChildWatcher]:
         """Return the watcher that was chosen; None: the loop watches the child by its pidfd."""
