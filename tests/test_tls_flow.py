@@ -32,6 +32,90 @@ def authority() -> Authority:
     return Authority()
 
 
+# Buffers of protocols
+
+
+@NEW
+@pytest.mark.parametrize("size", [1, 100, 16384, 1 << 20])
+def test_a_buffered_protocol(run: Run, authority: Authority, size: int) -> None:
+    class Recording(BufferedRecorder):
+        def __init__(self) -> None:
+            super().__init__(size)
+
+        def get_buffer(self, sizehint: int) -> Any:
+            return memoryview(super().get_buffer(sizehint))
+
+    async def main() -> None:
+        async with client_of(authority, Recording) as (end, peer):
+            message = MEGABYTE[: size * 20]
+            sending = asyncio.ensure_future(peer.say(b"a", b"b", message, b"c", b"d"))
+            data = b"ab" + message + b"cd"
+            assert await end.protocol.received(len(data)) == data
+            assert max(end.protocol.counts) <= size
+            await sending
+
+    run(main)
+
+
+def test_small_messages_into_a_bytearray(run: Run, authority: Authority, backend: Backend) -> None:
+    if backend.is_oracle:
+        pytest.skip("asyncio decrypts the second one into a copy of the bytearray")
+
+    async def main() -> None:
+        async with client_of(authority, BufferedRecorder) as (end, peer):
+            await peer.say(b"first", b"second", b"third")
+            assert await end.protocol.received(16) == b"firstsecondthird"
+
+    run(main)
+
+
+@NEW
+@pytest.mark.parametrize("fault", ["raises", "read-only", "no buffer"])
+def test_get_buffer_that_fails(
+    run: Run, authority: Authority, reports: Reports, fault: str
+) -> None:
+    class Failing(BufferedRecorder):
+        failing = False
+
+        def get_buffer(self, sizehint: int) -> Any:
+            if not self.failing:
+                return super().get_buffer(sizehint)
+            if fault == "raises":
+                raise ZeroDivisionError
+            return bytes(10) if fault == "read-only" else object()
+
+    async def main() -> None:
+        async with client_of(authority, Failing) as (end, peer):
+            end.protocol.failing = True
+            await peer.say(b"data")
+            expected = ZeroDivisionError if fault == "raises" else TypeError
+            assert type(await end.protocol.lost()) is expected
+            context = reports.take_one()
+            assert context["message"] == "Fatal error on SSL protocol"
+            assert type(context["exception"]) is expected
+
+    run(main)
+
+
+@NEW
+def test_protocols_of_both_kinds_in_turn(run: Run, authority: Authority) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            plain, buffered = end.protocol, BufferedRecorder()
+            for protocol in (plain, buffered, plain, buffered):
+                end.transport.set_protocol(protocol)
+                assert end.transport.get_protocol() is protocol
+                before = len(protocol.data)
+                await peer.say(b"data")
+                await protocol.received(before + 4)
+            assert plain.data == buffered.data == b"datadata"
+            end.transport.abort()
+            await buffered.lost()
+            assert "lost" not in plain.events
+
+    run(main)
+
+
 # Waiting
 
 
