@@ -44,9 +44,20 @@ export PYTHONPATH=$package PYTHONMALLOC=malloc LD_PRELOAD=$runtime
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:detect_stack_use_after_return=1:abort_on_error=1}
 # abort_on_error lets faulthandler print the Python stacks, too.
 
+echo "== A fault, to see that it is found"
+if "$python" -c "import ctypes
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+block = libc.malloc(100)
+libc.free(block)
+ctypes.memset(block, 0, 100)" 2>/dev/null; then
+    echo "a use of freed memory was not found: the sanitizer does not work here" >&2
+    exit 1
+fi
+
 tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
-    tests=(--backend epoll --backend poll tests/test_coroutine.py tests/test_robustness.py
+    tests=(--backend epoll tests/test_coroutine.py tests/test_robustness.py
         tests/test_stream_transport.py tests/test_datagram.py tests/test_pipes.py tests/test_sock.py
         tests/test_scheduling.py tests/test_server.py tests/test_signals.py tests/test_tls.py
         tests/test_unix.py tests/test_watching.py tests/test_soak.py)

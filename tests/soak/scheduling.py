@@ -72,8 +72,9 @@ async def threads(round_: Round) -> None:
     callback = round_.bound(arrived, 0.01)
 
     def send() -> None:
-        for _ in range(20):
-            loop.call_soon_threadsafe(callback)
+        with contextlib.suppress(RuntimeError):  # the loop may be left and closed meanwhile
+            for _ in range(20):
+                loop.call_soon_threadsafe(callback)
 
     started = [threading.Thread(target=send) for _ in range(count)]
     for thread in started:
