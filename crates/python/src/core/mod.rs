@@ -4,6 +4,9 @@
 //! the Python object that the user knows. Transports, servers and flows see this module and never the
 //! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
 
+mod entry;
+mod watches;
+
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -11,12 +14,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::sys::datagram::Batch;
-use oxloop_engine::{Engine, Inbox, Interest, Slots, Timestamp, Token, Waker};
+use oxloop_engine::{Engine, Inbox, Timestamp, Token, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyDict, PyInt, PyTuple, PyWeakrefMethods, PyWeakrefReference};
+use pyo3::types::{PyDict, PyTuple, PyWeakrefReference};
 
 use crate::buffer::Window;
 use crate::cell::{LoopCell, Made};
@@ -24,107 +27,10 @@ use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;
-use crate::poller::{self, Change, Poller};
+use crate::poller::Poller;
 use crate::signals::Signals;
-
-/// What a turn of the loop runs: the engine's payload.
-pub(crate) enum Entry {
-    /// A callback of the user's.
-    Handle(Ref<Handle>),
-    /// A step of an asyncio task, for which nobody can see a handle: so there is none.
-    TaskStep { callback: Ref, argument: Option<Ref>, context: Ref },
-    /// Something native: `run(object)`. It deals with the errors that it expects; any other is reported as an
-    /// exception of a callback, or leaves the loop.
-    Native { object: Ref, run: Run },
-}
-
-/// What a native entry calls, with the object that it was left with.
-pub(crate) type Run = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<()>;
-
-impl Entry {
-    #[inline]
-    pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
-        match self {
-            Self::Handle(handle) => Self::Handle(handle.clone_ref(py)),
-            Self::TaskStep { callback, argument, context } => Self::TaskStep {
-                callback: callback.clone_ref(py),
-                argument: argument.as_ref().map(|argument| argument.clone_ref(py)),
-                context: context.clone_ref(py),
-            },
-            Self::Native { object, run } => {
-                Self::Native { object: object.clone_ref(py), run: *run }
-            }
-        }
-    }
-
-    fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        match self {
-            Self::Handle(handle) if ffi::is_hidden(handle) => handle.get().visit_contents(visit),
-            Self::Handle(handle) => visit.call(&**handle),
-            Self::TaskStep { callback, argument, context } => {
-                visit.call(&**callback)?;
-                visit.call(&**context)?;
-                argument.as_ref().map_or(Ok(()), |argument| visit.call(&**argument))
-            }
-            Self::Native { object, .. } => visit.call(&**object),
-        }
-    }
-}
-
-/// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
-pub(crate) struct Watch {
-    fd: RawFd,
-    /// The file object by which the user named the descriptor, if it was none of ours and no number.
-    file: Option<Ref>,
-    pub(crate) reader: Option<Entry>,
-    pub(crate) writer: Option<Entry>,
-}
-
-impl Watch {
-    fn interest(&self) -> Interest {
-        let mut interest = Interest::NONE;
-        if self.reader.is_some() {
-            interest = interest.with(Interest::READABLE);
-        }
-        if self.writer.is_some() {
-            interest = interest.with(Interest::WRITABLE);
-        }
-        interest
-    }
-
-    fn slot(&mut self, direction: Interest) -> &mut Option<Entry> {
-        if direction.is_readable() { &mut self.reader } else { &mut self.writer }
-    }
-}
-
-/// The watched descriptors: by token for the selector's events, by number for the user's calls.
-#[derive(Default)]
-pub(crate) struct Watches {
-    slots: Slots<Watch>,
-    /// By descriptor. Not a table: a selector of the user's may take any number for one.
-    tokens: HashMap<RawFd, Token>,
-    /// How many of them are the loop's own (the waker, the signals): with no other there is nothing to poll.
-    pub(crate) internal: usize,
-}
-
-impl Watches {
-    fn token(&self, fd: RawFd) -> Option<Token> {
-        self.tokens.get(&fd).copied()
-    }
-
-    pub(crate) fn get(&self, token: Token) -> Option<&Watch> {
-        self.slots.get(token)
-    }
-
-    pub(crate) fn by_fd(&self, fd: RawFd) -> Option<&Watch> {
-        self.slots.get(self.token(fd)?)
-    }
-
-    /// Whether somebody other than the loop itself watches a descriptor.
-    pub(crate) fn any_external(&self) -> bool {
-        self.slots.len() > self.internal
-    }
-}
+pub(crate) use entry::{Entry, Run};
+pub(crate) use watches::{Watch, Watches};
 
 /// The native base of every loop; not to be used by itself.
 #[pyclass(frozen, subclass, module = "oxloop._native", name = "_Core")]
@@ -346,196 +252,6 @@ impl Core {
         self.engine.borrow_mut().timers.insert(when, Entry::Native { object, run })
     }
 
-    /// `RuntimeError` while another thread waits in the selector: then nothing may be done that needs it, and
-    /// whoever would is to find out before it has changed anything.
-    #[inline]
-    pub(crate) fn check_selector(&self) -> PyResult<()> {
-        match &*self.poller.borrow() {
-            Poller::Native(None) => Err(poller::in_use()),
-            _ => Ok(()),
-        }
-    }
-
-    /// Tells `entry` whenever `fd` is ready in `direction` (one of the two). Returns what was told before.
-    ///
-    /// # Errors
-    /// `OSError` from the selector: a closed descriptor, or one that it cannot watch. Then nothing changed.
-    pub(crate) fn watch(
-        &self,
-        py: Python<'_>,
-        fd: RawFd,
-        direction: Interest,
-        entry: Entry,
-    ) -> PyResult<Option<Entry>> {
-        let (token, change, is_new) = {
-            let mut watches = self.watches.borrow_mut();
-            if let Some(token) = watches.token(fd) {
-                let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
-                (token, Change::Modify(interest.with(direction)), false)
-            } else {
-                let token =
-                    watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                (token, Change::Register(direction), true)
-            }
-        };
-        if let Err(error) = self.apply(py, fd, token, change) {
-            let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
-            drop(removed);
-            return Err(error);
-        }
-        let mut watches = self.watches.borrow_mut();
-        if is_new {
-            // Not before the selector has said that there is such a descriptor.
-            watches.tokens.insert(fd, token);
-        }
-        let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
-        Ok(slot.and_then(|slot| slot.replace(entry)))
-    }
-
-    /// Stops telling about `fd` in `direction`. Returns what was told, `None` if nothing was.
-    pub(crate) fn unwatch(
-        &self,
-        py: Python<'_>,
-        fd: RawFd,
-        direction: Interest,
-    ) -> PyResult<Option<Entry>> {
-        self.check_selector()?;
-        let (token, entry, change) = {
-            let mut watches = self.watches.borrow_mut();
-            let Some(token) = watches.token(fd) else { return Ok(None) };
-            let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
-            let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
-            let interest = watch.interest();
-            if interest.is_empty() {
-                let removed = watches.slots.remove(token);
-                watches.tokens.remove(&fd);
-                (token, (entry, removed), Change::Deregister)
-            } else {
-                (token, (entry, None), Change::Modify(interest))
-            }
-        };
-        self.apply(py, fd, token, change)?;
-        Ok(Some(entry.0))
-    }
-
-    /// Notes by which object the user named `fd`.
-    pub(crate) fn name_watched(&self, fd: RawFd, file: &Bound<'_, PyAny>) {
-        let before = {
-            let mut watches = self.watches.borrow_mut();
-            let token = watches.token(fd);
-            let watch = token.and_then(|token| watches.slots.get_mut(token));
-            let name = (!file.is_instance_of::<PyInt>()).then(|| file.into());
-            watch.and_then(|watch| std::mem::replace(&mut watch.file, name))
-        };
-        drop(before);
-    }
-
-    /// The descriptor that is watched under the name of `file`.
-    pub(crate) fn watched_as(&self, file: &Bound<'_, PyAny>) -> Option<RawFd> {
-        let watches = self.watches.borrow();
-        let mut all = watches.slots.iter();
-        all.find(|(_, watch)| {
-            watch.file.as_ref().is_some_and(|name| name.as_ptr() == file.as_ptr())
-        })
-        .map(|(_, watch)| watch.fd)
-    }
-
-    /// Like [`unwatch`](Self::unwatch), if who is told is the native entry of `object`; otherwise nothing changes.
-    pub(crate) fn unwatch_object(
-        &self,
-        py: Python<'_>,
-        fd: RawFd,
-        direction: Interest,
-        object: *mut pyo3::ffi::PyObject,
-    ) -> PyResult<Option<Entry>> {
-        let ours = self.watches.borrow().by_fd(fd).is_some_and(|watch| {
-            let entry = if direction.is_readable() { &watch.reader } else { &watch.writer };
-            matches!(entry, Some(Entry::Native { object: told, .. }) if told.as_ptr() == object)
-        });
-        if ours { self.unwatch(py, fd, direction) } else { Ok(None) }
-    }
-
-    fn apply(&self, py: Python<'_>, fd: RawFd, token: Token, change: Change) -> PyResult<()> {
-        let selector = match &mut *self.poller.borrow_mut() {
-            Poller::Closed => return self.check_closed(),
-            Poller::Native(None) => return Err(poller::in_use()),
-            Poller::Native(Some(native)) => {
-                return native.apply(fd, token, change).map_err(|error| os_error(&error));
-            }
-            Poller::Python(selector) => selector.clone_ref(py),
-        };
-        poller::apply_python(selector.bind(py), fd, change)
-    }
-
-    /// Waits for at most `timeout` (`None`: without end), and queues what became ready.
-    pub(crate) fn poll(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<()> {
-        let taken = match &mut *self.poller.borrow_mut() {
-            Poller::Closed => {
-                self.check_closed()?;
-                let message = "the event loop was not initialised: super().__init__() not called";
-                return Err(PyRuntimeError::new_err(message));
-            }
-            Poller::Native(native) => Ok(native.take().ok_or_else(poller::in_use)?),
-            Poller::Python(selector) => Err(selector.clone_ref(py)),
-        };
-        let mut native = match taken {
-            Ok(native) => native,
-            Err(selector) => return self.poll_python(py, &selector, timeout),
-        };
-        let waited = self.sleep(timeout, |timeout| {
-            if timeout == Some(Duration::ZERO) {
-                // Nothing to wait for: not worth handing the interpreter to another thread.
-                native.selector.wait(&mut native.events, timeout)
-            } else {
-                py.detach(|| native.selector.wait(&mut native.events, timeout))
-            }
-        });
-        if waited.is_ok() {
-            self.receive();
-            let watches = self.watches.borrow();
-            let mut engine = self.engine.borrow_mut();
-            for event in &native.events {
-                if let Some(watch) = watches.get(event.token) {
-                    queue_ready(py, &mut engine, watch, event.readiness);
-                }
-            }
-        }
-        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
-            *place = Some(native);
-        }
-        match waited {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(os_error(&error)),
-            _ => Ok(()),
-        }
-    }
-
-    fn poll_python(
-        &self,
-        py: Python<'_>,
-        selector: &Ref,
-        timeout: Option<Duration>,
-    ) -> PyResult<()> {
-        let ready =
-            self.sleep(timeout, |timeout| poller::select_python(selector.bind(py), timeout))?;
-        self.receive();
-        let watches = self.watches.borrow();
-        let mut engine = self.engine.borrow_mut();
-        for (fd, readiness) in ready {
-            if let Some(watch) = watches.by_fd(fd) {
-                queue_ready(py, &mut engine, watch, readiness);
-            }
-        }
-        Ok(())
-    }
-
-    /// Whether a poll that does not wait could find anything.
-    #[inline]
-    pub(crate) fn has_watches(&self) -> bool {
-        self.watches.borrow().any_external()
-            || self.signals.borrow().has_handlers()
-            || matches!(*self.poller.borrow(), Poller::Python(_))
-    }
-
     /// A new `asyncio.Future` of this loop.
     #[inline]
     pub(crate) fn future<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
@@ -580,45 +296,6 @@ impl Core {
         result
     }
 
-    /// Notes that `transport` owns `fd`.
-    pub(crate) fn own(&self, fd: RawFd, transport: &Bound<'_, PyAny>) -> PyResult<()> {
-        let weak = PyWeakrefReference::new(transport)?.unbind();
-        let before = self.owners.borrow_mut().insert(fd, weak);
-        drop(before);
-        Ok(())
-    }
-
-    /// `transport` no longer owns `fd`.
-    pub(crate) fn disown(&self, fd: RawFd, transport: &Bound<'_, PyAny>) {
-        let removed = {
-            let mut owners = self.owners.borrow_mut();
-            let ours = owners.get(&fd).is_some_and(|weak| {
-                weak.bind(transport.py()).upgrade().is_none_or(|owner| owner.is(transport))
-            });
-            if ours { owners.remove(&fd) } else { None }
-        };
-        drop(removed);
-    }
-
-    /// The open transport that owns `fd`, if there is one.
-    fn owner<'py>(&self, py: Python<'py>, fd: RawFd) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let owner = self.owners.borrow().get(&fd).and_then(|weak| weak.bind(py).upgrade());
-        let Some(owner) = owner else { return Ok(None) };
-        let closing = owner.call_method0(intern!(py, "is_closing"))?.is_truthy()?;
-        Ok(if closing { None } else { Some(owner) })
-    }
-
-    /// `RuntimeError` when a transport owns `fd`.
-    pub(crate) fn check_no_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        match self.owner(py, fd)? {
-            None => Ok(()),
-            Some(transport) => Err(PyRuntimeError::new_err(format!(
-                "File descriptor {fd} is used by transport {}",
-                transport.repr()?
-            ))),
-        }
-    }
-
     /// Everything that the loop still holds, for the caller to drop: queues, timers, watches.
     pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>) {
         let mut entries: Vec<Entry> = Vec::new();
@@ -633,25 +310,7 @@ impl Core {
                 Handle::leave_queue(handle);
             }
         }
-        let mut watches = self.watches.borrow_mut();
-        watches.tokens.clear();
-        watches.internal = 0;
-        (entries, watches.slots.drain())
-    }
-}
-
-/// Queues the entries of `watch` that `readiness` concerns.
-#[inline]
-fn queue_ready(py: Python<'_>, engine: &mut Engine<Entry>, watch: &Watch, readiness: Interest) {
-    if readiness.is_readable()
-        && let Some(reader) = &watch.reader
-    {
-        engine.ready.push(reader.clone_ref(py));
-    }
-    if readiness.is_writable()
-        && let Some(writer) = &watch.writer
-    {
-        engine.ready.push(writer.clone_ref(py));
+        (entries, self.watches.borrow_mut().drain())
     }
 }
 
@@ -678,14 +337,7 @@ impl Core {
             turn_end.iter().try_for_each(|entry| entry.visit(visit))?;
         }
         if let Some(watches) = self.watches.try_borrow() {
-            for (_, watch) in watches.slots.iter() {
-                for entry in watch.reader.iter().chain(watch.writer.iter()) {
-                    entry.visit(visit)?;
-                }
-                if let Some(file) = &watch.file {
-                    visit.call(&**file)?;
-                }
-            }
+            watches.visit(visit)?;
         }
         for cell in [
             &self.selector,
