@@ -1,10 +1,9 @@
 //! The end of a connection: closed by the user, by the peer, or by an error.
 
-use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{StreamTransport, file, reading, writing};
+use super::{StreamTransport, file, writing};
 use crate::error;
 use crate::ffi;
 use crate::report;
@@ -13,24 +12,26 @@ use crate::transports::socket::Socket;
 
 /// Stops reading; the connection is lost once everything that was written has gone.
 pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
+    let this = transport.get();
+    this.core.get().check_selector()?;
     writing::uncork(transport)?;
     let drained = {
-        let mut state = transport.get().state.borrow_mut();
+        let mut state = this.state.borrow_mut();
         if std::mem::replace(&mut state.closing, true) {
             return Ok(());
         }
         state.queue.is_empty()
     };
-    reading::unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     if drained { queue_lost(transport, None) } else { Ok(()) }
 }
 
 /// Ends the connection at once; what is queued is dropped.
 pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
+    let this = transport.get();
+    this.core.get().check_selector()?;
     let queued = {
-        let mut state = transport.get().state.borrow_mut();
+        let mut state = this.state.borrow_mut();
         if state.lost > 0 {
             return Ok(());
         }
@@ -38,12 +39,11 @@ pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr
         state.queue.clear()
     };
     drop(queued);
-    reading::unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     queue_lost(transport, reason)
 }
 
-/// An error after which the connection cannot go on. One of the system is only logged in debug mode, since the
-/// protocol hears of it; any other goes to the exception handler. Returns one that leaves the loop.
+/// An error after which the connection cannot go on. Returns one that leaves the loop.
 #[cold]
 pub(super) fn fatal(
     transport: &Bound<'_, StreamTransport>,
@@ -55,22 +55,8 @@ pub(super) fn fatal(
         return Err(error);
     }
     let this = transport.get();
-    if error.is_instance_of::<PyOSError>(py) {
-        if this.core.get().debug() {
-            let text = format!("{}: {message}", transport.repr()?);
-            report::debug_exception(py, &text, error::exception(py, &error).as_any())?;
-        }
-    } else {
-        let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
-        let details = [("transport", transport.as_any()), ("protocol", &protocol)];
-        let event_loop = this.core.bind(py).as_any();
-        report::call_exception_handler(
-            event_loop,
-            message,
-            Some(&error::exception(py, &error)),
-            &details,
-        )?;
-    }
+    let protocol = this.protocol(py);
+    protocol::report_fatal(this.core.bind(py), transport.as_any(), protocol, &error, message)?;
     force(transport, Some(error))
 }
 
@@ -85,7 +71,7 @@ fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> 
         }
         state.lost = 1;
     }
-    writing::unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), py)?;
     protocol::queue_lost(this.core.bind(py), transport.as_any(), reason)
 }
 

@@ -35,6 +35,7 @@ use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
 use crate::transports::tls::TlsProtocol;
+use crate::transports::watch::Watch;
 
 pub(super) use writing::chunks;
 pub(crate) use writing::methods;
@@ -54,33 +55,18 @@ struct State {
     closing: bool,
     /// How often something was written since `connection_lost` was queued, plus one; 0 before.
     lost: u32,
-    /// Set and cleared by `pause_reading` and `resume_reading`.
-    paused: bool,
     /// Whether the last call received so much that the next one should not go through the shared buffer.
     received_much: bool,
-    /// Whether the loop watches the descriptor for us.
-    watching_reads: bool,
-    watching_writes: bool,
     /// Set by `write_eof`.
     eof_written: bool,
     /// The file that is sent, or waits for the queue to be empty: nothing may be written meanwhile.
     sendfile: Option<Ref<Sendfile>>,
-    contexts: Contexts,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
     /// The server that accepted the connection, until the connection is lost.
     server: Option<Ref>,
     /// What `get_extra_info` knows.
     extra: Ref<PyDict>,
-}
-
-/// The contexts in which the protocol is called: copies of what was current when the loop was told to call it,
-/// as asyncio makes them.
-struct Contexts {
-    /// From when the transport was made, or reading resumed.
-    reading: Ref,
-    /// From the write that was not sent at once.
-    writing: Option<Ref>,
 }
 
 /// A connection that carries a stream of bytes.
@@ -92,6 +78,7 @@ pub(crate) struct StreamTransport {
     core: Ref<Core>,
     /// The descriptor's number, kept for the text of the transport when it is closed.
     fd: RawFd,
+    watch: Watch,
     state: LoopCell<State>,
 }
 
@@ -130,21 +117,21 @@ impl StreamTransport {
             flow: FlowControl::new(),
             closing: false,
             lost: 0,
-            paused: false,
             received_much: false,
-            watching_reads: false,
-            watching_writes: false,
             eof_written: false,
             sendfile: None,
-            contexts: Contexts { reading: ffi::copy_context(py)?, writing: None },
             waiter: waiter.map(Ref::from),
             server: server.map(Ref::from),
             extra: extra.into(),
         };
-        let transport = Bound::new(
-            py,
-            Self { made: Made::new(), core: core.into(), fd, state: LoopCell::new(state) },
-        )?;
+        let transport = Self {
+            made: Made::new(),
+            core: core.into(),
+            fd,
+            watch: Watch::new(py, fd)?,
+            state: LoopCell::new(state),
+        };
+        let transport = Bound::new(py, transport)?;
         if let Some(server) = server {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
@@ -168,8 +155,7 @@ impl StreamTransport {
     }
 
     fn is_open_for_reading(&self) -> bool {
-        let state = self.state.borrow();
-        !state.closing && !state.paused
+        !self.state.borrow().closing && !self.watch.is_paused()
     }
 
     /// The descriptor to send to and receive from; `None` once it is closed.
@@ -346,7 +332,7 @@ impl StreamTransport {
     /// What asyncio's `SSLProtocol` looks at before Python 3.11.
     #[getter]
     fn _paused(&self) -> bool {
-        self.state.borrow().paused
+        self.watch.is_paused()
     }
 
     /// What asyncio calls flow control: whether the protocol has been told to pause.
@@ -402,11 +388,8 @@ impl StreamTransport {
             return Ok(());
         }
         visit.call(&*self.core)?;
+        self.watch.visit(&visit)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        visit.call(&*state.contexts.reading)?;
-        if let Some(writing) = &state.contexts.writing {
-            visit.call(&**writing)?;
-        }
         for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
             visit.call(&**object)?;
         }
@@ -466,7 +449,7 @@ impl StreamTransport {
         }
         let closing = if state.closing { " closing" } else { "" };
         let polling = |watching| if watching { "polling" } else { "idle" };
-        let (reads, writes) = (polling(state.watching_reads), polling(state.watching_writes));
+        let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
         let size = state.queue.len_bytes();
         format!("<StreamTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>")
     }

@@ -1,83 +1,48 @@
 //! Receiving: into the loop's buffer and out of it as `bytes`, or into the protocol's own buffer.
 
-use oxloop_engine::{Interest, sys};
+use oxloop_engine::sys;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::{Kind, StreamTransport, closing};
 use crate::buffer::View;
-use crate::core::{Entry, READ_SIZE};
+use crate::core::READ_SIZE;
 use crate::error::{self, os_error};
 use crate::ffi;
 use crate::transports::tls::{self, TlsProtocol};
 
 /// Lets the loop tell us when there is something to receive, unless reading is paused or over.
 pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let py = transport.py();
     let this = transport.get();
     this.core.get().check_closed()?;
-    let fd = {
-        let mut state = this.state.borrow_mut();
-        if state.closing || state.paused || state.watching_reads || state.socket.is_closed() {
+    {
+        let state = this.state.borrow();
+        if state.closing || this.watch.is_paused() || state.socket.is_closed() {
             return Ok(());
-        }
-        state.watching_reads = true;
-        state.socket.raw_fd()
-    };
-    let entry = Entry::Native { object: transport.as_any().into(), run: readable };
-    match this.core.get().watch(py, fd, Interest::READABLE, entry) {
-        Ok(replaced) => {
-            drop(replaced);
-            Ok(())
-        }
-        Err(error) => {
-            this.state.borrow_mut().watching_reads = false;
-            closing::fatal(transport, error, "Fatal error on transport")
         }
     }
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let fd = {
-        let mut state = this.state.borrow_mut();
-        if !std::mem::replace(&mut state.watching_reads, false) {
-            return Ok(());
-        }
-        state.socket.raw_fd()
-    };
-    let entry = this.core.get().unwatch(transport.py(), fd, Interest::READABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch
+        .start_reads(this.core.get(), transport.as_any(), readable)
+        .or_else(|error| closing::fatal(transport, error, "Fatal error on transport"))
 }
 
 pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || state.paused {
-            return Ok(());
-        }
-        state.paused = true;
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.pause() {
+        return Ok(());
     }
-    unwatch(transport)?;
+    this.watch.stop_reads(this.core.get(), transport.py())?;
     StreamTransport::log_debug(transport, "pauses reading")
 }
 
 pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    transport.get().core.get().check_selector()?;
-    let context = ffi::copy_context(transport.py())?;
-    let before = {
-        let mut state = transport.get().state.borrow_mut();
-        if state.closing || !state.paused {
-            return Ok(());
-        }
-        state.paused = false;
-        std::mem::replace(&mut state.contexts.reading, context)
-    };
-    drop(before);
+    let this = transport.get();
+    this.core.get().check_selector()?;
+    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+        return Ok(());
+    }
     watch(transport)?;
     StreamTransport::log_debug(transport, "resumes reading")
 }
@@ -97,11 +62,11 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let (kind, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
-        if !state.watching_reads || state.lost > 0 {
+        if !this.watch.reads() || state.lost > 0 {
             return Ok(());
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
-        let context = state.contexts.reading.clone_ref(py);
+        let context = this.watch.reading(py);
         (state.kind, protocol.bind(py).clone(), context)
     };
     let context = context.bind(py);
@@ -259,12 +224,12 @@ fn writable(buffer: &Bound<'_, PyAny>) -> PyResult<View> {
 
 /// The peer sends no more: the protocol says whether the connection stays open for writing.
 fn end(transport: &Bound<'_, StreamTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = transport.py();
+    let (this, py) = (transport.get(), transport.py());
     StreamTransport::log_debug(transport, "received EOF")?;
     let keep_open = ffi::call_method(protocol, intern!(py, "eof_received"), &[])
         .and_then(|answer| answer.is_truthy());
     match keep_open {
-        Ok(true) => unwatch(transport),
+        Ok(true) => this.watch.stop_reads(this.core.get(), py),
         Ok(false) => closing::close(transport),
         Err(error) => {
             let message = "Fatal error: protocol.eof_received() call failed.";

@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
 use oxloop_engine::flow::FlowEvent;
-use oxloop_engine::{Interest, sys};
+use oxloop_engine::sys;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -12,7 +12,6 @@ use pyo3::types::PyBytes;
 
 use super::{State, StreamTransport, closing, file, refused};
 use crate::buffer::{Chunk, View};
-use crate::core::Entry;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::transports::protocol::{self, check_data, count_lost_write, tell_flow};
@@ -125,59 +124,23 @@ fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_closed()?;
-    let context = ffi::copy_context(transport.py())?;
-    let fd = {
-        let mut state = this.state.borrow_mut();
-        if state.watching_writes || state.queue.is_empty() {
-            return Ok(());
-        }
-        state.watching_writes = true;
-        // There was none: it goes with the watch.
-        state.contexts.writing = Some(context);
-        state.socket.raw_fd()
-    };
-    let entry = Entry::Native { object: transport.as_any().into(), run: writable };
-    match this.core.get().watch(transport.py(), fd, Interest::WRITABLE, entry) {
-        Ok(replaced) => {
-            drop(replaced);
-            Ok(())
-        }
-        Err(error) => {
-            this.state.borrow_mut().watching_writes = false;
-            closing::fatal(transport, error, WRITE_FAILED)
-        }
+    if this.watch.writes() || this.state.borrow().queue.is_empty() {
+        return Ok(());
     }
-}
-
-/// Stops the loop from telling us.
-pub(super) fn unwatch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let (fd, context) = {
-        let mut state = this.state.borrow_mut();
-        if !std::mem::replace(&mut state.watching_writes, false) {
-            return Ok(());
-        }
-        (state.socket.raw_fd(), state.contexts.writing.take())
-    };
-    drop(context);
-    let entry = this.core.get().unwatch(transport.py(), fd, Interest::WRITABLE)?;
-    drop(entry);
-    Ok(())
+    this.watch
+        .start_writes(this.core.get(), transport.as_any(), writable)
+        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED))
 }
 
 /// The descriptor is writable.
 fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
-    let context = {
-        let state = transport.get().state.borrow();
-        // The event was queued before the queue was emptied or the connection lost.
-        if !state.watching_writes || state.lost > 0 {
-            return Ok(());
-        }
-        let Some(context) = &state.contexts.writing else { return Ok(()) };
-        context.clone_ref(py)
-    };
+    // The event was queued before the queue was emptied or the connection lost.
+    let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
+    if transport.get().state.borrow().lost > 0 {
+        return Ok(());
+    }
     if !flush(transport)? {
         return Ok(());
     }
@@ -237,7 +200,7 @@ fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         }
         state.closing
     };
-    unwatch(transport)?;
+    this.watch.stop_writes(this.core.get(), transport.py())?;
     if closing {
         return closing::lose_now(transport);
     }
