@@ -55,7 +55,6 @@ enum Target {
 }
 
 /// What a transport knows of its socket.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.

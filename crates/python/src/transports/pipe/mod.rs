@@ -43,7 +43,6 @@ enum End {
 }
 
 /// What changes in the life of a transport.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     /// The user's file object; `None` once it is closed.
     pipe: Option<Ref>,

@@ -42,7 +42,6 @@ pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
 /// What a transport knows of its connection.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.
