@@ -2,6 +2,7 @@
 
 pub(crate) mod datagram;
 pub(crate) mod fallback;
+mod phase;
 pub(crate) mod pipe;
 pub(crate) mod process;
 mod protocol;

@@ -15,10 +15,10 @@ use crate::report;
 /// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 const LOST_WRITES_LOGGED: u32 = 5;
 
-/// Counts a write after the connection was lost, which is dropped; the fifth and later ones say so in the log.
+/// A write after the connection was lost is dropped; the fifth of them and later ones say so in the log.
 #[cold]
 pub(super) fn count_lost_write(py: Python<'_>, lost: u32) -> PyResult<()> {
-    if lost > LOST_WRITES_LOGGED {
+    if lost >= LOST_WRITES_LOGGED {
         report::log(py, "warning", "socket.send() raised exception.")?;
     }
     Ok(())

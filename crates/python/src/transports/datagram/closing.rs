@@ -14,7 +14,7 @@ pub(super) fn close(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     this.core.get().check_selector()?;
     let (drained, arrivals) = {
         let mut state = this.state.borrow_mut();
-        if std::mem::replace(&mut state.closing, true) {
+        if !state.phase.close() {
             return Ok(());
         }
         (state.queue.is_empty(), std::mem::take(&mut state.arrivals))
@@ -33,10 +33,10 @@ pub(super) fn force(
     this.core.get().check_selector()?;
     let queues = {
         let mut state = this.state.borrow_mut();
-        if state.lost > 0 {
+        if state.phase.is_lost() {
             return Ok(());
         }
-        state.closing = true;
+        state.phase.close();
         state.queued = 0;
         (std::mem::take(&mut state.queue), std::mem::take(&mut state.arrivals))
     };
@@ -67,10 +67,9 @@ fn queue_lost(transport: &Bound<'_, DatagramTransport>, reason: Option<PyErr>) -
     let this = transport.get();
     {
         let mut state = this.state.borrow_mut();
-        if state.lost > 0 {
+        if !state.phase.lose() {
             return Ok(());
         }
-        state.lost = 1;
     }
     this.watch.stop_writes(this.core.get(), transport.py())?;
     protocol::queue_lost(this.core.bind(transport.py()), transport.as_any(), reason)
@@ -81,10 +80,9 @@ fn queue_lost(transport: &Bound<'_, DatagramTransport>, reason: Option<PyErr>) -
 pub(super) fn lose_now(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     {
         let mut state = transport.get().state.borrow_mut();
-        if state.lost > 0 {
+        if !state.phase.lose() {
             return Ok(());
         }
-        state.lost = 1;
     }
     lost(transport, transport.py().None().bind(transport.py()))
 }

@@ -31,6 +31,7 @@ use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
+use crate::transports::phase::Phase;
 use crate::transports::protocol;
 use crate::transports::socket::{Kind, Socket, describe};
 use crate::transports::watch::Watch;
@@ -54,7 +55,6 @@ enum Target {
 }
 
 /// What a transport knows of its socket.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.
@@ -69,10 +69,9 @@ struct State {
     sender: Option<Known>,
     /// The last address that the user sent to.
     target: Option<Known>,
-    /// Set by `close`, `abort` and every fatal error; never cleared.
-    closing: bool,
-    /// How often something was written since `connection_lost` was queued, plus one; 0 before.
-    lost: u32,
+    phase: Phase,
+    /// How often something was written since the connection was lost.
+    lost_writes: u32,
     /// Resolved when the protocol knows its transport; taken then.
     waiter: Option<Ref>,
     /// What `get_extra_info` knows.
@@ -131,8 +130,8 @@ impl DatagramTransport {
             arrivals: VecDeque::new(),
             sender: None,
             target: None,
-            closing: false,
-            lost: 0,
+            phase: Phase::Open,
+            lost_writes: 0,
             waiter: Some(waiter.into()),
             extra: extra.into(),
         };
@@ -194,7 +193,7 @@ impl DatagramTransport {
         if state.socket.is_closed() {
             return format!("<DatagramTransport closed fd={fd}>");
         }
-        let closing = if state.closing { " closing" } else { "" };
+        let closing = if state.phase.is_closing() { " closing" } else { "" };
         let polling = |watching| if watching { "polling" } else { "idle" };
         let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
         let size = state.queued;
@@ -231,7 +230,7 @@ impl DatagramTransport {
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().closing
+        self.state.borrow().phase.is_closing()
     }
 
     /// Close: what is buffered is sent, then `connection_lost(None)` is called. Nothing is received any more.
@@ -257,7 +256,7 @@ impl DatagramTransport {
 
     /// Whether the transport receives.
     fn is_reading(&self) -> bool {
-        !self.state.borrow().closing && !self.watch.is_paused()
+        !self.state.borrow().phase.is_closing() && !self.watch.is_paused()
     }
 
     /// Receive nothing until `resume_reading()`. Idempotent.

@@ -58,7 +58,7 @@ pub(super) fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
     {
         let state = this.state.borrow();
-        if state.closing || this.watch.is_paused() || state.socket.is_closed() {
+        if state.phase.is_closing() || this.watch.is_paused() || state.socket.is_closed() {
             return Ok(());
         }
     }
@@ -70,7 +70,7 @@ pub(super) fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
 pub(super) fn pause(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.pause() {
+    if this.state.borrow().phase.is_closing() || !this.watch.pause() {
         return Ok(());
     }
     this.watch.stop_reads(this.core.get(), transport.py())?;
@@ -80,7 +80,7 @@ pub(super) fn pause(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
 pub(super) fn resume(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+    if this.state.borrow().phase.is_closing() || !this.watch.resume(transport.py())? {
         return Ok(());
     }
     watch(transport)?;
@@ -107,7 +107,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     // The event was queued before reading was paused or ended.
-    if !this.watch.reads() || this.state.borrow().lost > 0 {
+    if !this.watch.reads() || this.state.borrow().phase.is_lost() {
         return Ok(());
     }
     let context = this.watch.reading(py);
@@ -157,7 +157,7 @@ fn deliver_all(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     loop {
         let (arrival, protocol) = {
             let mut state = this.state.borrow_mut();
-            if state.closing || this.watch.is_paused() {
+            if state.phase.is_closing() || this.watch.is_paused() {
                 return Ok(());
             }
             // Anew for each: it may have been changed by the one before.

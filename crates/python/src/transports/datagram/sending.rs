@@ -70,11 +70,11 @@ fn send<'py>(
     let (lost, waits) = {
         let mut state = this.state.borrow_mut();
         // Without a remote address asyncio goes on to send until the socket is closed.
-        let lost = state.lost > 0 && (this.remote.is_some() || state.socket.is_closed());
+        let lost = state.phase.is_lost() && (this.remote.is_some() || state.socket.is_closed());
         if lost {
-            state.lost = state.lost.saturating_add(1);
+            state.lost_writes = state.lost_writes.saturating_add(1);
         }
-        (lost.then_some(state.lost), !state.queue.is_empty())
+        (lost.then_some(state.lost_writes), !state.queue.is_empty())
     };
     if let Some(lost) = lost {
         return count_lost_write(py, lost);
@@ -191,7 +191,7 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     // The event was queued before the queue was emptied or the transport lost.
     let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
-    if transport.get().state.borrow().lost > 0 {
+    if transport.get().state.borrow().phase.is_lost() {
         return Ok(());
     }
     ffi::run_in_context(context.bind(py), || {
@@ -301,10 +301,10 @@ fn drained(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
     let closing = {
         let state = this.state.borrow();
-        if !state.queue.is_empty() || state.lost > 0 {
+        if !state.queue.is_empty() || state.phase.is_lost() {
             return Ok(());
         }
-        state.closing
+        state.phase.is_closing()
     };
     this.watch.stop_writes(this.core.get(), transport.py())?;
     if closing { closing::lose_now(transport) } else { Ok(()) }

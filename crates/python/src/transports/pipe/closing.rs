@@ -14,7 +14,7 @@ pub(super) fn close(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     this.core.get().check_selector()?;
     let drained = {
         let mut state = this.state.borrow_mut();
-        if state.pipe.is_none() || std::mem::replace(&mut state.closing, true) {
+        if state.pipe.is_none() || !state.phase.close() {
             return Ok(());
         }
         state.queue.is_empty()
@@ -28,10 +28,10 @@ pub(super) fn force(transport: &Bound<'_, PipeTransport>, reason: Option<PyErr>)
     transport.get().core.get().check_selector()?;
     let queued = {
         let mut state = transport.get().state.borrow_mut();
-        if state.lost {
+        if state.phase.is_lost() {
             return Ok(());
         }
-        state.closing = true;
+        state.phase.close();
         state.queue.clear()
     };
     drop(queued);
@@ -70,7 +70,7 @@ pub(super) fn fatal(
 /// Stops watching, and queues `connection_lost(reason)`, in a copy of the current context.
 pub(super) fn lose(transport: &Bound<'_, PipeTransport>, reason: Option<PyErr>) -> PyResult<()> {
     let this = transport.get();
-    if std::mem::replace(&mut this.state.borrow_mut().lost, true) {
+    if !this.state.borrow_mut().phase.lose() {
         return Ok(());
     }
     let py = transport.py();
@@ -83,7 +83,7 @@ pub(super) fn lose(transport: &Bound<'_, PipeTransport>, reason: Option<PyErr>) 
 /// gone.
 pub(super) fn lose_now(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let (this, py) = (transport.get(), transport.py());
-    if std::mem::replace(&mut this.state.borrow_mut().lost, true) {
+    if !this.state.borrow_mut().phase.lose() {
         return Ok(());
     }
     this.watch.stop_reads(this.core.get(), py)?;

@@ -29,6 +29,7 @@ use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::poller::Poller;
 use crate::report;
+use crate::transports::phase::Phase;
 use crate::transports::protocol;
 use crate::transports::watch::Watch;
 
@@ -42,7 +43,6 @@ enum End {
 }
 
 /// What changes in the life of a transport.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     /// The user's file object; `None` once it is closed.
     pipe: Option<Ref>,
@@ -51,10 +51,7 @@ struct State {
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
-    /// Set by `close`, `write_eof`, `abort`, the end of the file and every fatal error; never cleared.
-    closing: bool,
-    /// Set when `connection_lost` is queued or called.
-    lost: bool,
+    phase: Phase,
     /// How often something was written in vain.
     lost_writes: u32,
     /// Resolved when the connection is made; taken then.
@@ -148,8 +145,7 @@ impl PipeTransport {
             protocol: Some(opening.protocol.into()),
             queue: WriteQueue::new(),
             flow: FlowControl::new(),
-            closing: false,
-            lost: false,
+            phase: Phase::Open,
             lost_writes: 0,
             waiter: opening.waiter.map(Ref::from),
             extra: extra.into(),
@@ -182,7 +178,7 @@ impl PipeTransport {
     fn wants_reads(&self) -> bool {
         let state = self.state.borrow();
         let told = self.end == End::Reading || self.kind != sys::pipe::Kind::CharacterDevice;
-        told && !state.closing && !self.watch.is_paused() && state.pipe.is_some()
+        told && !state.phase.is_closing() && !self.watch.is_paused() && state.pipe.is_some()
     }
 
     fn log(slf: &Bound<'_, Self>, level: &str, what: &str) -> PyResult<()> {
@@ -202,7 +198,7 @@ impl PipeTransport {
         if state.pipe.is_none() {
             return format!("<{name} closed fd={fd} closed>");
         }
-        let closing = if state.closing { " closing" } else { "" };
+        let closing = if state.phase.is_closing() { " closing" } else { "" };
         if matches!(*self.core.get().poller.borrow(), Poller::Closed) {
             return format!("<{name}{closing} fd={fd} open>");
         }
@@ -262,7 +258,7 @@ impl PipeTransport {
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().closing
+        self.state.borrow().phase.is_closing()
     }
 
     /// Change the protocol.

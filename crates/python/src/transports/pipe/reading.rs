@@ -20,7 +20,7 @@ impl ReadPipeTransport {
     /// Whether the transport reads.
     fn is_reading(slf: &Bound<'_, Self>) -> bool {
         let this = slf.as_super().get();
-        !this.state.borrow().closing && !this.watch.is_paused()
+        !this.state.borrow().phase.is_closing() && !this.watch.is_paused()
     }
 
     /// Read nothing until `resume_reading()`. Idempotent.
@@ -59,7 +59,7 @@ pub(super) fn watch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
 fn pause(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.pause() {
+    if this.state.borrow().phase.is_closing() || !this.watch.pause() {
         return Ok(());
     }
     this.watch.stop_reads(this.core.get(), transport.py())?;
@@ -69,7 +69,7 @@ fn pause(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
 fn resume(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+    if this.state.borrow().phase.is_closing() || !this.watch.resume(transport.py())? {
         return Ok(());
     }
     watch(transport)?;
@@ -82,7 +82,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
     // The event was queued before reading was paused or ended.
-    if !this.watch.reads() || this.state.borrow().lost {
+    if !this.watch.reads() || this.state.borrow().phase.is_lost() {
         return Ok(());
     }
     let Some(protocol) = this.protocol(py) else { return Ok(()) };
@@ -114,7 +114,7 @@ fn end(transport: &Bound<'_, PipeTransport>, protocol: &Bound<'_, PyAny>) -> PyR
     let py = transport.py();
     PipeTransport::log(transport, "info", "was closed by peer")?;
     let this = transport.get();
-    this.state.borrow_mut().closing = true;
+    this.state.borrow_mut().phase.close();
     this.watch.stop_reads(this.core.get(), py)?;
     let told = protocol.getattr(intern!(py, "eof_received"))?;
     let event_loop = this.core.bind(py);
@@ -127,7 +127,7 @@ fn left(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
     let py = transport.py();
     let this = transport.get();
-    if !this.watch.reads() || this.state.borrow().lost {
+    if !this.watch.reads() || this.state.borrow().phase.is_lost() {
         return Ok(());
     }
     let context = this.watch.reading(py);

@@ -127,7 +127,7 @@ fn send(
     let fd = this.open_fd();
     let written = {
         let mut state = this.state.borrow_mut();
-        if state.closing {
+        if state.phase.is_closing() {
             drop(state);
             return count_lost_write(transport);
         }
@@ -200,7 +200,7 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let this = transport.get();
     // The event was queued before the queue was emptied or the connection lost.
     let Some(context) = this.watch.writing(py) else { return Ok(()) };
-    if this.state.borrow().lost {
+    if this.state.borrow().phase.is_lost() {
         return Ok(());
     }
     let Some(fd) = this.open_fd() else { return Ok(()) };
@@ -239,7 +239,7 @@ fn drained(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     this.watch.stop_writes(this.core.get(), transport.py())?;
     let event = this.state.borrow_mut().flow.on_shrink(0);
     tell(transport, event)?;
-    if this.state.borrow().closing { closing::lose_now(transport) } else { Ok(()) }
+    if this.state.borrow().phase.is_closing() { closing::lose_now(transport) } else { Ok(()) }
 }
 
 /// Tells the protocol to pause if the queue is above the high-water mark.

@@ -17,7 +17,7 @@ pub(super) fn close(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     writing::uncork(transport)?;
     let drained = {
         let mut state = this.state.borrow_mut();
-        if std::mem::replace(&mut state.closing, true) {
+        if !state.phase.close() {
             return Ok(());
         }
         state.queue.is_empty()
@@ -32,10 +32,10 @@ pub(super) fn force(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr
     this.core.get().check_selector()?;
     let queued = {
         let mut state = this.state.borrow_mut();
-        if state.lost > 0 {
+        if state.phase.is_lost() {
             return Ok(());
         }
-        state.closing = true;
+        state.phase.close();
         state.queue.clear()
     };
     drop(queued);
@@ -66,10 +66,9 @@ fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> 
     let this = transport.get();
     {
         let mut state = this.state.borrow_mut();
-        if state.lost > 0 {
+        if !state.phase.lose() {
             return Ok(());
         }
-        state.lost = 1;
     }
     this.watch.stop_writes(this.core.get(), py)?;
     protocol::queue_lost(this.core.bind(py), transport.as_any(), reason)
@@ -80,10 +79,9 @@ fn queue_lost(transport: &Bound<'_, StreamTransport>, reason: Option<PyErr>) -> 
 pub(super) fn lose_now(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     {
         let mut state = transport.get().state.borrow_mut();
-        if state.lost > 0 {
+        if !state.phase.lose() {
             return Ok(());
         }
-        state.lost = 1;
     }
     tell_lost(transport, transport.py().None().bind(transport.py()))
 }

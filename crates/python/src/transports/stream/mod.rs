@@ -31,6 +31,7 @@ use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
+use crate::transports::phase::Phase;
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
@@ -41,7 +42,6 @@ pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
 /// What a transport knows of its connection.
-#[allow(clippy::struct_excessive_bools)] // independent facts; each says who sets it
 struct State {
     socket: Socket,
     /// `None` once `connection_lost` has been called.
@@ -51,10 +51,9 @@ struct State {
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
     flow: FlowControl,
-    /// Set by `close`, `abort` and every fatal error; never cleared.
-    closing: bool,
-    /// How often something was written since `connection_lost` was queued, plus one; 0 before.
-    lost: u32,
+    phase: Phase,
+    /// How often something was written since the connection was lost.
+    lost_writes: u32,
     /// Whether the last call received so much that the next one should not go through the shared buffer.
     received_much: bool,
     /// Set by `write_eof`.
@@ -115,8 +114,8 @@ impl StreamTransport {
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
             flow: FlowControl::new(),
-            closing: false,
-            lost: 0,
+            phase: Phase::Open,
+            lost_writes: 0,
             received_much: false,
             eof_written: false,
             sendfile: None,
@@ -155,7 +154,7 @@ impl StreamTransport {
     }
 
     fn is_open_for_reading(&self) -> bool {
-        !self.state.borrow().closing && !self.watch.is_paused()
+        !self.state.borrow().phase.is_closing() && !self.watch.is_paused()
     }
 
     /// The descriptor to send to and receive from; `None` once it is closed.
@@ -232,7 +231,7 @@ impl StreamTransport {
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().closing
+        self.state.borrow().phase.is_closing()
     }
 
     /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
@@ -447,7 +446,7 @@ impl StreamTransport {
         if state.socket.is_closed() {
             return format!("<StreamTransport closed fd={fd}>");
         }
-        let closing = if state.closing { " closing" } else { "" };
+        let closing = if state.phase.is_closing() { " closing" } else { "" };
         let polling = |watching| if watching { "polling" } else { "idle" };
         let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
         let size = state.queue.len_bytes();

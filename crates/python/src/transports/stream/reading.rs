@@ -18,7 +18,7 @@ pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     this.core.get().check_closed()?;
     {
         let state = this.state.borrow();
-        if state.closing || this.watch.is_paused() || state.socket.is_closed() {
+        if state.phase.is_closing() || this.watch.is_paused() || state.socket.is_closed() {
             return Ok(());
         }
     }
@@ -30,7 +30,7 @@ pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.pause() {
+    if this.state.borrow().phase.is_closing() || !this.watch.pause() {
         return Ok(());
     }
     this.watch.stop_reads(this.core.get(), transport.py())?;
@@ -40,7 +40,7 @@ pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
     this.core.get().check_selector()?;
-    if this.state.borrow().closing || !this.watch.resume(transport.py())? {
+    if this.state.borrow().phase.is_closing() || !this.watch.resume(transport.py())? {
         return Ok(());
     }
     watch(transport)?;
@@ -62,7 +62,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let (kind, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
-        if !this.watch.reads() || state.lost > 0 {
+        if !this.watch.reads() || state.phase.is_lost() {
             return Ok(());
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
@@ -180,7 +180,7 @@ fn receive_into(
     let received = writable(&buffer).and_then(|mut view| {
         // `get_buffer` may have closed the transport.
         Ok(match this.open_fd(py)? {
-            Some(fd) if this.state.borrow().lost == 0 => {
+            Some(fd) if !this.state.borrow().phase.is_lost() => {
                 Some(sys::socket::recv(fd, view.as_mut_slice()))
             }
             _ => None,

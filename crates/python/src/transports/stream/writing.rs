@@ -65,7 +65,7 @@ pub(super) fn send(
         if data.is_empty() {
             return Ok(());
         }
-        if state.lost > 0 {
+        if state.phase.is_lost() {
             drop(state);
             return drop_write(transport);
         }
@@ -99,7 +99,7 @@ pub(super) fn send(
 pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let layer = {
         let state = transport.get().state.borrow();
-        if state.kind != super::Kind::Tls || state.closing {
+        if state.kind != super::Kind::Tls || state.phase.is_closing() {
             return Ok(());
         }
         let Some(protocol) = &state.protocol else { return Ok(()) };
@@ -114,8 +114,8 @@ pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let lost = {
         let mut state = transport.get().state.borrow_mut();
-        state.lost = state.lost.saturating_add(1);
-        state.lost
+        state.lost_writes = state.lost_writes.saturating_add(1);
+        state.lost_writes
     };
     count_lost_write(transport.py(), lost)
 }
@@ -138,7 +138,7 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = transport.py();
     // The event was queued before the queue was emptied or the connection lost.
     let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
-    if transport.get().state.borrow().lost > 0 {
+    if transport.get().state.borrow().phase.is_lost() {
         return Ok(());
     }
     if !flush(transport)? {
@@ -195,10 +195,10 @@ fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let this = transport.get();
     let closing = {
         let state = this.state.borrow();
-        if !state.queue.is_empty() || state.lost > 0 {
+        if !state.queue.is_empty() || state.phase.is_lost() {
             return Ok(());
         }
-        state.closing
+        state.phase.is_closing()
     };
     this.watch.stop_writes(this.core.get(), transport.py())?;
     if closing {
@@ -288,7 +288,7 @@ pub(super) fn writelines(
     }
     let was_empty = {
         let mut state = this.state.borrow_mut();
-        if state.lost > 0 {
+        if state.phase.is_lost() {
             drop(state);
             drop(chunks);
             return drop_write(transport);
@@ -331,7 +331,7 @@ pub(in crate::transports) fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chu
 
 pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let mut state = transport.get().state.borrow_mut();
-    if state.closing || state.eof_written {
+    if state.phase.is_closing() || state.eof_written {
         return Ok(());
     }
     state.eof_written = true;
