@@ -59,8 +59,9 @@ tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
     tests=(--backend epoll tests/test_coroutine.py tests/test_robustness.py
         tests/test_stream_transport.py tests/test_datagram.py tests/test_pipes.py tests/test_sock.py
-        tests/test_scheduling.py tests/test_server.py tests/test_signals.py tests/test_tls.py
-        tests/test_unix.py tests/test_watching.py tests/test_soak.py)
+        tests/test_scheduling.py tests/test_sendfile.py tests/test_server.py tests/test_signals.py
+        tests/test_threads.py tests/test_tls*.py tests/test_unix.py tests/test_watching.py
+        tests/test_soak.py)
 fi
 echo "== Tests"
 "$python" -X faulthandler -m pytest -q -p no:cacheprovider "${tests[@]}"
