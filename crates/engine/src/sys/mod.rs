@@ -3,6 +3,8 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
+pub(crate) use unix::address;
+#[cfg(unix)]
 pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
 pub(crate) use unix::descriptor;
