@@ -1065,20 +1065,26 @@ fn a_ring_belongs_to_the_thread_that_waits_first() -> io::Result<()> {
     };
     let (left, mut right) = UnixStream::pair()?;
     let fd = left.as_raw_fd();
-    // Made here, used there.
-    let mut bench = std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || -> io::Result<Bench> {
+    let (to_owner, from_main) = std::sync::mpsc::channel::<Bench>();
+    let (to_main, from_owner) = std::sync::mpsc::channel::<Bench>();
+    let gone = || io::Error::other("the other thread has panicked");
+    std::thread::scope(|scope| {
+        // Made here, used there.
+        let owner = scope.spawn(move || -> io::Result<Done> {
             bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 4] });
             assert!(bench.wait(NOW)?.is_empty());
-            Ok(bench)
+            to_main.send(bench).map_err(|_| gone())?;
+            from_main.recv().map_err(io::Error::other)?.one()
         });
-        waiting.join().expect("no panic")
-    })?;
-    let error = bench.wait(None).expect_err("the ring is another thread's");
-    assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
-    right.write_all(b"x")?;
-    drop(bench);
-    Ok(())
+        let mut bench = from_owner.recv().map_err(|_| gone())?;
+        let error = bench.wait(None).expect_err("the ring is another thread's");
+        assert_eq!(error.raw_os_error(), Some(libc::EEXIST));
+        // Nothing is lost by the attempt.
+        right.write_all(b"x")?;
+        to_owner.send(bench).map_err(|_| gone())?;
+        assert_eq!(owner.join().expect("no panic")?.returned, Brought::Data(b"x".to_vec()));
+        io::Result::Ok(())
+    })
 }
 
 #[test]
