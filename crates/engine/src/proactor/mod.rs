@@ -90,7 +90,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { entries: 256, buffers: 256, buffer_size: 16 * 1024, setup: Setup::Deferred }
+        Self { entries: 256, buffers: 64, buffer_size: 64 * 1024, setup: Setup::Deferred }
     }
 }
 
