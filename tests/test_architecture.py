@@ -24,6 +24,7 @@ PACKAGE = ROOT / "python/oxloop"
 UNSAFE = {
     ENGINE / "sys": "the raw system calls",
     ENGINE / "selector": "registers raw descriptors with the kernel and reads what it writes",
+    ENGINE / "proactor": "lends memory to the kernel while its operations last",
     PYTHON / "ffi": "calls into the interpreter that PyO3 has no (fast) form for",
     PYTHON / "buffer.rs": "memory of the interpreter that the kernel reads and writes",
     PYTHON / "cell.rs": "interior mutability that one thread at a time can reach",
@@ -31,7 +32,7 @@ UNSAFE = {
 
 # Where the target may be asked for.
 CFG = re.compile(r"cfg(?:_attr|!)?\s*\([^\]]*?\b(?:target_\w+|unix|windows)\b")
-CFG_ALLOWED = [ENGINE / room for room in ("sys", "selector", "waker")]  # in a mod.rs alone
+CFG_ALLOWED = [ENGINE / room for room in ("sys", "selector", "proactor", "waker")]  # in a mod.rs alone
 
 
 class Place(NamedTuple):

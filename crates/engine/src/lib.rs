@@ -1,7 +1,7 @@
 //! The event loop engine of oxloop.
 //!
 //! Everything an event loop is, short of an interpreter: readiness of file descriptors
-//! ([`Selector`]), timers ([`Timers`]), the queue of what runs next ([`Ready`]), the one door for
+//! ([`Selector`]), operations that complete ([`Proactor`](proactor::Proactor)), timers ([`Timers`]), the queue of what runs next ([`Ready`]), the one door for
 //! other threads ([`Inbox`]) and the arithmetic of a turn ([`Engine`]).
 //!
 //! The engine is generic over the payload `T` that it schedules, takes the present time as an
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod flow;
 pub mod inbox;
 pub mod interest;
+pub mod proactor;
 pub mod ready;
 pub mod selector;
 pub mod sys;

@@ -3,6 +3,9 @@
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
+#[allow(unused_imports)] // the proactor's alone, which not every system has
+pub(crate) use unix::address;
+#[cfg(unix)]
 pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
 pub(crate) use unix::descriptor;

@@ -6,15 +6,18 @@
 //! and mixes up the second, hence the bytes are read here.
 #![allow(unsafe_code)] // the bytes of a socket address
 
-use std::mem::offset_of;
+use std::io;
+use std::mem::{MaybeUninit, offset_of};
 use std::net::{SocketAddrV4, SocketAddrV6};
 
-use rustix::net::{AddressFamily, SocketAddrAny};
+use rustix::io::Errno;
+use rustix::net::addr::{SocketAddrLen, SocketAddrStorage};
+use rustix::net::{AddressFamily, SocketAddrAny, SocketAddrUnix};
 
 use super::HAS_ABSTRACT_NAMES;
 use crate::Address;
 
-pub(super) fn from_kernel(address: &SocketAddrAny) -> Address {
+pub(crate) fn from_kernel(address: &SocketAddrAny) -> Address {
     match address.address_family() {
         AddressFamily::INET => SocketAddrV4::try_from(address.clone()).map(Address::V4),
         AddressFamily::INET6 => SocketAddrV6::try_from(address.clone()).map(Address::V6),
@@ -22,6 +25,38 @@ pub(super) fn from_kernel(address: &SocketAddrAny) -> Address {
         _ => Ok(Address::Other),
     }
     .unwrap_or(Address::Other)
+}
+
+/// The address as the kernel wants it. EAFNOSUPPORT for one of an unknown family and for a Unix
+/// socket without a name, which nothing can be sent to; ENAMETOOLONG, EINVAL for a bad path.
+#[allow(dead_code)] // only the proactor has addresses to write
+pub(crate) fn to_kernel(address: &Address) -> io::Result<SocketAddrAny> {
+    Ok(match address {
+        Address::V4(address) => (*address).into(),
+        Address::V6(address) => (*address).into(),
+        Address::UnixPath(path) => SocketAddrUnix::new(path.as_slice())?.into(),
+        Address::UnixAbstract(name) if HAS_ABSTRACT_NAMES => abstract_name(name)?,
+        _ => return Err(Errno::AFNOSUPPORT.into()),
+    })
+}
+
+#[allow(dead_code)] // as above
+#[expect(clippy::cast_possible_truncation, reason = "families and lengths of addresses are small")]
+fn abstract_name(name: &[u8]) -> io::Result<SocketAddrAny> {
+    // SAFETY: zeros are an address, of no family.
+    let mut address: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    address.sun_family = libc::AF_UNIX as libc::sa_family_t;
+    let place = address.sun_path.get_mut(1..=name.len()).ok_or(Errno::NAMETOOLONG)?;
+    for (place, byte) in place.iter_mut().zip(name) {
+        *place = libc::c_char::from_ne_bytes([*byte]);
+    }
+    let mut storage = MaybeUninit::<SocketAddrStorage>::zeroed();
+    let len = offset_of!(libc::sockaddr_un, sun_path) + 1 + name.len();
+    // SAFETY: the storage is large enough for any address, and zeros are no less initialised.
+    Ok(unsafe {
+        storage.as_mut_ptr().cast::<libc::sockaddr_un>().write(address);
+        SocketAddrAny::new(storage, len as SocketAddrLen)
+    })
 }
 
 fn bytes_of(address: &SocketAddrAny) -> &[u8] {
@@ -47,7 +82,7 @@ mod tests {
     use std::net::{SocketAddr, SocketAddrV6};
     use std::os::fd::AsFd;
 
-    use rustix::net::{SocketAddrUnix, SocketType, bind, getsockname, socket};
+    use rustix::net::{SocketType, bind, getsockname, socket};
 
     use super::*;
 
@@ -99,5 +134,24 @@ mod tests {
         assert_eq!(unix(&[1, 0, 0]), Address::UnixAbstract(Vec::new()));
         assert_eq!(unix(&[1, 0]), Address::UnixUnnamed);
         assert_eq!(unix(&[]), Address::UnixUnnamed);
+    }
+
+    #[test]
+    fn there_and_back() -> io::Result<()> {
+        let v4: SocketAddr = "127.0.0.1:80".parse().expect("an address");
+        let v6 = SocketAddrV6::new("fe80::1".parse().expect("an address"), 443, 7, 3);
+        let mut addresses =
+            vec![v4.into(), Address::V6(v6), Address::UnixPath(b"/a/path".to_vec())];
+        if HAS_ABSTRACT_NAMES {
+            addresses.push(Address::UnixAbstract(b"a name".to_vec()));
+        }
+        for address in addresses {
+            assert_eq!(from_kernel(&to_kernel(&address)?), address);
+        }
+        let nowhere = to_kernel(&Address::UnixUnnamed).expect_err("it has no name");
+        assert_eq!(nowhere.raw_os_error(), Some(libc::EAFNOSUPPORT));
+        let long = to_kernel(&Address::UnixPath(vec![b'x'; 200])).expect_err("it is too long");
+        assert_eq!(long.raw_os_error(), Some(libc::ENAMETOOLONG));
+        Ok(())
     }
 }

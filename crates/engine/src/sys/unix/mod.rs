@@ -1,6 +1,6 @@
 //! System calls of POSIX systems.
 
-mod address;
+pub(crate) mod address;
 pub(crate) mod clock;
 pub mod datagram;
 pub(crate) mod descriptor;

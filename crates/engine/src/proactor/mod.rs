@@ -1,0 +1,212 @@
+//! Operations that the kernel carries out and then reports: completion, not readiness.
+//!
+//! # Contract of every kind
+//!
+//! * An [`Operation`] is plain data that owns its buffers. They are lent to the kernel from
+//!   `submit` on; the last completion of the operation hands them back, and dropping them is the
+//!   owner's act.
+//! * `submit` names the operation by a [`Token`] with a generation, and cannot fail: whatever is
+//!   wrong with it (a descriptor that is not open, say) its completion says. Nothing need begin
+//!   before the next `wait`.
+//! * Every operation has exactly one completion whose [`more`](Completion::more) is false, its
+//!   last; the name is dead from then on. Only [`Operation::Accept`], [`Operation::Receive`] and
+//!   [`Operation::Poll`] have others before it: they go on until they fail, the stream ends, or
+//!   they are cancelled.
+//! * Operations begin in the order in which they were submitted, but those of one descriptor may
+//!   overtake each other later on: who wants an order has one of each direction under way.
+//! * `cancel` asks the kernel to hurry. What was done by then is reported as done, and what was
+//!   received comes first; the last completion is ECANCELED, or the success that came before (a
+//!   part of one counts as such). So no byte that was taken from or given to a socket is lost.
+//! * Cancel *before* closing a descriptor: the kernel keeps the open file until its operations have
+//!   ended, so that the peer would not hear of the end. Completions that come later are known by
+//!   their [`owner`](Completion::owner): a token whose generation has passed finds nobody, and
+//!   dropping the completion drops what it brings.
+//! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait for as
+//!   long as the descriptor is ready. Errors and hang-ups count as ready in every direction asked
+//!   for.
+//! * `wait` replaces what was in [`Completions`]. EINTR is the caller's to see
+//!   (`ErrorKind::Interrupted`); neither it nor any other error loses anything. The nanoseconds of
+//!   a timeout count: a wait never ends before it, unless something is complete.
+//! * A [`Chunk`] lies in a buffer that all receivers share. It is the consumer's until
+//!   `recycle`; those left in [`Completions`] are recycled by the next wait. While all buffers are
+//!   taken receivers pause, and go on in turn as soon as there are some.
+//! * `close` cancels everything, waits until the kernel is done with the buffers, and hands them
+//!   back. Dropping the proactor does so, too, and drops them.
+//!
+//! Another thread ends a wait by a [`Waker`](crate::Waker) that an [`Operation::Poll`] watches. A
+//! proactor belongs to the thread that waits first.
+
+use std::io;
+use std::time::Duration;
+
+use crate::Token;
+
+mod completion;
+mod op;
+mod unavailable;
+
+// io_uring: on Linux, where its crate knows the kernel's structures.
+#[cfg(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "loongarch64",
+        target_arch = "powerpc64"
+    )
+))]
+mod uring;
+#[cfg(not(all(
+    target_os = "linux",
+    any(
+        target_arch = "x86_64",
+        target_arch = "aarch64",
+        target_arch = "riscv64",
+        target_arch = "loongarch64",
+        target_arch = "powerpc64"
+    )
+)))]
+#[path = "no_uring.rs"]
+mod uring;
+
+pub use completion::{Chunk, Completion, Completions, Returned};
+pub use op::{Lent, LentMut, Operation};
+pub use unavailable::Unavailable;
+
+/// How large a proactor is.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub struct Config {
+    /// How many submissions leave in one system call; more of them take several. From 1 to 32768,
+    /// rounded up to a power of two.
+    pub entries: u32,
+    /// How many buffers receivers share; a power of two from 1 to 32768.
+    pub buffers: u16,
+    /// How many bytes one of them has. Memory that no data has arrived in yet is not taken.
+    pub buffer_size: u32,
+    /// How the kernel is asked to do its part.
+    pub setup: Setup,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { entries: 256, buffers: 64, buffer_size: 64 * 1024, setup: Setup::Deferred }
+    }
+}
+
+/// When the kernel does its part of an operation, from the best on. Where the kernel is too old for
+/// one the next is taken; to begin with a later one is for tests of it.
+#[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
+pub enum Setup {
+    /// During waits alone (`DEFER_TASKRUN`, Linux 6.1): completions come in batches.
+    Deferred,
+    /// During any system call of the thread (`COOP_TASKRUN`, Linux 5.19).
+    Cooperative,
+    /// At any time, by interrupting the thread.
+    Plain,
+}
+
+/// Operations under way, of buffers `B` to send from and `M` to receive into.
+#[derive(Debug)]
+pub enum Proactor<B: Lent, M: LentMut> {
+    /// `io_uring(7)` of Linux.
+    Uring(uring::Uring<B, M>),
+}
+
+impl<B: Lent, M: LentMut> Proactor<B, M> {
+    /// A proactor with nothing under way. The error says why this system has none.
+    pub fn new(config: Config) -> Result<Self, Unavailable> {
+        uring::Uring::new(config).map(Self::Uring)
+    }
+
+    /// The name of the mechanism, in small letters.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Uring(_) => "io_uring",
+        }
+    }
+
+    /// What of [`Config::setup`] the kernel has granted.
+    pub const fn setup(&self) -> Setup {
+        match self {
+            Self::Uring(uring) => uring.setup(),
+        }
+    }
+
+    /// How many operations are under way.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Uring(uring) => uring.len(),
+        }
+    }
+
+    /// Whether no operation is under way.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Puts an operation under way. Its completions bring `owner` back, whatever that means to the
+    /// caller.
+    #[inline]
+    pub fn submit(&mut self, owner: Token, operation: Operation<B, M>) -> Token {
+        match self {
+            Self::Uring(uring) => uring.submit(owner, operation),
+        }
+    }
+
+    /// Asks that an operation end. False when its last completion has been reported already.
+    #[inline]
+    pub fn cancel(&mut self, operation: Token) -> bool {
+        match self {
+            Self::Uring(uring) => uring.cancel(operation),
+        }
+    }
+
+    /// Submits everything, and waits until something is complete, for at most `timeout` (`None`:
+    /// without end).
+    #[inline]
+    pub fn wait(
+        &mut self,
+        completions: &mut Completions<B, M>,
+        timeout: Option<Duration>,
+    ) -> io::Result<()> {
+        match self {
+            Self::Uring(uring) => uring.wait(completions, timeout),
+        }
+    }
+
+    /// The bytes of a chunk that this proactor reported.
+    ///
+    /// # Panics
+    /// When it is of another proactor, and this one lends no such buffer.
+    #[inline]
+    pub fn bytes(&self, chunk: &Chunk) -> &[u8] {
+        match self {
+            Self::Uring(uring) => uring.bytes(chunk),
+        }
+    }
+
+    /// Gives the buffer of a chunk back to the receivers.
+    #[inline]
+    pub fn recycle(&mut self, chunk: Chunk) {
+        match self {
+            Self::Uring(uring) => uring.recycle(chunk),
+        }
+    }
+
+    /// Cancels everything, and puts the last completions of all operations into `completions`.
+    ///
+    /// The error is that of a thread other than the one that waited: the kernel does not let it
+    /// cancel, so that the buffers lent to it are never freed.
+    pub fn close(self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        match self {
+            Self::Uring(uring) => uring.close(completions),
+        }
+    }
+}
+
+/// Why this process can have no proactor, if so. Makes a small one to find out.
+pub fn probe() -> Result<(), Unavailable> {
+    let config = Config { entries: 1, buffers: 1, buffer_size: 64, ..Config::default() };
+    Proactor::<Vec<u8>, Vec<u8>>::new(config).map(drop)
+}

@@ -1,0 +1,279 @@
+//! An operation while it is the kernel's, and how it is written into the submission queue.
+//!
+//! What surprised us: `O_NONBLOCK` on a descriptor changes nothing for sockets and pipes, whose
+//! operations wait for readiness inside the kernel all the same. And a send of the whole is what
+//! `MSG_WAITALL` asks for: without it `io_uring` reports what fitted, as send(2) does.
+#![allow(unsafe_code)] // addresses of buffers for the kernel
+
+use std::io;
+use std::mem::{MaybeUninit, offset_of};
+use std::net::Shutdown;
+use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
+use std::ptr;
+
+use io_uring::squeue::{Entry, Flags};
+use io_uring::{opcode, types};
+use rustix::net::SocketAddrAny;
+use rustix::net::addr::SocketAddrStorage;
+
+use super::super::{Lent, LentMut, Operation, Returned};
+use super::buffers::GROUP;
+use crate::sys::address;
+use crate::{Address, Interest, Token};
+
+/// The most that Linux moves in one call (`MAX_RW_COUNT`); it cuts what is more, and so do we, as
+/// the submission has only 32 bits for it.
+const MOST_BYTES: usize = 0x7fff_f000;
+/// `UIO_MAXIOV`: more slices than that are refused.
+const MOST_SLICES: usize = 1024;
+/// The file position "where the file is": pipes and terminals have no other.
+const CURRENT: u64 = u64::MAX;
+
+/// An operation and what the kernel is told of it.
+#[derive(Debug)]
+pub(super) struct InFlight<B, M> {
+    /// What the owner gave with it.
+    pub(super) owner: Token,
+    /// The operation. Its buffers are lent while `resting` is false: nobody calls a method of
+    /// theirs between the submission and the last completion.
+    pub(super) operation: Operation<B, M>,
+    /// Set by `cancel`: the operation is never submitted again.
+    pub(super) cancelled: bool,
+    /// Whether the operation is not the kernel's at the moment: it waits to be submitted (again).
+    pub(super) resting: bool,
+    /// Whether a receive has got data since it was submitted.
+    pub(super) served: bool,
+    /// What the kernel reads or writes besides the buffers; at one place until the end.
+    message: Option<Box<Message>>,
+}
+
+/// A `msghdr` and what it points to.
+struct Message {
+    header: libc::msghdr,
+    slices: Vec<libc::iovec>,
+    address: MaybeUninit<SocketAddrStorage>,
+}
+
+// SAFETY: the pointers are to the fields of the same box and to buffers that the operation owns.
+unsafe impl Send for Message {}
+// SAFETY: nothing is reachable through a shared reference.
+unsafe impl Sync for Message {}
+
+impl std::fmt::Debug for Message {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Message")
+            .field("slices", &self.slices.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl<B: Lent, M: LentMut> InFlight<B, M> {
+    pub(super) const fn new(owner: Token, operation: Operation<B, M>) -> Self {
+        Self { owner, operation, cancelled: false, resting: true, served: false, message: None }
+    }
+
+    /// Whether there is nothing to wait for: a poll of no interest.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.operation, Operation::Poll { interest, .. } if interest.is_empty())
+    }
+
+    /// What the kernel is to be told. `multishot`: whether receives may go on by themselves.
+    ///
+    /// Called while the operation rests. What the entry points to stays where it is for as long as
+    /// this value lives and is not asked again: buffers by the promise of [`Lent`] and
+    /// [`LentMut`], the rest in the box.
+    pub(super) fn entry(&mut self, multishot: bool) -> io::Result<Entry> {
+        let message = &mut self.message;
+        Ok(match &mut self.operation {
+            Operation::Accept { fd } => opcode::AcceptMulti::new(types::Fd(*fd))
+                .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
+                .build(),
+            Operation::Receive { fd } if multishot => {
+                opcode::RecvMulti::new(types::Fd(*fd), GROUP).build()
+            }
+            Operation::Receive { fd } => {
+                let receive = opcode::Recv::new(types::Fd(*fd), ptr::null_mut(), 0);
+                receive.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT)
+            }
+            Operation::ReceiveInto { fd, buffer } => {
+                let (start, len) = buffer.room();
+                opcode::Recv::new(types::Fd(*fd), start, length(len)).build()
+            }
+            Operation::Send { fd, buffers, skip } => send(*fd, buffers, *skip, message),
+            Operation::ReceiveFrom { fd, buffer } => {
+                let message = message.get_or_insert_with(Message::new);
+                let (start, len) = buffer.room();
+                message.slices = vec![libc::iovec { iov_base: start.cast(), iov_len: len }];
+                let header = message.link(size_of::<libc::sockaddr_storage>());
+                opcode::RecvMsg::new(types::Fd(*fd), header).build()
+            }
+            Operation::SendTo { fd, buffers, address } => {
+                let message = message.get_or_insert_with(Message::new);
+                message.slices = slices(buffers, 0);
+                let len = address.as_ref().map_or(Ok(0), |address| message.name(address))?;
+                let header = message.link(len);
+                opcode::SendMsg::new(types::Fd(*fd), header)
+                    .flags(libc::MSG_NOSIGNAL.cast_unsigned())
+                    .build()
+            }
+            Operation::Connect { fd, address } => {
+                let message = message.get_or_insert_with(Message::new);
+                let len = message.name(address)?;
+                let header = message.link(len);
+                // SAFETY: the header was made a line ago.
+                let (name, len) = unsafe { ((*header).msg_name, (*header).msg_namelen) };
+                opcode::Connect::new(types::Fd(*fd), name.cast(), len).build()
+            }
+            Operation::Shutdown { fd, direction } => {
+                let how = match direction {
+                    Shutdown::Read => libc::SHUT_RD,
+                    Shutdown::Write => libc::SHUT_WR,
+                    Shutdown::Both => libc::SHUT_RDWR,
+                };
+                opcode::Shutdown::new(types::Fd(*fd), how).build()
+            }
+            Operation::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
+            Operation::Poll { fd, interest } => {
+                opcode::PollAdd::new(types::Fd(*fd), poll_bits(*interest)).build()
+            }
+            Operation::Read { fd, buffer } => {
+                let (start, len) = buffer.room();
+                opcode::Read::new(types::Fd(*fd), start, length(len)).offset(CURRENT).build()
+            }
+            Operation::Write { fd, buffers, skip } => {
+                let message = message.get_or_insert_with(Message::new);
+                message.slices = slices(buffers, *skip);
+                let count = length(message.slices.len());
+                opcode::Writev::new(types::Fd(*fd), message.slices.as_ptr(), count)
+                    .offset(CURRENT)
+                    .build()
+            }
+        })
+    }
+
+    /// What the last completion brings: the buffers, which are the kernel's no longer.
+    pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
+        match self.operation {
+            Operation::ReceiveInto { buffer, .. } | Operation::Read { buffer, .. } => {
+                Returned::Buffer(buffer)
+            }
+            Operation::ReceiveFrom { buffer, .. } => {
+                let sender = result.as_ref().ok().and(self.message).and_then(|m| m.sender());
+                Returned::Datagram(buffer, sender)
+            }
+            Operation::Send { buffers, .. }
+            | Operation::SendTo { buffers, .. }
+            | Operation::Write { buffers, .. } => Returned::Buffers(buffers),
+            Operation::Close { fd } => {
+                // Of a close that was cancelled before it began the kernel has touched nothing, and
+                // dropping the descriptor closes it. Any other one has closed it, error or not.
+                let untouched = matches!(
+                    result.as_ref().map_err(io::Error::raw_os_error),
+                    Err(Some(libc::ECANCELED))
+                );
+                if !untouched {
+                    let _ = fd.into_raw_fd();
+                }
+                Returned::Nothing
+            }
+            Operation::Accept { .. }
+            | Operation::Receive { .. }
+            | Operation::Connect { .. }
+            | Operation::Shutdown { .. }
+            | Operation::Poll { .. } => Returned::Nothing,
+        }
+    }
+}
+
+impl Message {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            // SAFETY: a header of zeros is one without a name, slices and control data.
+            header: unsafe { std::mem::zeroed() },
+            slices: Vec::new(),
+            address: MaybeUninit::zeroed(),
+        })
+    }
+
+    /// Writes the address, and says how long it is.
+    fn name(&mut self, address: &Address) -> io::Result<usize> {
+        let address = address::to_kernel(address)?;
+        let len = address.addr_len() as usize;
+        // SAFETY: both are storage for an address, of which `len` bytes are initialised.
+        unsafe {
+            let source = address.as_ptr().cast::<u8>();
+            ptr::copy_nonoverlapping(source, self.address.as_mut_ptr().cast::<u8>(), len);
+        }
+        Ok(len)
+    }
+
+    /// Makes the header point to the slices and to `name_len` bytes for the address.
+    fn link(&mut self, name_len: usize) -> *mut libc::msghdr {
+        let name: *mut libc::c_void = self.address.as_mut_ptr().cast();
+        self.header.msg_name = if name_len == 0 { ptr::null_mut() } else { name };
+        self.header.msg_namelen = length(name_len);
+        self.header.msg_iov = self.slices.as_mut_ptr();
+        self.header.msg_iovlen = self.slices.len() as _;
+        &raw mut self.header
+    }
+
+    /// The address that the kernel wrote.
+    fn sender(&self) -> Option<Address> {
+        let len = self.header.msg_namelen;
+        let has_family = len as usize > offset_of!(libc::sockaddr, sa_family);
+        // SAFETY: the kernel wrote `len` bytes of an address, the family among them; what it did
+        // not write is zero.
+        has_family.then(|| unsafe { address::from_kernel(&SocketAddrAny::new(self.address, len)) })
+    }
+}
+
+/// The readiness that the bits of poll(2) mean: errors and hang-ups are of every direction.
+pub(super) fn readiness(bits: i32, interest: Interest) -> Interest {
+    const READ: i32 = libc::POLLIN as i32;
+    const WRITE: i32 = libc::POLLOUT as i32;
+    let mut readiness = Interest::NONE;
+    if bits & !READ != 0 {
+        readiness = readiness.with(Interest::WRITABLE);
+    }
+    if bits & !WRITE != 0 {
+        readiness = readiness.with(Interest::READABLE);
+    }
+    readiness.and(interest)
+}
+
+fn poll_bits(interest: Interest) -> u32 {
+    let read = if interest.is_readable() { libc::POLLIN } else { 0 };
+    let write = if interest.is_writable() { libc::POLLOUT } else { 0 };
+    u32::from((read | write).cast_unsigned())
+}
+
+fn send<B: Lent>(
+    fd: RawFd,
+    buffers: &[B],
+    skip: usize,
+    message: &mut Option<Box<Message>>,
+) -> Entry {
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
+    if let [buffer] = buffers {
+        let bytes = buffer.bytes().get(skip..).unwrap_or_default();
+        let len = length(bytes.len());
+        return opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len).flags(flags).build();
+    }
+    let message = message.get_or_insert_with(Message::new);
+    message.slices = slices(buffers, skip);
+    let header = message.link(0);
+    opcode::SendMsg::new(types::Fd(fd), header).flags(flags.cast_unsigned()).build()
+}
+
+fn slices<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<libc::iovec> {
+    let slice = |buffer: &B| {
+        let bytes = buffer.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default();
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
+    };
+    buffers.iter().take(MOST_SLICES).map(slice).collect()
+}
+
+fn length(len: usize) -> u32 {
+    u32::try_from(len.min(MOST_BYTES)).unwrap_or(u32::MAX)
+}

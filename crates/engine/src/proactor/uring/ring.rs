@@ -1,0 +1,246 @@
+//! The two queues: what goes into the kernel, and how a thread waits for what comes out.
+//!
+//! What surprised us:
+//! * A ring with `SINGLE_ISSUER` belongs to the thread that makes it, unless it is made disabled:
+//!   then to the one that enables it. Every other gets EEXIST.
+//! * `io_uring_enter` reports either how many entries it took or an error of the wait, and the
+//!   former wins: a signal that ends the wait of a call that has submitted something shows as a
+//!   success without a completion. So does the end of the timeout.
+//! * When it takes less than all entries it does not wait.
+//! * Completions that do not fit are kept by the kernel and are moved up only by a call that asks
+//!   for completions, whether it waits or not.
+#![allow(unsafe_code)] // io_uring_enter
+
+use std::collections::VecDeque;
+use std::fmt::{self, Debug, Formatter};
+use std::io;
+use std::time::{Duration, Instant};
+
+use io_uring::squeue::Entry;
+use io_uring::types::{SubmitArgs, Timespec};
+use io_uring::{EnterFlags, IoUring, cqueue};
+
+use super::super::{Config, Setup, Unavailable};
+
+/// Where Linux says whether `io_uring` is for everybody (0), for a group (1) or for nobody (2).
+const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
+
+/// The kernel's seconds are signed.
+const MOST_SECONDS: u64 = i64::MAX as u64;
+
+/// How a wait ended.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Entered {
+    /// Everything is submitted, and if something was waited for, it has come or time is up.
+    All,
+    /// Everything was submitted, and yet nothing has come before its time: a signal.
+    Interrupted,
+    /// The kernel took a part of the entries only, and did not wait.
+    Part,
+}
+
+/// A ring and what has not gone into it yet.
+pub(super) struct Ring {
+    queues: IoUring,
+    setup: Setup,
+    /// Whether a thread has made the ring its own.
+    enabled: bool,
+    /// Entries for which the submission queue had no place, oldest first.
+    backlog: VecDeque<Entry>,
+}
+
+impl Debug for Ring {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Ring").field("setup", &self.setup).finish_non_exhaustive()
+    }
+}
+
+impl Ring {
+    /// A disabled ring, set up as well as the kernel can.
+    pub(super) fn new(config: &Config) -> Result<Self, Unavailable> {
+        let mut setup = config.setup;
+        let queues = loop {
+            match build(config.entries, setup) {
+                // A flag that the kernel does not know.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    setup = match setup {
+                        Setup::Deferred => Setup::Cooperative,
+                        Setup::Cooperative => Setup::Plain,
+                        Setup::Plain => return Err(unavailable(error)),
+                    };
+                }
+                result => break result.map_err(unavailable)?,
+            }
+        };
+        let params = queues.params();
+        if !(params.is_feature_ext_arg() && params.is_feature_nodrop()) {
+            return Err(Unavailable::TooOld { feature: "waits with a timeout", since: "5.11" });
+        }
+        Ok(Self { queues, setup, enabled: false, backlog: VecDeque::new() })
+    }
+
+    pub(super) const fn inner(&self) -> &IoUring {
+        &self.queues
+    }
+
+    pub(super) const fn setup(&self) -> Setup {
+        self.setup
+    }
+
+    /// Whether a thread has made the ring its own; nothing has gone to the kernel before that.
+    pub(super) const fn is_enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// Makes the ring this thread's, the first time.
+    #[inline]
+    pub(super) fn enable(&mut self) -> io::Result<()> {
+        if !self.enabled {
+            self.queues.submitter().register_enable_rings()?;
+            self.enabled = true;
+        }
+        Ok(())
+    }
+
+    /// Appends an entry.
+    ///
+    /// # Safety
+    /// What the entry points to stays valid until its last completion, or the end of the process.
+    #[inline]
+    pub(super) unsafe fn push(&mut self, entry: Entry) {
+        if self.backlog.is_empty() {
+            // SAFETY: the caller's promise.
+            if unsafe { self.queues.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            // An error stays for the next wait to report.
+            if self.enabled && self.call(0, EnterFlags::empty(), None).is_ok() {
+                // SAFETY: the caller's promise.
+                if unsafe { self.queues.submission().push(&entry) }.is_ok() {
+                    return;
+                }
+            }
+        }
+        self.backlog.push_back(entry);
+    }
+
+    /// Submits everything and waits until there is a completion, for at most `timeout`.
+    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
+        while self.refill() {
+            if self.call(0, EnterFlags::empty(), None)? == 0 {
+                return Ok(Entered::Part);
+            }
+        }
+        let submission = self.queues.submission();
+        let (entries, work) = (submission.len(), submission.taskrun() || submission.cq_overflow());
+        drop(submission);
+        let wait = timeout != Some(Duration::ZERO) && self.queues.completion().is_empty();
+        // Without task work to run a call would do nothing.
+        if entries == 0 && !wait && !work && self.setup != Setup::Plain {
+            return Ok(Entered::All);
+        }
+        let started = (wait && entries > 0 && timeout.is_some()).then(Instant::now);
+        let limit = if wait { timeout } else { None };
+        match self.call(u32::from(wait), EnterFlags::GETEVENTS, limit) {
+            Ok(taken) if taken < entries => Ok(Entered::Part),
+            Ok(_) if !wait || !self.queues.completion().is_empty() => Ok(Entered::All),
+            Ok(_) if entries == 0 => Ok(Entered::All),
+            Ok(_) => match (started, timeout) {
+                (Some(started), Some(timeout)) if started.elapsed() >= timeout => Ok(Entered::All),
+                _ => Ok(Entered::Interrupted),
+            },
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(Entered::All),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Takes the completions out of the queue.
+    #[inline]
+    pub(super) fn take(&mut self, into: &mut Vec<cqueue::Entry>) {
+        into.extend(self.queues.completion());
+    }
+
+    /// Whether the kernel keeps completions that did not fit; moves them up, if so.
+    #[inline]
+    pub(super) fn take_overflow(&mut self) -> io::Result<bool> {
+        if !self.queues.submission().cq_overflow() {
+            return Ok(false);
+        }
+        // Nothing is submitted: that is for a call that looks at how much was.
+        // SAFETY: no argument.
+        unsafe {
+            let flags = EnterFlags::GETEVENTS.bits();
+            self.queues.submitter().enter::<SubmitArgs<'_, '_>>(0, 0, flags, None)?;
+        }
+        Ok(true)
+    }
+
+    /// Moves the backlog up; says whether there is more than has a place.
+    fn refill(&mut self) -> bool {
+        while let Some(entry) = self.backlog.front() {
+            // SAFETY: whoever called `push` has promised it for the backlog, too.
+            if unsafe { self.queues.submission().push(entry) }.is_err() {
+                return true;
+            }
+            self.backlog.pop_front();
+        }
+        false
+    }
+
+    /// `io_uring_enter(2)` with all entries that are in the queue; says how many were taken.
+    fn call(
+        &mut self,
+        want: u32,
+        flags: EnterFlags,
+        timeout: Option<Duration>,
+    ) -> io::Result<usize> {
+        let entries = u32::try_from(self.queues.submission().len()).unwrap_or(u32::MAX);
+        let submitter = self.queues.submitter();
+        let Some(timeout) = timeout else {
+            // SAFETY: no argument.
+            return unsafe {
+                submitter.enter::<SubmitArgs<'_, '_>>(entries, want, flags.bits(), None)
+            };
+        };
+        let limit =
+            Timespec::new().sec(timeout.as_secs().min(MOST_SECONDS)).nsec(timeout.subsec_nanos());
+        let arguments = SubmitArgs::new().timespec(&limit);
+        let flags = flags | EnterFlags::EXT_ARG;
+        // SAFETY: the arguments are what EXT_ARG announces, and live until the call returns.
+        unsafe { submitter.enter(entries, want, flags.bits(), Some(&arguments)) }
+    }
+}
+
+fn build(entries: u32, setup: Setup) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder.setup_r_disabled().setup_clamp().setup_submit_all();
+    match setup {
+        Setup::Deferred => {
+            builder.setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag();
+        }
+        Setup::Cooperative => {
+            builder.setup_coop_taskrun().setup_taskrun_flag();
+        }
+        Setup::Plain => {}
+    }
+    builder.build(entries)
+}
+
+/// The reason that an error of `io_uring_setup(2)` stands for.
+pub(super) fn unavailable(error: io::Error) -> Unavailable {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => Unavailable::Kernel,
+        Some(libc::EPERM | libc::EACCES) => {
+            let value = std::fs::read_to_string(DISABLED).ok();
+            match value.and_then(|value| value.trim().parse().ok()) {
+                Some(value) if value > 0 => Unavailable::Disabled(value),
+                _ => Unavailable::Forbidden,
+            }
+        }
+        Some(libc::ENOMEM) => Unavailable::Memory,
+        Some(libc::EINVAL) => {
+            Unavailable::TooOld { feature: "submission of whole batches", since: "5.18" }
+        }
+        _ => Unavailable::Other(error),
+    }
+}
