@@ -32,7 +32,9 @@ UNSAFE = {
 
 # Where the target may be asked for.
 CFG = re.compile(r"cfg(?:_attr|!)?\s*\([^\]]*?\b(?:target_\w+|unix|windows)\b")
-CFG_ALLOWED = [ENGINE / room for room in ("sys", "selector", "proactor", "waker")]  # in a mod.rs alone
+CFG_ALLOWED = [
+    ENGINE / room for room in ("sys", "selector", "proactor", "waker")
+]  # in a mod.rs alone
 
 
 class Place(NamedTuple):
