@@ -22,7 +22,7 @@ from fractions import Fraction
 from typing import Any, Callable, Generator, List, Optional
 
 import pytest
-from support.backends import PY312, Backend
+from support.backends import GIL, PY312, Backend
 from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.reports import Reports
@@ -799,6 +799,7 @@ print("done")
     assert (child.stdout, child.returncode) == ("done\n", 0), child.stderr
 
 
+@pytest.mark.skipif(not GIL, reason="nothing is hidden without a GIL")
 @pytest.mark.differs("a queued handle is hidden from the collector")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_an_abandoned_loop_that_refers_to_a_queued_handle(backend: Backend) -> None:

@@ -12,14 +12,12 @@ import threading
 from typing import Any, Callable, List
 
 import pytest
-from support.backends import Backend
+from support.backends import GIL, Backend
 from support.children import run_python
 from support.running import Run
 from support.sockets import LOCALHOST
 
 THREADS = 4
-#: Whether one thread at a time runs Python code (`sys._is_gil_enabled` is new in Python 3.13).
-GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def together(work: Callable[[int], None]) -> None:

@@ -17,6 +17,8 @@ PY311 = sys.version_info >= (3, 11)
 PY312 = sys.version_info >= (3, 12)
 PY313 = sys.version_info >= (3, 13)
 PY314 = sys.version_info >= (3, 14)
+#: Whether one thread at a time runs Python code (`sys._is_gil_enabled` is new in Python 3.13).
+GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 @dataclass(frozen=True)
