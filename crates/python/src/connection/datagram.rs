@@ -1,6 +1,8 @@
 //! `create_datagram_endpoint`: resolve, bind, connect, open.
 
-use pyo3::exceptions::{PyDeprecationWarning, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyDeprecationWarning, PyOSError, PyTypeError, PyValueError,
+};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -336,10 +338,13 @@ fn takes_any_but_streams(py: Python<'_>) -> bool {
     version >= (3, 12, 3) || (version >= (3, 11, 9) && version < (3, 12))
 }
 
-/// `TypeError` for anything but a pair of host and port.
+/// `TypeError` for anything but a pair of host and port; Python 3.10 asserts it.
 fn check_tuple(address: &Bound<'_, PyAny>) -> PyResult<()> {
     match address.cast::<PyTuple>() {
         Ok(tuple) if tuple.len() == 2 => Ok(()),
+        _ if address.py().version_info().minor == 10 => {
+            Err(PyAssertionError::new_err("2-tuple is expected"))
+        }
         _ => Err(PyTypeError::new_err("2-tuple is expected")),
     }
 }
