@@ -476,9 +476,7 @@ class TestSocket:
 
         run(main)
 
-    def test_others_run_meanwhile(
-        self, run: Run, backend: Backend, tmp_path: pathlib.Path
-    ) -> None:
+    def test_others_run_meanwhile(self, run: Run, backend: Backend, tmp_path: pathlib.Path) -> None:
         """However fast the peer reads, a large file leaves in pieces."""
         if backend.is_oracle:
             pytest.skip("asyncio's piece is what the kernel takes, which may be all of the file")
