@@ -94,6 +94,16 @@ impl Default for Config {
     }
 }
 
+impl Config {
+    /// Whether the sizes are in range.
+    pub fn check(&self) -> Result<(), Unavailable> {
+        let in_range = (1..=32_768).contains(&self.entries)
+            && self.buffers.is_power_of_two()
+            && (1..=i32::MAX.cast_unsigned()).contains(&self.buffer_size);
+        if in_range { Ok(()) } else { Err(Unavailable::Sizes) }
+    }
+}
+
 /// When the kernel does its part of an operation, from the best on. Where the kernel is too old for
 /// one the next is taken; to begin with a later one is for tests of it.
 #[derive(Copy, Clone, Eq, PartialEq, Ord, PartialOrd, Hash, Debug)]
@@ -160,6 +170,16 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         match self {
             Self::Uring(uring) => uring.cancel(operation),
         }
+    }
+
+    /// stub
+    pub fn cancel_now(&mut self, operation: Token) -> bool {
+        self.cancel(operation)
+    }
+
+    /// stub
+    pub fn suspend(&mut self, _completions: &mut Completions<B, M>) -> io::Result<()> {
+        Ok(())
     }
 
     /// Submits everything, and waits until something is complete, for at most `timeout` (`None`:

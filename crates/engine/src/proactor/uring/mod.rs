@@ -65,12 +65,7 @@ pub struct Uring<B: Lent, M: LentMut> {
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     pub(super) fn new(config: Config) -> Result<Self, Unavailable> {
-        let sizes = (1..=32_768).contains(&config.entries)
-            && config.buffers.is_power_of_two()
-            && (1..=i32::MAX.cast_unsigned()).contains(&config.buffer_size);
-        if !sizes {
-            return Err(Unavailable::Sizes);
-        }
+        config.check()?;
         let ring = Ring::new(&config)?;
         let mut buffers = Buffers::new(&config).map_err(ring::unavailable)?;
         buffers.register(ring.inner()).map_err(|error| match error.raw_os_error() {
