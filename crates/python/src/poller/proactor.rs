@@ -120,7 +120,7 @@ impl ProactorPoller {
         }
         let slot = self.watching[place].of(direction);
         if let Some(operation) = slot.take() {
-            self.proactor.cancel_now(operation);
+            self.proactor.withdraw(operation);
         }
         if begins {
             let operation = Operation::Poll { fd, interest: direction };
