@@ -21,10 +21,10 @@ pub(crate) fn getaddrinfo<'py>(
     event_loop: &Bound<'py, Core>,
     host: &Bound<'py, PyAny>,
     port: &Bound<'py, PyAny>,
-    hints: [&Bound<'py, PyAny>; 4],
+    hints: &[Ref; 4],
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let [family, kind, proto, flags] = hints;
+    let [family, kind, proto, flags] = hints.each_ref().map(|hint| hint.bind(py));
     let arguments: Ref<PyTuple> =
         PyTuple::new(py, [host, port, family, kind, proto, flags])?.into();
     Coroutine::spawn(py, "EventLoop.getaddrinfo", |flow| {
