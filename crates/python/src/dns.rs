@@ -179,7 +179,9 @@ pub(crate) async fn resolve(
 
 /// What `host, port = address[:2]` raises for an address that is too short.
 fn check_pair(address: &Bound<'_, PyAny>) -> PyResult<()> {
-    let pair = address.get_item(PySlice::new(address.py(), 0, 2, 1))?.len()?;
+    // Not `PySlice::new`, which leaks its numbers, as of PyO3 0.30.
+    let first_two = address.py().get_type::<PySlice>().call1((2,))?;
+    let pair = address.get_item(first_two)?.len()?;
     if pair == 2 {
         return Ok(());
     }
