@@ -254,8 +254,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             sock,
             local_addr,
             server_hostname,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
             happy_eyeballs_delay,
             interleave,
             all_errors: all_errors.0,
@@ -321,8 +320,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             reuse_address: reuse_address.is_none_or(|value| value.0),
             reuse_port: reuse_port.is_some_and(|value| value.0),
             keep_alive: keep_alive.is_some_and(|value| value.0),
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
             start_serving: start_serving.0,
         };
         connection::create_server(slf.as_super(), listening)
@@ -482,8 +480,7 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
             ssl,
             sock,
             server_hostname,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
         };
         connection::connect_unix(slf.as_super(), client)
     }
@@ -519,8 +516,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, clean
             sock,
             backlog,
             ssl,
-            ssl_handshake_timeout,
-            ssl_shutdown_timeout,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
             start_serving: start_serving.0,
             cleanup_socket: cleanup_socket.map(|value| value.0),
         };
