@@ -8,10 +8,10 @@ import threading
 from typing import Any, Callable, List
 
 # The system calls in which a loop waits, by number on x86-64 and on arm64: epoll_wait, epoll_pwait,
-# epoll_pwait2, poll, ppoll, select, pselect6.
+# epoll_pwait2, poll, ppoll, select, pselect6, io_uring_enter.
 WAITS = {
-    "x86_64": {"232", "281", "441", "7", "271", "23", "270"},
-    "aarch64": {"22", "441", "73", "72"},
+    "x86_64": {"232", "281", "441", "7", "271", "23", "270", "426"},
+    "aarch64": {"22", "441", "73", "72", "426"},
 }
 
 
