@@ -435,6 +435,65 @@ def test_a_number_reused_with_the_other_interest(loop: Any) -> None:
         assert loop.remove_writer(new) is True
 
 
+@pytest.mark.parametrize("running", [True, False], ids=["running", "between runs"])
+@pytest.mark.parametrize("which", ["reader", "writer", "both"])
+def test_the_peer_sees_a_close_after_the_removal_at_once(
+    loop: Any, pair: Pair, which: str, running: bool
+) -> None:
+    """The kernel has let go of the descriptor when the removal returns, with no turn in between."""
+    left, right = pair
+
+    def leave() -> None:
+        loop.remove_reader(left)
+        loop.remove_writer(left)
+        left.close()
+        sent = len(right.recv(1 << 24))
+        while sent < filled:
+            sent += len(right.recv(1 << 24))
+        assert right.recv(10) == b""
+        loop.stop()
+
+    filled = 0 if which == "reader" else fill(left)
+    if which != "writer":
+        loop.add_reader(left, nothing)
+    if which != "reader":
+        loop.add_writer(left, nothing)
+    for _ in range(3):
+        one_turn(loop)
+    if running:
+        loop.call_soon(leave)
+        loop.run_forever()
+    else:
+        leave()
+
+
+def test_the_peer_sees_a_close_after_the_loops_at_once(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    loop.add_reader(left, nothing)
+    for _ in range(3):
+        one_turn(loop)
+    loop.close()
+    left.close()
+    assert right.recv(10) == b""
+
+
+def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> None:
+    """Where the kernel keeps what it watches open, the peer sees the end when the watch ends."""
+    left, right = pair
+    number = left.fileno()
+    loop.add_reader(number, nothing)
+    for _ in range(3):
+        one_turn(loop)
+    left.close()
+    if backend.is_proactor:
+        with pytest.raises(BlockingIOError):
+            right.recv(10)
+    else:
+        assert right.recv(10) == b""
+    assert loop.remove_reader(number) is True
+    assert right.recv(10) == b""
+
+
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
     """SPEC section 5: double close of an fd."""
     left, right = pair
