@@ -5,6 +5,7 @@
 use std::mem::MaybeUninit;
 use std::ptr;
 
+use oxloop_engine::proactor::Lent;
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -177,6 +178,13 @@ impl Chunk {
             return (chunk, sent);
         }
         (Self::Copied(data[sent..].to_vec()), 0)
+    }
+}
+
+// SAFETY: `bytes` never move or change, and a vector's memory is on the heap; the object is held.
+unsafe impl Lent for Chunk {
+    fn bytes(&self) -> &[u8] {
+        self.as_ref()
     }
 }
 

@@ -38,6 +38,8 @@ mod _native {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
+    use crate::poller::IoUringProactor;
+    #[pymodule_export]
     use crate::server::Server;
     #[pymodule_export]
     use crate::transports::datagram::DatagramTransport;
@@ -50,7 +52,7 @@ mod _native {
     #[pymodule_export]
     use crate::transports::tls::TlsTransport;
     #[pymodule_export]
-    use crate::{build_info, selectors_available};
+    use crate::{build_info, proactor_unavailable, selectors_available};
 
     use pyo3::prelude::*;
 
@@ -80,4 +82,10 @@ fn build_info(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
 #[pyfunction]
 fn selectors_available() -> Vec<&'static str> {
     oxloop_engine::SelectorKind::available().iter().map(|kind| kind.name()).collect()
+}
+
+/// Why this process can have no proactor; None if it can.
+#[pyfunction]
+fn proactor_unavailable() -> Option<String> {
+    poller::unavailable()
 }

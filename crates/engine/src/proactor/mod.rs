@@ -18,9 +18,10 @@
 //!   received comes first; the last completion is ECANCELED, or the success that came before (a
 //!   part of one counts as such). So no byte that was taken from or given to a socket is lost.
 //! * Cancel *before* closing a descriptor: the kernel keeps the open file until its operations have
-//!   ended, so that the peer would not hear of the end. Completions that come later are known by
-//!   their [`owner`](Completion::owner): a token whose generation has passed finds nobody, and
-//!   dropping the completion drops what it brings.
+//!   ended, so that the peer would not hear of the end before the next wait; after `withdraw` it
+//!   does at once. Completions that come later are known by their [`owner`](Completion::owner): a
+//!   token whose generation has passed finds nobody, and dropping the completion drops what it
+//!   brings.
 //! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait for as
 //!   long as the descriptor is ready. Errors and hang-ups count as ready in every direction asked
 //!   for.
@@ -30,11 +31,17 @@
 //! * A [`Chunk`] lies in a buffer that all receivers share. It is the consumer's until
 //!   `recycle`; those left in [`Completions`] are recycled by the next wait. While all buffers are
 //!   taken receivers pause, and go on in turn as soon as there are some.
+//! * `suspend` takes everything back from the kernel: no file, no thread and no memory is in use by
+//!   it after that. What goes on rests, and is submitted again by the next wait, on whatever thread,
+//!   without its owner hearing of it; what is done once is reported as if it had been cancelled. Who
+//!   suspends may submit, cancel, close and drop from any thread.
+//! * In a child of the process (fork(2)) nothing is the kernel's: the child's first call finds what
+//!   goes on at rest and what is done once cancelled, and its first wait makes a ring of its own.
 //! * `close` cancels everything, waits until the kernel is done with the buffers, and hands them
 //!   back. Dropping the proactor does so, too, and drops them.
 //!
 //! Another thread ends a wait by a [`Waker`](crate::Waker) that an [`Operation::Poll`] watches. A
-//! proactor belongs to the thread that waits first.
+//! proactor belongs to the thread that waits first, until it is suspended.
 
 use std::io;
 use std::time::Duration;
@@ -91,6 +98,16 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self { entries: 256, buffers: 64, buffer_size: 64 * 1024, setup: Setup::Deferred }
+    }
+}
+
+impl Config {
+    /// Whether the sizes are in range.
+    pub fn check(&self) -> Result<(), Unavailable> {
+        let in_range = (1..=32_768).contains(&self.entries)
+            && self.buffers.is_power_of_two()
+            && (1..=i32::MAX.cast_unsigned()).contains(&self.buffer_size);
+        if in_range { Ok(()) } else { Err(Unavailable::Sizes) }
     }
 }
 
@@ -154,7 +171,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         }
     }
 
-    /// Asks that an operation end. False when its last completion has been reported already.
+    /// Asks that an operation end. False when it had its last completion before.
     #[inline]
     pub fn cancel(&mut self, operation: Token) -> bool {
         match self {
@@ -162,8 +179,36 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         }
     }
 
+    /// Cancels an operation, and returns when the kernel has let go of its file: a descriptor that
+    /// is closed next is closed for its peer, too. What is seen of operations meanwhile, this one
+    /// included, the next `wait` reports, without sleeping. False when the operation had its last
+    /// completion before, reported or kept by another `withdraw`.
+    ///
+    /// One system call, or none for an operation that is not the kernel's at the moment. On another
+    /// thread than the one that waits it only cancels.
+    pub fn withdraw(&mut self, operation: Token) -> bool {
+        match self {
+            Self::Uring(uring) => uring.withdraw(operation),
+        }
+    }
+
+    /// Takes everything back from the kernel until the next `wait`, which may be another thread's.
+    /// What had happened by then is put into `completions`, in order, after what is done once had a
+    /// chance to begin.
+    ///
+    /// One system call where little is under way, none if nothing is. The error is that of a thread
+    /// other than the one that waited (EEXIST); nothing has changed then.
+    pub fn suspend(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        match self {
+            Self::Uring(uring) => uring.suspend(completions),
+        }
+    }
+
     /// Submits everything, and waits until something is complete, for at most `timeout` (`None`:
     /// without end).
+    ///
+    /// The first wait after `suspend` on another thread makes a new ring; where it cannot, nothing
+    /// is lost, and the next wait tries again.
     #[inline]
     pub fn wait(
         &mut self,

@@ -36,6 +36,14 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         match self.never {}
     }
 
+    pub(super) fn withdraw(&mut self, _operation: Token) -> bool {
+        match self.never {}
+    }
+
+    pub(super) fn suspend(&mut self, _completions: &mut Completions<B, M>) -> io::Result<()> {
+        match self.never {}
+    }
+
     pub(super) fn wait(
         &mut self,
         _completions: &mut Completions<B, M>,

@@ -70,3 +70,13 @@ impl Error for Unavailable {
         }
     }
 }
+
+impl From<Unavailable> for io::Error {
+    fn from(reason: Unavailable) -> Self {
+        match reason {
+            Unavailable::Memory => Self::from_raw_os_error(libc::ENOMEM),
+            Unavailable::Other(error) => error,
+            reason => Self::other(reason),
+        }
+    }
+}

@@ -8,6 +8,6 @@ pub(crate) use unix::address;
 #[cfg(unix)]
 pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
-pub(crate) use unix::descriptor;
+pub use unix::descriptor;
 #[cfg(unix)]
 pub use unix::{datagram, file, pipe, process, sigpipe, socket};

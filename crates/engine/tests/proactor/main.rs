@@ -7,6 +7,7 @@ mod descriptors;
 mod endings;
 mod pressure;
 mod streams;
+mod withdrawal;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -65,8 +66,17 @@ impl Bench {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Done>> {
         self.proactor.wait(&mut self.completions, timeout)?;
+        Ok(self.look_at_all())
+    }
+
+    fn suspend(&mut self) -> io::Result<Vec<Done>> {
+        self.proactor.suspend(&mut self.completions)?;
+        Ok(self.look_at_all())
+    }
+
+    fn look_at_all(&mut self) -> Vec<Done> {
         let list: Vec<_> = self.completions.drain().collect();
-        Ok(list.into_iter().map(|completion| self.look(completion)).collect())
+        list.into_iter().map(|completion| self.look(completion)).collect()
     }
 
     fn look(&mut self, completion: Completion) -> Done {
@@ -189,6 +199,23 @@ on_every_setup! { endings:
     a_ring_that_never_waited_can_be_dropped
 }
 
+on_every_setup! { withdrawal:
+    a_withdrawn_listener_is_closed
+    peers_of_the_withdrawn_see_the_end
+    withdrawing_loses_nothing
+    going_on_elsewhere
+    what_is_done_once_is_reported
+    submitting_and_cancelling_while_suspended
+    chunks_outlive_their_ring
+    a_ring_that_cannot_be_had_loses_nothing
+    a_suspended_proactor_survives_its_thread
+}
+
+/// Runs something on a thread of its own.
+fn elsewhere<T: Send>(run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
+}
+
 fn tcp() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let left = TcpStream::connect(listener.local_addr()?)?;
@@ -242,6 +269,16 @@ fn rings_leave_nothing_behind() -> io::Result<()> {
         bench.submit(Operation::Receive { fd: left.as_raw_fd() });
         bench.submit(Operation::Close { fd: right.into() });
         bench.all()?;
+        // On other threads, and dropped on a third.
+        bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+        for _ in 0..3 {
+            bench.suspend()?;
+            bench = elsewhere(|| {
+                bench.wait(NOW)?;
+                bench.suspend()?;
+                Ok(bench)
+            })?;
+        }
     }
     assert_eq!(descriptors()?, before);
     Ok(())

@@ -14,7 +14,7 @@ use pyo3::types::{PyInt, PyWeakrefMethods, PyWeakrefReference};
 use super::{Core, Entry};
 use crate::error::os_error;
 use crate::ffi::Ref;
-use crate::poller::{self, Change, Poller};
+use crate::poller::{self, Change, NativePoller, Poller};
 
 /// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
 pub(crate) struct Watch {
@@ -113,17 +113,18 @@ impl Core {
         direction: Interest,
         entry: Entry,
     ) -> PyResult<Option<Entry>> {
-        let (token, change, is_new) = {
+        let (token, before, is_new) = {
             let mut watches = self.watches.borrow_mut();
             if let Some(token) = watches.token(fd) {
                 let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
-                (token, Change::Modify(interest.with(direction)), false)
+                (token, interest, false)
             } else {
                 let token =
                     watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                (token, Change::Register(direction), true)
+                (token, Interest::NONE, true)
             }
         };
+        let change = Change { before, after: before.with(direction), direction };
         if let Err(error) = self.apply(py, fd, token, change) {
             let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
             drop(removed);
@@ -146,7 +147,7 @@ impl Core {
         direction: Interest,
     ) -> PyResult<Option<Entry>> {
         self.check_selector()?;
-        let (token, entry, change) = {
+        let (token, entry, after) = {
             let mut watches = self.watches.borrow_mut();
             let Some(token) = watches.token(fd) else { return Ok(None) };
             let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
@@ -155,11 +156,12 @@ impl Core {
             if interest.is_empty() {
                 let removed = watches.slots.remove(token);
                 watches.tokens.remove(&fd);
-                (token, (entry, removed), Change::Deregister)
+                (token, (entry, removed), interest)
             } else {
-                (token, (entry, None), Change::Modify(interest))
+                (token, (entry, None), interest)
             }
         };
+        let change = Change { before: after.with(direction), after, direction };
         self.apply(py, fd, token, change)?;
         Ok(Some(entry.0))
     }
@@ -231,20 +233,14 @@ impl Core {
         let waited = self.sleep(timeout, |timeout| {
             if timeout == Some(Duration::ZERO) {
                 // Nothing to wait for: not worth handing the interpreter to another thread.
-                native.selector.wait(&mut native.events, timeout)
+                native.wait(timeout)
             } else {
-                py.detach(|| native.selector.wait(&mut native.events, timeout))
+                py.detach(|| native.wait(timeout))
             }
         });
         if waited.is_ok() {
             self.receive();
-            let watches = self.watches.borrow();
-            let mut engine = self.engine.borrow_mut();
-            for event in &native.events {
-                if let Some(watch) = watches.get(event.token) {
-                    queue_ready(py, &mut engine, watch, event.readiness);
-                }
-            }
+            self.queue_all_ready(py, &mut native);
         }
         if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
             *place = Some(native);
@@ -253,6 +249,46 @@ impl Core {
             Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(os_error(&error)),
             _ => Ok(()),
         }
+    }
+
+    /// Queues what a wait has found to be ready.
+    fn queue_all_ready(&self, py: Python<'_>, native: &mut NativePoller) {
+        let watches = self.watches.borrow();
+        let mut engine = self.engine.borrow_mut();
+        let mut tell = |token, readiness| {
+            if let Some(watch) = watches.get(token) {
+                queue_ready(py, &mut engine, watch, readiness);
+            }
+        };
+        match native {
+            NativePoller::Selector { events, .. } => {
+                for event in &*events {
+                    tell(event.token, event.readiness);
+                }
+            }
+            NativePoller::Proactor(proactor) => proactor.ready(tell),
+        }
+    }
+
+    /// The loop stops to run: nothing stays with the kernel that belongs to this thread.
+    pub(crate) fn suspend(&self, py: Python<'_>) -> PyResult<()> {
+        let native = match &mut *self.poller.borrow_mut() {
+            Poller::Native(native) => native.take(),
+            _ => None,
+        };
+        let Some(mut native) = native else { return Ok(()) };
+        let suspended = match &mut *native {
+            NativePoller::Selector { .. } => Ok(()),
+            NativePoller::Proactor(proactor) => {
+                let suspended = proactor.suspend();
+                self.queue_all_ready(py, &mut native);
+                suspended
+            }
+        };
+        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
+            *place = Some(native);
+        }
+        suspended.map_err(|error| os_error(&error))
     }
 
     fn poll_python(

@@ -23,7 +23,7 @@ use crate::core::{Core, Entry};
 use crate::dns;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::poller::Poller;
+use crate::poller::{IoUringProactor, Poller};
 use crate::report;
 use crate::signals;
 use crate::transports::process;
@@ -54,24 +54,24 @@ impl EventLoop {
     fn __init__(slf: &Bound<'_, Self>, selector: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
         let py = slf.py();
         let this = slf.as_super();
-        let core = this.get();
         let poller = Poller::new(selector)?;
         report::log(py, "debug", &format!("Using selector: {}", poller.class_name(py)?))?;
         if matches!(poller, Poller::Native(_))
             && let Some(selector) = selector
         {
-            core.selector.set(Some(selector.into()));
+            this.get().selector.set(Some(selector.into()));
         }
-        let before = core.poller.replace(poller);
-        drop(before);
-        core.debug.store(debug_by_default(py)?, Relaxed);
-        schedule::find_overrides(this)?;
-        if let Some(fd) = core.waker_fd() {
-            let entry = Entry::Native { object: this.as_any().into(), run: woken };
-            core.watch(py, fd, Interest::READABLE, entry)?;
-            core.watches.borrow_mut().internal += 1;
-        }
-        Ok(())
+        begin(this, poller)
+    }
+
+    /// Make the loop wait in a proactor. Raises `RuntimeError` with the reason where there is none.
+    fn _init_proactor(
+        slf: &Bound<'_, Self>,
+        proactor: &Bound<'_, IoUringProactor>,
+    ) -> PyResult<()> {
+        let poller = Poller::completing(proactor.get())?;
+        report::log(slf.py(), "debug", "Using proactor: IoUringProactor")?;
+        begin(slf.as_super(), poller)
     }
 
     // Running
@@ -894,10 +894,11 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         warned
     }
 
-    /// The name of the backend: "epoll", "poll", "select", "kqueue", or None for a selector of the user's.
+    /// The name of the backend: "epoll", "poll", "select", "kqueue", "io_uring", or None for a selector of the
+    /// user's.
     #[getter]
     fn _backend(slf: &Bound<'_, Self>) -> Option<&'static str> {
-        slf.as_super().get().poller.borrow().kind().map(oxloop_engine::SelectorKind::name)
+        slf.as_super().get().poller.borrow().name()
     }
 
     fn __setattr__(
@@ -961,6 +962,22 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Truth {
     fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
         value.is_truthy().map(Self)
     }
+}
+
+/// Makes the loop wait in `poller`, for a start for what other threads tell it.
+fn begin(event_loop: &Bound<'_, Core>, poller: Poller) -> PyResult<()> {
+    let py = event_loop.py();
+    let core = event_loop.get();
+    let before = core.poller.replace(poller);
+    drop(before);
+    core.debug.store(debug_by_default(py)?, Relaxed);
+    schedule::find_overrides(event_loop)?;
+    if let Some(fd) = core.waker_fd() {
+        let entry = Entry::Native { object: event_loop.as_any().into(), run: woken };
+        core.watch(py, fd, Interest::READABLE, entry)?;
+        core.watches.borrow_mut().internal += 1;
+    }
+    Ok(())
 }
 
 /// The waker's descriptor is readable: what woke the loop is in the inbox.

@@ -110,6 +110,7 @@ impl<'py> Running<'py> {
         let event_loop = &self.event_loop.0;
         let py = event_loop.py();
         event_loop.get().stopping.store(false, Relaxed);
+        event_loop.get().suspend(py)?;
         let sys = imports(py).sys.bind(py);
         ffi::call(&running_loop_function(py, "_set_running_loop")?, &[py.None().bind(py)])?;
         track_origins(event_loop, false)?;

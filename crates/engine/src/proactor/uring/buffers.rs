@@ -85,15 +85,18 @@ impl Buffers {
         })
     }
 
-    /// Registers the ring and offers every buffer.
+    /// Registers the ring, in place of any other, and offers every buffer that is not held.
     pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
         let count = u16::try_from(self.held.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let address = self.memory.as_ptr() as u64;
         // SAFETY: the mapping holds that many entries at its beginning, on a page's; it outlives
         // the ring, or is leaked (see `Uring`).
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0)? };
+        (self.tail, self.offered) = (0, 0);
         for buffer in 0..count {
-            self.offer(buffer);
+            if !self.held[usize::from(buffer)] {
+                self.offer(buffer);
+            }
         }
         Ok(())
     }

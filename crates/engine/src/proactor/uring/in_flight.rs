@@ -78,6 +78,15 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         matches!(self.operation, Operation::Poll { interest, .. } if interest.is_empty())
     }
 
+    /// Whether the operation has completions before its last one: it is submitted again whenever
+    /// the kernel has let go of it.
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. }
+        )
+    }
+
     /// What the kernel is to be told. `multishot`: whether receives may go on by themselves.
     ///
     /// Called while the operation rests. What the entry points to stays where it is for as long as

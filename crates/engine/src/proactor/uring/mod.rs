@@ -14,22 +14,27 @@
 //!   of one shot sees when it is submitted, so a poll is submitted again by the wait that follows
 //!   its completion.
 //! * ENOBUFS of a receive says that the buffers are all taken, not that the stream has failed.
-#![allow(unsafe_code)] // entries that point to buffers; descriptors that the kernel made
+//! * A thread that ends takes its operations with it: the kernel cancels them.
+#![allow(unsafe_code)] // entries that point to buffers
 
 mod buffers;
 mod in_flight;
+mod process;
+mod report;
 mod ring;
+mod withdrawal;
 
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use io_uring::{cqueue, opcode, types};
+use io_uring::squeue::Flags;
+use io_uring::{cqueue, opcode};
 
 use self::buffers::Buffers;
-use self::in_flight::{InFlight, readiness};
-use self::ring::{Entered, Ring};
+use self::in_flight::InFlight;
+use self::process::Process;
+use self::ring::{Entered, Full, Ring};
 use super::{
     Chunk, Completion, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable,
 };
@@ -37,8 +42,6 @@ use crate::{Slots, Token};
 
 /// The user data of a request to cancel. A token's highest bits are never set.
 const CANCEL: u64 = u64::MAX;
-/// How long the end waits before it asks once more that everything be cancelled.
-const CANCEL_AGAIN: Duration = Duration::from_millis(10);
 
 /// Operations under way in a ring.
 #[derive(Debug)]
@@ -48,30 +51,35 @@ pub struct Uring<B: Lent, M: LentMut> {
     /// Leaked by `drop`, as what is `in_flight`, if the kernel may still use it.
     buffers: Buffers,
     in_flight: Slots<InFlight<B, M>>,
-    /// Multishot operations and polls that are to be submitted again.
+    /// How many of them are the kernel's, and do not rest.
+    lent: usize,
+    /// Operations that the next wait hands to the kernel: new ones, and those that go on.
     resting: Vec<Token>,
     /// Receivers that found no free buffer, longest first.
     starved: Vec<Token>,
     /// Receivers that found no other free buffer after they had got some: they come after the
     /// starved, as one with much to receive would always be the first to have a buffer otherwise.
     sated: Vec<Token>,
+    /// Operations of the kernel that it has not been asked to cancel yet.
+    unwanted: Vec<Token>,
     /// Operations that ended without the kernel, and the errors that they ended with.
     ended: Vec<(Token, i32)>,
+    /// What `withdraw` has seen, for the next wait to report.
+    early: Vec<Completion<B, M>>,
     /// Completions on their way out of the queue; empty between calls.
     taken: Vec<cqueue::Entry>,
+    /// Whether the next thread that waits may be any: set by `suspend`, cleared by `wait`.
+    suspended: bool,
     /// The process that made the ring: a child has no business with it.
-    process: u32,
+    process: Process,
+    config: Config,
 }
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     pub(super) fn new(config: Config) -> Result<Self, Unavailable> {
-        let sizes = (1..=32_768).contains(&config.entries)
-            && config.buffers.is_power_of_two()
-            && (1..=i32::MAX.cast_unsigned()).contains(&config.buffer_size);
-        if !sizes {
-            return Err(Unavailable::Sizes);
-        }
+        config.check()?;
         let ring = Ring::new(&config)?;
+        let process = Process::new().map_err(ring::unavailable)?;
         let mut buffers = Buffers::new(&config).map_err(ring::unavailable)?;
         buffers.register(ring.inner()).map_err(|error| match error.raw_os_error() {
             Some(libc::EINVAL) => Unavailable::TooOld { feature: "buffer rings", since: "5.19" },
@@ -81,12 +89,17 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             ring,
             buffers,
             in_flight: Slots::new(),
+            lent: 0,
             resting: Vec::new(),
             starved: Vec::new(),
             sated: Vec::new(),
+            unwanted: Vec::new(),
             ended: Vec::new(),
+            early: Vec::new(),
             taken: Vec::new(),
-            process: std::process::id(),
+            suspended: true,
+            process,
+            config,
         })
     }
 
@@ -101,22 +114,18 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     #[inline]
     pub(super) fn submit(&mut self, owner: Token, operation: Operation<B, M>) -> Token {
         let token = self.in_flight.insert(InFlight::new(owner, operation));
-        self.start(token);
+        self.resting.push(token);
         token
     }
 
     pub(super) fn cancel(&mut self, token: Token) -> bool {
         let Some(operation) = self.in_flight.get_mut(token) else { return false };
-        if operation.cancelled {
-            return true;
-        }
-        operation.cancelled = true;
-        if operation.resting {
-            self.ended.push((token, libc::ECANCELED));
-        } else {
-            let entry = opcode::AsyncCancel::new(token.to_u64()).build().user_data(CANCEL);
-            // SAFETY: the entry points to nothing.
-            unsafe { self.ring.push(entry) };
+        if !mem::replace(&mut operation.cancelled, true) {
+            if operation.resting {
+                self.ended.push((token, libc::ECANCELED));
+            } else {
+                self.unwanted.push(token);
+            }
         }
         true
     }
@@ -127,13 +136,19 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         self.clear(completions);
-        self.ring.enable()?;
+        self.claim()?;
+        completions.list.append(&mut self.early);
         self.finish_ended(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
         let deadline = left.filter(|left| !left.is_zero()).and_then(deadline);
         loop {
-            self.restart();
-            let entered = self.ring.enter(left);
+            let entered = match self.restart() {
+                Ok(()) if self.ended.is_empty() => self.ring.enter(left),
+                // Nothing that ended may have to wait.
+                Ok(()) => self.ring.enter(Some(Duration::ZERO)),
+                Err(Full(None)) => Ok(Entered::Part),
+                Err(Full(Some(error))) => Err(error),
+            };
             self.collect(completions);
             self.finish_ended(completions);
             if !completions.is_empty() {
@@ -162,11 +177,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.buffers.recycle(chunk);
     }
 
-    pub(super) fn close(mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        self.clear(completions);
-        self.end(completions)
-    }
-
     /// Forgets completions, and takes back the buffers of those that nobody has looked at.
     fn clear(&mut self, completions: &mut Completions<B, M>) {
         for completion in completions.drain() {
@@ -176,188 +186,97 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         }
     }
 
-    /// Hands a resting operation to the kernel.
-    fn start(&mut self, token: Token) {
-        let Some(operation) = self.in_flight.get_mut(token) else { return };
+    /// Makes sure that this thread has a ring.
+    #[inline]
+    fn claim(&mut self) -> io::Result<()> {
+        if self.process.is_other() {
+            self.forget();
+        }
+        if self.suspended {
+            self.resume()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn resume(&mut self) -> io::Result<()> {
+        if self.ring.is_elsewhere() || self.process.is_other() {
+            let mut ring = Ring::new(&self.config)?;
+            let process = Process::new()?;
+            ring.enable()?;
+            self.buffers.register(ring.inner())?;
+            self.ring = ring;
+            self.process = process;
+        } else if !self.ring.is_enabled() {
+            self.ring.enable()?;
+        }
+        self.suspended = false;
+        Ok(())
+    }
+
+    /// Hands what rests to the kernel, and what is to be cancelled; of the receivers first those
+    /// that have got least.
+    fn restart(&mut self) -> Result<(), Full> {
+        self.ask_to_cancel()?;
+        // All of them, however few buffers there are: the first ones may have nothing to receive.
+        if self.buffers.offered() > 0 {
+            let (mut starved, mut sated) =
+                (mem::take(&mut self.starved), mem::take(&mut self.sated));
+            let result = self.start(&mut starved).and_then(|()| self.start(&mut sated));
+            (self.starved, self.sated) = (starved, sated);
+            result?;
+        }
+        let mut resting = mem::take(&mut self.resting);
+        let result = self.start(&mut resting);
+        self.resting = resting;
+        result
+    }
+
+    /// Hands resting operations to the kernel; leaves those that it does not take.
+    fn start(&mut self, tokens: &mut Vec<Token>) -> Result<(), Full> {
+        let mut started = 0;
+        let result = tokens.iter().try_for_each(|token| {
+            self.start_one(*token)?;
+            started += 1;
+            Ok(())
+        });
+        tokens.drain(..started);
+        result
+    }
+
+    fn start_one(&mut self, token: Token) -> Result<(), Full> {
+        let Some(operation) = self.in_flight.get_mut(token) else { return Ok(()) };
         if operation.cancelled || !operation.resting || operation.is_silent() {
-            return;
+            return Ok(());
         }
         // Receives that go on by themselves came with Linux 6.0; so did the flag `SINGLE_ISSUER`.
         match operation.entry(self.ring.setup() == Setup::Deferred) {
             Ok(entry) => {
-                operation.resting = false;
-                operation.served = false;
                 // SAFETY: what the entry points to lies in `in_flight` until the last completion,
                 // or in `buffers`; both outlive the ring or, at worst, everything (`drop`).
-                unsafe { self.ring.push(entry.user_data(token.to_u64())) };
+                unsafe { self.ring.push(&entry.user_data(token.to_u64()))? };
+                operation.resting = false;
+                operation.served = false;
+                self.lent += 1;
             }
             Err(error) => {
                 self.ended.push((token, error.raw_os_error().unwrap_or(libc::EINVAL)));
             }
         }
+        Ok(())
     }
 
-    /// Hands what rests to the kernel; of the receivers first those that have got least.
-    fn restart(&mut self) {
-        let mut again = Vec::new();
-        // All of them, however few buffers there are: the first ones may have nothing to receive.
-        if self.buffers.offered() > 0 {
-            again.append(&mut self.starved);
-            again.append(&mut self.sated);
-        }
-        again.append(&mut self.resting);
-        for token in again {
-            self.start(token);
-        }
-    }
-
-    /// Takes what the kernel has completed.
-    fn collect(&mut self, completions: &mut Completions<B, M>) {
-        let mut taken = mem::take(&mut self.taken);
-        loop {
-            self.ring.take(&mut taken);
-            for entry in taken.drain(..) {
-                self.complete(&entry, completions);
-            }
-            // What cannot be moved up now is moved up by the next wait.
-            if !self.ring.take_overflow().unwrap_or(false) {
-                break;
-            }
-        }
-        self.taken = taken;
-    }
-
-    fn complete(&mut self, entry: &cqueue::Entry, completions: &mut Completions<B, M>) {
-        let token = Token::from_u64(entry.user_data());
-        // Of a request to cancel, which may have come too late.
-        let Some(operation) = self.in_flight.get_mut(token) else { return };
-        let result = entry.result();
-        let more = cqueue::more(entry.flags());
-        let returned = match &operation.operation {
-            Operation::Accept { .. } if result >= 0 => {
-                // SAFETY: the kernel has made the descriptor for us.
-                Returned::Connection(unsafe { OwnedFd::from_raw_fd(result) })
-            }
-            Operation::Accept { .. } if result == -libc::ECONNABORTED => {
-                return self.rest(token, completions);
-            }
-            Operation::Receive { .. } => {
-                let buffer = cqueue::buffer_select(entry.flags());
-                match buffer.map(|buffer| self.buffers.take(buffer, length(result))) {
-                    Some(chunk) if result > 0 => {
-                        operation.served = true;
-                        Returned::Chunk(chunk)
-                    }
-                    chunk => {
-                        // Some kernels take a buffer for the end of the stream, too.
-                        if let Some(chunk) = chunk {
-                            self.buffers.recycle(chunk);
-                        }
-                        return self.end_receiving(token, result, completions);
-                    }
-                }
-            }
-            Operation::Poll { interest, .. } if result >= 0 => {
-                Returned::Readiness(readiness(result, *interest))
-            }
-            _ => return self.finish(token, result, completions),
-        };
-        let moved = match returned {
-            Returned::Chunk(ref chunk) => chunk.len(),
-            _ => 0,
-        };
-        let owner = operation.owner;
-        let completion = Completion { token, owner, result: Ok(moved), returned, more: true };
-        completions.list.push(completion);
-        if !more {
-            self.rest(token, completions);
-        }
-    }
-
-    /// A receive that brought nothing: the end, an error, or no buffer to be had.
-    fn end_receiving(&mut self, token: Token, result: i32, completions: &mut Completions<B, M>) {
-        let Some(operation) = self.in_flight.get_mut(token) else { return };
-        if result != -libc::ENOBUFS || operation.cancelled {
-            let result = if result == -libc::ENOBUFS { -libc::ECANCELED } else { result };
-            return self.finish(token, result, completions);
-        }
-        operation.resting = true;
-        let queue = if operation.served { &mut self.sated } else { &mut self.starved };
-        queue.push(token);
-    }
-
-    /// Lets an operation that is to go on be submitted again, unless it was cancelled.
-    fn rest(&mut self, token: Token, completions: &mut Completions<B, M>) {
-        match self.in_flight.get_mut(token) {
-            Some(operation) if !operation.cancelled => {
-                operation.resting = true;
-                self.resting.push(token);
-            }
-            _ => self.finish(token, -libc::ECANCELED, completions),
-        }
-    }
-
-    /// Reports the last completion of an operation.
-    fn finish(&mut self, token: Token, result: i32, completions: &mut Completions<B, M>) {
-        let Some(operation) = self.in_flight.remove(token) else { return };
-        let owner = operation.owner;
-        let result = match usize::try_from(result) {
-            Ok(count) => Ok(count),
-            Err(_) => Err(io::Error::from_raw_os_error(-result)),
-        };
-        let returned = operation.finish(&result);
-        completions.list.push(Completion { token, owner, result, returned, more: false });
-    }
-
-    fn finish_ended(&mut self, completions: &mut Completions<B, M>) {
-        for (token, error) in mem::take(&mut self.ended) {
-            self.finish(token, -error, completions);
-        }
-    }
-
-    /// Cancels everything and waits until the kernel has no buffer of ours.
-    fn end(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        let foreign = !self.ring.is_enabled() || std::process::id() != self.process;
-        for token in self.in_flight.iter().map(|(token, _)| token).collect::<Vec<_>>() {
-            // What the kernel has never seen, or has seen in the memory of another process.
-            if foreign {
-                self.ended.push((token, libc::ECANCELED));
-            } else if let Some(operation) = self.in_flight.get_mut(token) {
-                operation.cancelled = true;
-                if operation.resting {
-                    self.ended.push((token, libc::ECANCELED));
-                }
-            }
-        }
-        self.finish_ended(completions);
-        while !self.in_flight.is_empty() {
-            let all = types::CancelBuilder::any();
-            let entry = opcode::AsyncCancel2::new(all).build().user_data(CANCEL);
+    fn ask_to_cancel(&mut self) -> Result<(), Full> {
+        while let Some(token) = self.unwanted.last() {
+            let entry = opcode::AsyncCancel::new(token.to_u64()).build();
+            // The operation's own completion says enough.
+            let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(CANCEL);
             // SAFETY: the entry points to nothing.
-            unsafe { self.ring.push(entry) };
-            match self.ring.enter(Some(CANCEL_AGAIN)) {
-                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => return Err(error),
-                // A signal, or no memory at the moment.
-                _ => self.collect(completions),
-            }
+            unsafe { self.ring.push(&entry)? };
+            self.unwanted.pop();
         }
         Ok(())
     }
-}
-
-impl<B: Lent, M: LentMut> Drop for Uring<B, M> {
-    fn drop(&mut self) {
-        let mut completions = Completions::new();
-        if self.end(&mut completions).is_err() {
-            self.buffers.leak();
-            mem::forget(mem::take(&mut self.in_flight));
-        }
-        drop(completions);
-    }
-}
-
-fn length(result: i32) -> usize {
-    usize::try_from(result).unwrap_or(0)
 }
 
 fn deadline(timeout: Duration) -> Option<Instant> {

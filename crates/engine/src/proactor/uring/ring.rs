@@ -11,9 +11,9 @@
 //!   for completions, whether it waits or not.
 #![allow(unsafe_code)] // io_uring_enter
 
-use std::collections::VecDeque;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
@@ -39,14 +39,17 @@ pub(super) enum Entered {
     Part,
 }
 
-/// A ring and what has not gone into it yet.
+/// The submission queue is full, and the kernel takes nothing out of it; why, if it says so.
+#[derive(Debug)]
+pub(super) struct Full(pub(super) Option<io::Error>);
+
+/// A ring. Between the calls of its owner there is nothing in its submission queue, unless the
+/// kernel would not take it.
 pub(super) struct Ring {
     queues: IoUring,
     setup: Setup,
-    /// Whether a thread has made the ring its own.
-    enabled: bool,
-    /// Entries for which the submission queue had no place, oldest first.
-    backlog: VecDeque<Entry>,
+    /// The thread that has made the ring its own.
+    owner: Option<ThreadId>,
 }
 
 impl Debug for Ring {
@@ -76,7 +79,7 @@ impl Ring {
         if !(params.is_feature_ext_arg() && params.is_feature_nodrop()) {
             return Err(Unavailable::TooOld { feature: "waits with a timeout", since: "5.11" });
         }
-        Ok(Self { queues, setup, enabled: false, backlog: VecDeque::new() })
+        Ok(Self { queues, setup, owner: None })
     }
 
     pub(super) const fn inner(&self) -> &IoUring {
@@ -87,50 +90,48 @@ impl Ring {
         self.setup
     }
 
-    /// Whether a thread has made the ring its own; nothing has gone to the kernel before that.
-    pub(super) const fn is_enabled(&self) -> bool {
-        self.enabled
-    }
-
-    /// Makes the ring this thread's, the first time.
-    #[inline]
+    /// Makes the ring this thread's.
     pub(super) fn enable(&mut self) -> io::Result<()> {
-        if !self.enabled {
-            self.queues.submitter().register_enable_rings()?;
-            self.enabled = true;
-        }
+        self.queues.submitter().register_enable_rings()?;
+        self.owner = Some(thread::current().id());
         Ok(())
     }
 
-    /// Appends an entry.
+    /// Whether a thread has made the ring its own: nothing has gone to the kernel before that.
+    pub(super) const fn is_enabled(&self) -> bool {
+        self.owner.is_some()
+    }
+
+    /// Whether another thread has made the ring its own.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        self.owner.is_some_and(|owner| owner != thread::current().id())
+    }
+
+    /// Whether the kernel would refuse what this thread asks of it.
+    pub(super) fn refuses(&self) -> bool {
+        self.setup == Setup::Deferred && self.is_elsewhere()
+    }
+
+    /// Appends an entry, after handing the others to the kernel if there is no place.
     ///
     /// # Safety
     /// What the entry points to stays valid until its last completion, or the end of the process.
     #[inline]
-    pub(super) unsafe fn push(&mut self, entry: Entry) {
-        if self.backlog.is_empty() {
-            // SAFETY: the caller's promise.
-            if unsafe { self.queues.submission().push(&entry) }.is_ok() {
-                return;
-            }
-            // An error stays for the next wait to report.
-            if self.enabled && self.call(0, EnterFlags::empty(), None).is_ok() {
-                // SAFETY: the caller's promise.
-                if unsafe { self.queues.submission().push(&entry) }.is_ok() {
-                    return;
-                }
-            }
+    pub(super) unsafe fn push(&mut self, entry: &Entry) -> Result<(), Full> {
+        // SAFETY: the caller's promise.
+        if unsafe { self.queues.submission().push(entry) }.is_ok() {
+            return Ok(());
         }
-        self.backlog.push_back(entry);
+        let taken = self.call(0, EnterFlags::empty(), None);
+        // SAFETY: the caller's promise.
+        if unsafe { self.queues.submission().push(entry) }.is_ok() {
+            return Ok(());
+        }
+        Err(Full(taken.err()))
     }
 
     /// Submits everything and waits until there is a completion, for at most `timeout`.
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
-        while self.refill() {
-            if self.call(0, EnterFlags::empty(), None)? == 0 {
-                return Ok(Entered::Part);
-            }
-        }
         let submission = self.queues.submission();
         let (entries, work) = (submission.len(), submission.taskrun() || submission.cq_overflow());
         drop(submission);
@@ -154,6 +155,22 @@ impl Ring {
         }
     }
 
+    /// Submits everything and waits until `count` completions are in the queue, for at most
+    /// `timeout`. What comes earlier, a signal say, is no error.
+    pub(super) fn settle(&mut self, count: usize, timeout: Duration) -> io::Result<()> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        match self.call(count, EnterFlags::GETEVENTS, Some(timeout)) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                // Time is up; a signal; no memory at the moment; completions are to be taken first.
+                Some(libc::ETIME | libc::EINTR | libc::EAGAIN | libc::ENOMEM | libc::EBUSY) => {
+                    Ok(())
+                }
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Takes the completions out of the queue.
     #[inline]
     pub(super) fn take(&mut self, into: &mut Vec<cqueue::Entry>) {
@@ -173,18 +190,6 @@ impl Ring {
             self.queues.submitter().enter::<SubmitArgs<'_, '_>>(0, 0, flags, None)?;
         }
         Ok(true)
-    }
-
-    /// Moves the backlog up; says whether there is more than has a place.
-    fn refill(&mut self) -> bool {
-        while let Some(entry) = self.backlog.front() {
-            // SAFETY: whoever called `push` has promised it for the backlog, too.
-            if unsafe { self.queues.submission().push(entry) }.is_err() {
-                return true;
-            }
-            self.backlog.pop_front();
-        }
-        false
     }
 
     /// `io_uring_enter(2)` with all entries that are in the queue; says how many were taken.

@@ -10,7 +10,7 @@ use rustix::time::Timespec;
 pub(crate) use super::wait::poll;
 
 /// EBADF when `fd` is not an open descriptor.
-pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
+pub fn check_open(fd: RawFd) -> io::Result<()> {
     // SAFETY: F_GETFD reads flags, and the kernel checks the number.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
         return Err(io::Error::last_os_error());

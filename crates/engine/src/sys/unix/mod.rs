@@ -3,7 +3,7 @@
 pub(crate) mod address;
 pub(crate) mod clock;
 pub mod datagram;
-pub(crate) mod descriptor;
+pub mod descriptor;
 pub mod file;
 pub mod pipe;
 pub mod process;

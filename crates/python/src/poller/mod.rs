@@ -1,8 +1,10 @@
-//! Where a loop waits: a native selector of the engine, or a user's own `selectors.BaseSelector`, which is
-//! honoured through its own methods.
+//! Where a loop waits: a native selector or proactor of the engine, or a user's own `selectors.BaseSelector`,
+//! which is honoured through its own methods.
 //!
-//! While a thread waits in a native selector, the selector is not in its place: another thread that calls
+//! While a thread waits in a native poller, the poller is not in its place: another thread that calls
 //! `add_reader` on the loop (which asyncio forbids) finds it gone and gets a `RuntimeError`.
+
+mod proactor;
 
 use std::io;
 use std::os::fd::RawFd;
@@ -16,14 +18,17 @@ use pyo3::prelude::*;
 use crate::error::os_error;
 use crate::ffi::Ref;
 use crate::imports::imports;
+pub(crate) use proactor::{IoUringProactor, ProactorPoller, unavailable};
 
 /// Events that one wait can report; more come with the next turn.
 const EVENT_CAPACITY: usize = 1024;
 
-/// A selector of the engine and the buffer that its events land in.
-pub(crate) struct NativePoller {
-    pub(crate) selector: Selector,
-    pub(crate) events: Events,
+/// What the engine offers to wait in.
+pub(crate) enum NativePoller {
+    /// A selector, and the buffer that its events land in.
+    Selector { selector: Selector, events: Events },
+    /// A proactor, by whose operations descriptors are watched.
+    Proactor(ProactorPoller),
 }
 
 /// Where the loop waits.
@@ -70,7 +75,16 @@ impl Poller {
     fn native(kind: SelectorKind) -> PyResult<Self> {
         let selector = Selector::new(kind).map_err(|error| os_error(&error))?;
         let events = Events::with_capacity(EVENT_CAPACITY);
-        Ok(Self::Native(Some(Box::new(NativePoller { selector, events }))))
+        Ok(Self::Native(Some(Box::new(NativePoller::Selector { selector, events }))))
+    }
+
+    /// The poller for the `proactor` argument of `ProactorEventLoop`.
+    ///
+    /// # Errors
+    /// `RuntimeError` with the reason where there is none.
+    pub(crate) fn completing(proactor: &IoUringProactor) -> PyResult<Self> {
+        let poller = ProactorPoller::new(proactor)?;
+        Ok(Self::Native(Some(Box::new(NativePoller::Proactor(poller)))))
     }
 
     /// The name of the class in `selectors` that stands for the backend, or of the user's.
@@ -81,10 +95,23 @@ impl Poller {
         }
     }
 
-    /// The engine's name of the backend, or `None` for a selector written in Python.
-    pub(crate) fn kind(&self) -> Option<SelectorKind> {
+    /// The engine's name of the backend; `None` for a selector written in Python, and during a wait.
+    pub(crate) fn name(&self) -> Option<&'static str> {
         match self {
-            Self::Native(Some(native)) => Some(native.selector.kind()),
+            Self::Native(Some(native)) => Some(match &**native {
+                NativePoller::Selector { selector, .. } => selector.kind().name(),
+                NativePoller::Proactor(proactor) => proactor.name(),
+            }),
+            _ => None,
+        }
+    }
+
+    fn kind(&self) -> Option<SelectorKind> {
+        match self {
+            Self::Native(Some(native)) => match &**native {
+                NativePoller::Selector { selector, .. } => Some(selector.kind()),
+                NativePoller::Proactor(_) => None,
+            },
             _ => None,
         }
     }
@@ -102,20 +129,54 @@ fn class_name(kind: SelectorKind) -> Option<&'static str> {
     })
 }
 
-/// What is to be told to the poller about a descriptor.
+/// What changes about a descriptor.
 #[derive(Clone, Copy)]
-pub(crate) enum Change {
+pub(crate) struct Change {
+    /// What it was watched for.
+    pub(crate) before: Interest,
+    /// What it is to be watched for.
+    pub(crate) after: Interest,
+    /// The direction that the change is about. One that it was watched for before, and is to be watched for, has
+    /// got another owner: the descriptor may be that of another file by now.
+    pub(crate) direction: Interest,
+}
+
+/// The change as a selector sees it.
+enum Call {
     Register(Interest),
     Modify(Interest),
     Deregister,
 }
 
+impl Change {
+    fn call(self) -> Call {
+        if self.before.is_empty() {
+            Call::Register(self.after)
+        } else if self.after.is_empty() {
+            Call::Deregister
+        } else {
+            Call::Modify(self.after)
+        }
+    }
+}
+
 impl NativePoller {
+    /// Submits what there is, and waits until a descriptor is ready.
+    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        match self {
+            Self::Selector { selector, events } => selector.wait(events, timeout),
+            Self::Proactor(proactor) => proactor.wait(timeout),
+        }
+    }
+
     pub(crate) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
-        match change {
-            Change::Register(interest) => self.selector.register(fd, token, interest),
-            Change::Modify(interest) => self.selector.modify(fd, token, interest),
-            Change::Deregister => self.selector.deregister(fd),
+        match self {
+            Self::Selector { selector, .. } => match change.call() {
+                Call::Register(interest) => selector.register(fd, token, interest),
+                Call::Modify(interest) => selector.modify(fd, token, interest),
+                Call::Deregister => selector.deregister(fd),
+            },
+            Self::Proactor(proactor) => proactor.apply(fd, token, change),
         }
     }
 }
@@ -123,14 +184,14 @@ impl NativePoller {
 /// Tells a Python selector about a change.
 pub(crate) fn apply_python(selector: &Bound<'_, PyAny>, fd: RawFd, change: Change) -> PyResult<()> {
     let py = selector.py();
-    match change {
-        Change::Register(interest) => {
+    match change.call() {
+        Call::Register(interest) => {
             selector.call_method1(intern!(py, "register"), (fd, mask(interest)))
         }
-        Change::Modify(interest) => {
+        Call::Modify(interest) => {
             selector.call_method1(intern!(py, "modify"), (fd, mask(interest)))
         }
-        Change::Deregister => selector.call_method1(intern!(py, "unregister"), (fd,)),
+        Call::Deregister => selector.call_method1(intern!(py, "unregister"), (fd,)),
     }
     .map(drop)
 }

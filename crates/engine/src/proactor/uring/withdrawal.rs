@@ -1,0 +1,165 @@
+//! How operations come back from the kernel before they have ended by themselves: one of them, all
+//! for a while, all for good.
+//!
+//! What surprised us: the completion of an operation that was cancelled is queued when its file has
+//! been let go, but not by the call that cancels: by the one that takes completions. So one call
+//! does both, and waits for as many completions as there are operations to come back.
+#![allow(unsafe_code)] // entries that point to nothing
+
+use std::io;
+use std::mem;
+use std::time::Duration;
+
+use io_uring::squeue::Flags;
+use io_uring::{opcode, types};
+
+use super::super::{Completions, Lent, LentMut};
+use super::{CANCEL, Uring};
+use crate::Token;
+
+/// How long to wait until the kernel is asked once more to cancel.
+const CANCEL_AGAIN: Duration = Duration::from_millis(10);
+
+impl<B: Lent, M: LentMut> Uring<B, M> {
+    pub(in super::super) fn withdraw(&mut self, token: Token) -> bool {
+        if !self.cancel(token) {
+            return false;
+        }
+        if self.process.is_other() {
+            self.forget();
+        }
+        if self.ring.refuses() {
+            return true;
+        }
+        let mut completions = Completions { list: mem::take(&mut self.early) };
+        if self.is_lent(token) {
+            self.collect(&mut completions);
+        }
+        while self.is_lent(token) {
+            if !self.unwanted.contains(&token) {
+                self.unwanted.push(token);
+            }
+            // What cannot be asked now is asked the next time round.
+            let _ = self.ask_to_cancel();
+            if self.ring.settle(1, CANCEL_AGAIN).is_err() {
+                break;
+            }
+            self.collect(&mut completions);
+        }
+        self.early = completions.list;
+        true
+    }
+
+    pub(in super::super) fn suspend(
+        &mut self,
+        completions: &mut Completions<B, M>,
+    ) -> io::Result<()> {
+        self.clear(completions);
+        if self.process.is_other() {
+            self.forget();
+        }
+        completions.list.append(&mut self.early);
+        self.finish_ended(completions);
+        self.begin()?;
+        self.reclaim(completions)?;
+        self.suspended = true;
+        Ok(())
+    }
+
+    pub(in super::super) fn close(mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        self.clear(completions);
+        self.end(completions)
+    }
+
+    /// In a child of the process that made the ring: nothing is the kernel's here, as it works for
+    /// the parent.
+    #[cold]
+    pub(super) fn forget(&mut self) {
+        let tokens: Vec<_> = self.in_flight.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            let Some(operation) = self.in_flight.get_mut(token) else { continue };
+            if mem::replace(&mut operation.resting, true) {
+                continue;
+            }
+            if operation.goes_on() && !operation.cancelled {
+                self.resting.push(token);
+            } else {
+                self.ended.push((token, libc::ECANCELED));
+            }
+        }
+        self.lent = 0;
+        self.unwanted.clear();
+        self.suspended = true;
+    }
+
+    fn is_lent(&self, token: Token) -> bool {
+        self.in_flight.get(token).is_some_and(|operation| !operation.resting)
+    }
+
+    /// Hands what is done once to the kernel: it was submitted before the end of the run.
+    fn begin(&mut self) -> io::Result<()> {
+        let once = |token: &Token| {
+            self.in_flight.get(*token).is_some_and(|operation| !operation.goes_on())
+        };
+        let (mut once, on): (Vec<_>, Vec<_>) = self.resting.drain(..).partition(once);
+        self.resting = on;
+        if once.is_empty() {
+            return Ok(());
+        }
+        let result = self.claim();
+        if result.is_ok() {
+            // What does not fit begins with the next wait.
+            let _ = self.start(&mut once);
+        }
+        self.resting.append(&mut once);
+        result
+    }
+
+    /// Takes back everything that is the kernel's. What goes on rests then, unless it was
+    /// cancelled.
+    fn reclaim(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        if self.lent > 0 {
+            if self.ring.refuses() {
+                return Err(io::Error::from_raw_os_error(libc::EEXIST));
+            }
+            self.collect(completions);
+        }
+        while self.lent > 0 {
+            let all = opcode::AsyncCancel2::new(types::CancelBuilder::any()).build();
+            let entry = all.flags(Flags::SKIP_SUCCESS).user_data(CANCEL);
+            // What finds no place is asked the next time round.
+            // SAFETY: the entry points to nothing.
+            let _ = unsafe { self.ring.push(&entry) };
+            self.ring.settle(self.lent, CANCEL_AGAIN)?;
+            self.collect(completions);
+        }
+        self.unwanted.clear();
+        self.finish_ended(completions);
+        Ok(())
+    }
+
+    /// Cancels everything and waits until the kernel has no buffer of ours.
+    fn end(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        if self.process.is_other() {
+            self.forget();
+        }
+        completions.list.append(&mut self.early);
+        let tokens: Vec<_> = self.in_flight.iter().map(|(token, _)| token).collect();
+        for token in tokens {
+            self.cancel(token);
+        }
+        self.finish_ended(completions);
+        self.reclaim(completions)
+    }
+}
+
+impl<B: Lent, M: LentMut> Drop for Uring<B, M> {
+    fn drop(&mut self) {
+        let mut completions = Completions::new();
+        if self.end(&mut completions).is_err() {
+            self.buffers.leak();
+            mem::forget(mem::take(&mut self.in_flight));
+        }
+        drop(completions);
+    }
+}

@@ -1,0 +1,290 @@
+//! What is taken back from the kernel: one operation, or all of them between two runs of a loop.
+
+use std::collections::HashSet;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use oxloop_engine::Interest;
+use oxloop_engine::proactor::{Config, Returned};
+
+use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
+
+pub(crate) fn a_withdrawn_listener_is_closed(config: Config) -> io::Result<()> {
+    for wait_first in [false, true] {
+        let mut bench = bench(config)?;
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let address = listener.local_addr()?;
+        let accept = bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
+        if wait_first {
+            assert!(bench.wait(NOW)?.is_empty());
+        }
+        assert!(bench.proactor.withdraw(accept));
+        drop(listener);
+        let error = TcpStream::connect(address).expect_err("nobody listens");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        drop(TcpListener::bind(address)?);
+        let done = bench.one()?;
+        assert_eq!((done.token, done.result, done.more), (accept, Err(libc::ECANCELED), false));
+        assert!(!bench.proactor.withdraw(accept));
+    }
+    Ok(())
+}
+
+pub(crate) fn peers_of_the_withdrawn_see_the_end(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let operations: [fn(i32) -> Operation; 4] = [
+        |fd| Operation::Receive { fd },
+        |fd| Operation::ReceiveInto { fd, buffer: vec![0; 10] },
+        |fd| Operation::Poll { fd, interest: Interest::READABLE },
+        |fd| Operation::Send { fd, buffers: vec![vec![0; 30_000_000]], skip: 0 },
+    ];
+    for operation in operations {
+        for cancel_first in [false, true] {
+            let (left, mut right) = tcp()?;
+            let token = bench.submit(operation(left.as_raw_fd()));
+            assert!(bench.wait(NOW)?.is_empty());
+            if cancel_first {
+                assert!(bench.proactor.cancel(token));
+            }
+            assert!(bench.proactor.withdraw(token));
+            drop(left);
+            // With the file in the kernel's hands this would wait for ever.
+            right.read_to_end(&mut Vec::new())?;
+            let done = bench.one()?;
+            assert_eq!((done.token, done.more), (token, false));
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn withdrawing_loses_nothing(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = UnixStream::pair()?;
+    let (other, mut peer) = UnixStream::pair()?;
+    let receive = bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    let also = bench.submit(Operation::Receive { fd: other.as_raw_fd() });
+    assert!(bench.wait(NOW)?.is_empty());
+    right.write_all(b"data")?;
+    peer.write_all(b"more")?;
+    assert!(bench.proactor.withdraw(receive));
+    assert!(!bench.proactor.withdraw(receive) && !bench.proactor.cancel(receive));
+    let (mut received, mut others, mut ended) = (Vec::new(), Vec::new(), false);
+    while !ended || others.is_empty() {
+        for done in bench.wait(None)? {
+            match done.returned {
+                Brought::Data(data) if done.token == also => others.extend(data),
+                Brought::Data(data) => received.extend(data),
+                _ => {
+                    assert_eq!((done.token, done.result), (receive, Err(libc::ECANCELED)));
+                    ended = true;
+                }
+            }
+        }
+    }
+    assert_eq!(others, b"more");
+    left.set_nonblocking(true)?;
+    let mut rest = [0; 4];
+    let count = (&left).read(&mut rest).unwrap_or(0);
+    received.extend(&rest[..count]);
+    assert_eq!(received, b"data");
+    // The other one goes on.
+    peer.write_all(b"and on")?;
+    assert_eq!(bench.one()?.returned, Brought::Data(b"and on".to_vec()));
+    Ok(())
+}
+
+/// A loop that runs on one thread after the other, and is closed on a third one.
+pub(crate) fn going_on_elsewhere(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let (left, mut right) = UnixStream::pair()?;
+    let (watched, mut peer) = UnixStream::pair()?;
+    let accept = bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
+    let receive = bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    let fd = watched.as_raw_fd();
+    let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
+    for round in 0..6 {
+        if round % 2 == 0 {
+            assert!(bench.wait(NOW)?.is_empty());
+            assert!(bench.suspend()?.is_empty());
+        }
+        let client = TcpStream::connect(listener.local_addr()?)?;
+        right.write_all(b"data")?;
+        peer.write_all(b"x")?;
+        let run = |mut bench: Bench| -> io::Result<Bench> {
+            let mut seen = HashSet::new();
+            // Some is reported by the wait that the suspension interrupts, the rest by itself.
+            let mut all = bench.wait(None)?;
+            all.extend(bench.suspend()?);
+            while seen.len() < 3 {
+                for done in all.drain(..) {
+                    assert!(done.more, "{done:?}");
+                    match done.returned {
+                        Brought::Connection(_) => assert_eq!(done.token, accept),
+                        Brought::Data(data) => {
+                            assert_eq!((done.token, &*data), (receive, &b"data"[..]));
+                        }
+                        Brought::Readiness(_) => assert_eq!(done.token, poll),
+                        _ => panic!("{done:?}"),
+                    }
+                    seen.insert(done.token);
+                }
+                if seen.len() < 3 {
+                    all = bench.wait(None)?;
+                    all.extend(bench.suspend()?);
+                }
+            }
+            Ok(bench)
+        };
+        bench = if round == 3 { run(bench)? } else { elsewhere(|| run(bench))? };
+        (&watched).read_exact(&mut [0])?;
+        drop(client);
+    }
+    assert_eq!(bench.proactor.len(), 3);
+    // Nothing is open in the kernel any more.
+    let address = listener.local_addr()?;
+    drop((listener, left));
+    assert_eq!(right.read(&mut [0])?, 0);
+    TcpStream::connect(address).expect_err("nobody listens");
+    elsewhere(|| {
+        let mut completions = bench.completions;
+        bench.proactor.close(&mut completions)?;
+        let ends: HashSet<_> = completions.drain().map(|done| done.token).collect();
+        assert_eq!(ends, HashSet::from([accept, receive, poll]));
+        Ok(())
+    })
+}
+
+pub(crate) fn what_is_done_once_is_reported(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = UnixStream::pair()?;
+    let fd = left.as_raw_fd();
+    let stuck = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 10] });
+    assert!(bench.wait(NOW)?.is_empty());
+    // Submitted and not waited for.
+    let small = bench.submit(Operation::Send { fd, buffers: vec![b"data".to_vec()], skip: 0 });
+    let close = bench.submit(Operation::Close { fd: UnixStream::pair()?.0.into() });
+    let done = bench.suspend()?;
+    let results: HashSet<_> = done.iter().map(|done| (done.token, done.result)).collect();
+    let expected = [(stuck, Err(libc::ECANCELED)), (small, Ok(4)), (close, Ok(0))];
+    assert_eq!(results, HashSet::from(expected));
+    assert_eq!(read(&mut right, 4)?, b"data");
+    assert!(bench.proactor.is_empty());
+    let large = bench.submit(Operation::Send { fd, buffers: vec![pattern(5_000_000)], skip: 0 });
+    assert!(bench.wait(NOW)?.is_empty());
+    let done = bench.suspend()?.remove(0);
+    let (token, Ok(gone)) = (done.token, done.result) else { panic!("{done:?}") };
+    assert!(token == large && gone > 0 && gone < 5_000_000);
+    left.shutdown(Shutdown::Write)?;
+    let mut received = Vec::new();
+    right.read_to_end(&mut received)?;
+    assert!(received == pattern(5_000_000)[..gone]);
+    Ok(())
+}
+
+pub(crate) fn submitting_and_cancelling_while_suspended(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = UnixStream::pair()?;
+    let fd = left.as_raw_fd();
+    let first = bench.submit(Operation::Receive { fd });
+    assert!(bench.wait(NOW)?.is_empty());
+    assert!(bench.suspend()?.is_empty());
+    let (second, mut bench) = elsewhere(|| {
+        assert!(bench.proactor.cancel(first));
+        let second = bench.submit(Operation::Receive { fd });
+        let third = bench.submit(Operation::Poll { fd, interest: Interest::WRITABLE });
+        assert!(bench.proactor.withdraw(third));
+        Ok((second, bench))
+    })?;
+    right.write_all(b"data")?;
+    let mut all = bench.wait(None)?;
+    while all.len() < 3 {
+        all.extend(bench.wait(None)?);
+    }
+    assert_eq!((all[0].token, all[0].result), (first, Err(libc::ECANCELED)));
+    assert_eq!(all[1].result, Err(libc::ECANCELED));
+    assert_eq!((all[2].token, &all[2].returned), (second, &Brought::Data(b"data".to_vec())));
+    assert!(bench.suspend()?.is_empty());
+    assert!(bench.suspend()?.is_empty());
+    Ok(())
+}
+
+pub(crate) fn chunks_outlive_their_ring(config: Config) -> io::Result<()> {
+    let mut bench = bench(Config { buffers: 2, buffer_size: 4, ..config })?;
+    let (left, mut right) = UnixStream::pair()?;
+    bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    right.write_all(b"abcd")?;
+    bench.proactor.wait(&mut bench.completions, None)?;
+    let held: Vec<_> = bench.completions.drain().collect();
+    assert_eq!(held.len(), 1);
+    assert!(bench.suspend()?.is_empty());
+    elsewhere(|| {
+        // There is one buffer left, and it goes round.
+        right.write_all(b"efghijkl")?;
+        let mut received = Vec::new();
+        while received.len() < 8 {
+            bench.proactor.wait(&mut bench.completions, None)?;
+            assert_eq!(bench.completions.len(), 1);
+            let list: Vec<_> = bench.completions.drain().collect();
+            for completion in list {
+                let Brought::Data(data) = bench.look(completion).returned else { panic!("none") };
+                received.extend(data);
+            }
+        }
+        assert_eq!(received, b"efghijkl");
+        for completion in held {
+            assert_eq!(bench.look(completion).returned, Brought::Data(b"abcd".to_vec()));
+        }
+        // Both.
+        right.write_all(b"mnopqrst")?;
+        let mut held = 0;
+        while held < 2 {
+            bench.proactor.wait(&mut bench.completions, None)?;
+            held += bench.completions.drain().map(std::mem::forget).count();
+        }
+        Ok(())
+    })
+}
+
+pub(crate) fn a_ring_that_cannot_be_had_loses_nothing(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = UnixStream::pair()?;
+    bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    assert!(bench.wait(NOW)?.is_empty());
+    assert!(bench.suspend()?.is_empty());
+    right.write_all(b"data")?;
+    let bench = elsewhere(move || {
+        refuse_rings(libc::EMFILE)?;
+        for _ in 0..2 {
+            let error = bench.wait(NOW).expect_err("there is no ring for this thread");
+            assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        }
+        assert!(bench.suspend()?.is_empty());
+        Ok(bench)
+    })?;
+    elsewhere(move || {
+        let mut bench = bench;
+        assert_eq!(bench.one()?.returned, Brought::Data(b"data".to_vec()));
+        Ok(())
+    })
+}
+
+/// The thread has gone without a word, and taken its operations with it.
+pub(crate) fn a_suspended_proactor_survives_its_thread(config: Config) -> io::Result<()> {
+    let (left, mut right) = UnixStream::pair()?;
+    let fd = left.as_raw_fd();
+    let mut bench = elsewhere(|| {
+        let mut bench = bench(config)?;
+        bench.submit(Operation::Receive { fd });
+        assert!(bench.wait(NOW)?.is_empty());
+        assert!(bench.suspend()?.is_empty());
+        Ok(bench)
+    })?;
+    right.write_all(b"data")?;
+    bench.proactor.wait(&mut bench.completions, None)?;
+    let list: Vec<_> = bench.completions.drain().collect();
+    assert!(matches!(list[..], [ref one] if matches!(one.returned, Returned::Chunk(_))));
+    Ok(())
+}
