@@ -16,7 +16,7 @@ import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterator, List
+from typing import Any, Callable, ClassVar, Dict, Iterator, List
 
 import pytest
 from support.backends import proactor_unavailable
@@ -169,12 +169,6 @@ class TestConstructor:
 # Why there may be none
 
 
-@contextlib.contextmanager
-def forbidden_source(body: str) -> Iterator[str]:
-    """Source of a child in which `body` stands before oxloop is asked for a loop."""
-    yield f"{body}\n"
-
-
 ASK = """
 import gc, os, subprocess, sys, warnings
 warnings.simplefilter("error")
@@ -198,11 +192,9 @@ loop.close()
 """
 
 INFO = """
-import runpy, sys
-import oxloop
+from oxloop.__main__ import main
 {limit}
-sys.argv[1:] = ["info"]
-runpy.run_module("oxloop", run_name="__main__", alter_argv=True)
+main(["info"])
 """
 
 
@@ -253,7 +245,8 @@ class TestReasons:
         """mmap(2) of the rings fails with ENOMEM."""
         limit = """
 import resource
-used = next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmSize:"))
+with open("/proc/self/status") as status:
+    used = next(int(line.split()[1]) for line in status if line.startswith("VmSize:"))
 resource.setrlimit(resource.RLIMIT_AS, ((used + 64) * 1024, resource.RLIM_INFINITY))
 """
         said = reasons(limit)
@@ -330,7 +323,7 @@ async def main():
 class TestEnvironment:
     """OXLOOP_LOOP."""
 
-    WAYS = {
+    WAYS: ClassVar[Dict[str, str]] = {
         "run": "import oxloop; print(oxloop.run(main()))",
         "new_event_loop": (
             "import oxloop; loop = oxloop.new_event_loop(); print(type(loop).__name__); loop.close()"
@@ -435,6 +428,7 @@ def test_a_policy_of_proactors(oxloop: Any) -> None:
     oxloop.set_event_loop_policy(policy)
     assert asyncio.run(main()) is oxloop.ProactorEventLoop
     assert oxloop.run(main()) is oxloop.ProactorEventLoop
+    policy = oxloop.DefaultEventLoopPolicy(loop_factory=oxloop.ProactorEventLoop)
     loop = policy.get_event_loop()
     assert type(loop) is oxloop.ProactorEventLoop
     loop.close()
