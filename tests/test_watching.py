@@ -481,16 +481,29 @@ def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> N
     """Where the kernel keeps what it watches open, the peer sees the end when the watch ends."""
     left, right = pair
     number = left.fileno()
-    loop.add_reader(number, nothing)
+
+    async def main() -> None:
+        loop.add_reader(number, nothing)
+        await turns(3)
+        left.close()
+        if backend.is_proactor:
+            with pytest.raises(BlockingIOError):
+                right.recv(10)
+        else:
+            assert right.recv(10) == b""
+        assert loop.remove_reader(number) is True
+        assert right.recv(10) == b""
+
+    loop.run_until_complete(main())
+
+
+def test_a_close_without_a_removal_and_a_loop_that_stops(loop: Any, pair: Pair) -> None:
+    """A loop that does not run holds nothing of its user's open."""
+    left, right = pair
+    loop.add_reader(left.fileno(), loop.stop)
+    loop.call_soon(left.close)
     for _ in range(3):
         one_turn(loop)
-    left.close()
-    if backend.is_proactor:
-        with pytest.raises(BlockingIOError):
-            right.recv(10)
-    else:
-        assert right.recv(10) == b""
-    assert loop.remove_reader(number) is True
     assert right.recv(10) == b""
 
 
