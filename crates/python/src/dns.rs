@@ -21,10 +21,10 @@ pub(crate) fn getaddrinfo<'py>(
     event_loop: &Bound<'py, Core>,
     host: &Bound<'py, PyAny>,
     port: &Bound<'py, PyAny>,
-    hints: [&Bound<'py, PyAny>; 4],
+    hints: &[Ref; 4],
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
-    let [family, kind, proto, flags] = hints;
+    let [family, kind, proto, flags] = hints.each_ref().map(|hint| hint.bind(py));
     let arguments: Ref<PyTuple> =
         PyTuple::new(py, [host, port, family, kind, proto, flags])?.into();
     Coroutine::spawn(py, "EventLoop.getaddrinfo", |flow| {
@@ -179,7 +179,9 @@ pub(crate) async fn resolve(
 
 /// What `host, port = address[:2]` raises for an address that is too short.
 fn check_pair(address: &Bound<'_, PyAny>) -> PyResult<()> {
-    let pair = address.get_item(PySlice::new(address.py(), 0, 2, 1))?.len()?;
+    // Not `PySlice::new`, which leaks its numbers, as of PyO3 0.30.
+    let first_two = address.py().get_type::<PySlice>().call1((2,))?;
+    let pair = address.get_item(first_two)?.len()?;
     if pair == 2 {
         return Ok(());
     }

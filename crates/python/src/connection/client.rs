@@ -6,7 +6,10 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::{Optional, check_not_tls, check_stream, open_transport, pair};
+use super::{
+    Connected, Optional, check_not_tls, check_stream, close_after, is_true, open_transport,
+    or_none, pair,
+};
 use crate::cell::LoopCell;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -29,8 +32,8 @@ pub(crate) struct Client {
     pub(crate) sock: Optional,
     pub(crate) local_addr: Optional,
     pub(crate) server_hostname: Optional,
-    pub(crate) ssl_handshake_timeout: Optional,
-    pub(crate) ssl_shutdown_timeout: Optional,
+    /// Of TLS: `ssl_handshake_timeout` and `ssl_shutdown_timeout`.
+    pub(crate) timeouts: [Optional; 2],
     pub(crate) happy_eyeballs_delay: Optional,
     pub(crate) interleave: Optional,
     pub(crate) all_errors: bool,
@@ -39,10 +42,7 @@ pub(crate) struct Client {
 impl Client {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
-        let encrypted = match &self.ssl {
-            Some(ssl) => ssl.bind(py).is_truthy()?,
-            None => false,
-        };
+        let encrypted = is_true(py, &self.ssl)?;
         if self.server_hostname.is_some() && !encrypted {
             return Err(PyValueError::new_err("server_hostname is only meaningful with ssl"));
         }
@@ -58,8 +58,7 @@ impl Client {
             };
             server_hostname = Some(host);
         }
-        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
-        let tls = Tls::new(py, &self.ssl, false, server_hostname, timeouts)?;
+        let tls = Tls::new(py, &self.ssl, false, server_hostname, &self.timeouts)?;
         if let Some(socket) = &self.sock {
             check_not_tls(py, socket)?;
         }
@@ -92,12 +91,7 @@ impl Client {
             return Err(PyValueError::new_err(message));
         }
         let (address, hints) = Python::attach(|py| {
-            let object = |value: &Optional| {
-                value
-                    .as_ref()
-                    .map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
-            };
-            let address = PyTuple::new(py, [object(&self.host), object(&self.port)])?;
+            let address = PyTuple::new(py, [or_none(py, &self.host), or_none(py, &self.port)])?;
             Ok::<_, PyErr>((Ref::from(address.into_any()), self.hints(py)?))
         })?;
         let infos = dns::resolve(flow, core, &address, &hints).await?;
@@ -253,11 +247,9 @@ impl Attempt {
         };
         match connected {
             Ok(()) => Ok(socket),
-            Err(error) => Err(Python::attach(|py| {
-                // The error of the attempt is the one that counts.
-                let _ = socket.bind(py).call_method0(intern!(py, "close"));
-                self.note(py, error)
-            })),
+            Err(error) => {
+                Err(Python::attach(|py| self.note(py, close_after(socket.bind(py), error))))
+            }
         }
     }
 
@@ -402,31 +394,20 @@ pub(crate) fn connect<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let owned = client.sock.is_none();
-            let (transport, protocol) = open_transport(
-                &flow,
-                &core,
-                &client.protocol_factory,
-                &socket,
-                owned,
-                tls.as_ref(),
-            )
-            .await?;
+            let connected = Connected { socket: &socket, owned: client.sock.is_none(), tls };
+            let (transport, protocol) =
+                open_transport(&flow, &core, &client.protocol_factory, connected).await?;
             Python::attach(|py| {
                 if !core.get().debug() {
                     return Ok(());
                 }
-                let object = |value: &Optional| {
-                    let value = value.as_ref();
-                    value.map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
-                };
                 let (transport, protocol) = (transport.bind(py), protocol.bind(py));
                 let socket = transport.call_method1(intern!(py, "get_extra_info"), ("socket",))?;
                 let text = format!(
                     "{} connected to {}:{}: ({}, {})",
                     socket.repr()?,
-                    object(&client.host).str()?,
-                    object(&client.port).repr()?,
+                    or_none(py, &client.host).str()?,
+                    or_none(py, &client.port).repr()?,
                     transport.repr()?,
                     protocol.repr()?
                 );
@@ -451,15 +432,14 @@ pub(crate) fn accepted<'py>(
         async move {
             let tls = Python::attach(|py| {
                 check_stream(socket.bind(py))?;
-                let [handshake, shutdown] = &timeouts;
                 let name = Some(PyString::new(py, "").into_any().into());
-                let tls = Tls::new(py, &ssl, true, name, [handshake, shutdown])?;
+                let tls = Tls::new(py, &ssl, true, name, &timeouts)?;
                 check_not_tls(py, &socket)?;
                 Ok::<_, PyErr>(tls)
             })?;
+            let connected = Connected { socket: &socket, owned: false, tls };
             let (transport, protocol) =
-                open_transport(&flow, &core, &protocol_factory, &socket, false, tls.as_ref())
-                    .await?;
+                open_transport(&flow, &core, &protocol_factory, connected).await?;
             pair(&transport, &protocol)
         }
     })

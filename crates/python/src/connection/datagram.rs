@@ -7,7 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString, PyTuple};
 
-use super::{Optional, pair};
+use super::{Optional, close_after, is_true, opened, or_none, pair};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
@@ -68,25 +68,10 @@ pub(crate) fn create_datagram_endpoint<'py>(
                 let transport = flow.keep(transport.into_any());
                 Ok::<_, PyErr>((transport, flow.keep(protocol), flow.keep(waiter)))
             })?;
-            if let Err(error) = flow.wait_kept(&waiter).await {
-                Python::attach(|py| {
-                    transport.bind(py).call_method0(intern!(py, "close")).map(drop)
-                })?;
-                return Err(error);
-            }
+            opened(&flow, &transport, &waiter).await?;
             pair(&transport, &protocol)
         }
     })
-}
-
-/// The truth of a keyword.
-fn is_true(py: Python<'_>, value: &Optional) -> PyResult<bool> {
-    value.as_ref().map_or(Ok(false), |value| value.bind(py).is_truthy())
-}
-
-/// The keyword, or `None`.
-fn or_none<'py>(py: Python<'py>, value: &Optional) -> Bound<'py, PyAny> {
-    value.as_ref().map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
 }
 
 impl Endpoint {
@@ -264,9 +249,7 @@ impl Endpoint {
         };
         Python::attach(|py| {
             if let Err(error) = connected {
-                // The error before is the one that counts.
-                let _ = socket.bind(py).call_method0(intern!(py, "close"));
-                return Err(error);
+                return Err(close_after(socket.bind(py), error));
             }
             let remote = match &pair.remote {
                 Some(remote) if is_true(py, &self.remote_addr)? => Some(remote.clone_ref(py)),

@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
 use super::client::bind_error;
-use super::{Optional, check_not_tls, check_stream};
+use super::{Optional, check_not_tls, check_stream, or_none};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
@@ -30,8 +30,8 @@ pub(crate) struct Listening {
     pub(crate) reuse_address: bool,
     pub(crate) reuse_port: bool,
     pub(crate) keep_alive: bool,
-    pub(crate) ssl_handshake_timeout: Optional,
-    pub(crate) ssl_shutdown_timeout: Optional,
+    /// Of TLS: `ssl_handshake_timeout` and `ssl_shutdown_timeout`.
+    pub(crate) timeouts: [Optional; 2],
     pub(crate) start_serving: bool,
 }
 
@@ -67,6 +67,18 @@ pub(crate) fn create_server<'py>(
     })
 }
 
+/// What a server encrypts with; `TypeError` for a `bool`.
+pub(super) fn server_tls(
+    py: Python<'_>,
+    ssl: &Optional,
+    timeouts: &[Optional; 2],
+) -> PyResult<Option<Tls>> {
+    if ssl.as_ref().is_some_and(|ssl| ssl.bind(py).is_instance_of::<PyBool>()) {
+        return Err(PyTypeError::new_err("ssl argument must be an SSLContext or None"));
+    }
+    Tls::new(py, ssl, true, None, timeouts)
+}
+
 /// Lets a new server start, if it shall, and its watches take effect.
 pub(super) async fn serve(flow: &Flow, server: Kept<Server>, start_serving: bool) -> PyResult<Ref> {
     if start_serving {
@@ -79,13 +91,7 @@ pub(super) async fn serve(flow: &Flow, server: Kept<Server>, start_serving: bool
 impl Listening {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
-        if let Some(ssl) = &self.ssl
-            && ssl.bind(py).is_instance_of::<PyBool>()
-        {
-            return Err(PyTypeError::new_err("ssl argument must be an SSLContext or None"));
-        }
-        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
-        let tls = Tls::new(py, &self.ssl, true, None, timeouts)?;
+        let tls = server_tls(py, &self.ssl, &self.timeouts)?;
         if let Some(socket) = &self.sock {
             check_not_tls(py, socket)?;
         }
@@ -138,15 +144,11 @@ impl Listening {
     }
 
     fn question(&self, py: Python<'_>, host: &Ref) -> PyResult<(Ref, Ref<PyDict>)> {
-        let port = self
-            .port
-            .as_ref()
-            .map_or_else(|| py.None().into_bound(py), |port| port.bind(py).clone());
         let hints = PyDict::new(py);
         hints.set_item("family", self.family.bind(py))?;
         hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?)?;
         hints.set_item("flags", self.flags.bind(py))?;
-        let address = PyTuple::new(py, [host.bind(py), &port])?;
+        let address = PyTuple::new(py, [host.bind(py), &or_none(py, &self.port)])?;
         Ok((address.into_any().into(), hints.into()))
     }
 

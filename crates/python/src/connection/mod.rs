@@ -48,18 +48,42 @@ fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
     Err(PyValueError::new_err(format!("A Stream Socket was expected, got {}", socket.repr()?)))
 }
 
+/// The truth of a keyword.
+fn is_true(py: Python<'_>, value: &Optional) -> PyResult<bool> {
+    value.as_ref().map_or(Ok(false), |value| value.bind(py).is_truthy())
+}
+
+/// The keyword, or `None`.
+fn or_none<'py>(py: Python<'py>, value: &Optional) -> Bound<'py, PyAny> {
+    value.as_ref().map_or_else(|| py.None().into_bound(py), |value| value.bind(py).clone())
+}
+
+/// Closes the socket; the error before it is the one that counts.
+fn close_after(socket: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
+    let _ = socket.call_method0(intern!(socket.py(), "close"));
+    error
+}
+
+/// A socket that is connected.
+struct Connected<'a> {
+    socket: &'a Ref,
+    /// Whether it is ours, not the user's.
+    owned: bool,
+    /// What it is to be encrypted with.
+    tls: Option<Tls>,
+}
+
 /// The transport and the protocol of a connected socket, once `connection_made` has been called.
 ///
-/// If there will be no transport (a factory that raises), the socket is closed if it is `owned` by us, and from
-/// Python 3.14 on if it is the user's, too.
+/// If there will be no transport (a factory that raises), the socket is closed if it is ours, and from Python 3.14
+/// on if it is the user's, too.
 async fn open_transport(
     flow: &Flow,
     core: &Kept<Core>,
     protocol_factory: &Ref,
-    socket: &Ref,
-    owned: bool,
-    tls: Option<&Tls>,
+    connected: Connected<'_>,
 ) -> PyResult<(Kept, Kept)> {
+    let Connected { socket, owned, tls } = connected;
     let made = Python::attach(|py| {
         let core = core.bind(py);
         let socket = socket.bind(py);
@@ -73,7 +97,7 @@ async fn open_transport(
             waiter: Some(&waiter),
             server: None,
         };
-        let transport = match tls {
+        let transport = match &tls {
             None => StreamTransport::open(core, opening)?.into_any(),
             Some(tls) => tls.open(core, opening)?,
         };
@@ -92,11 +116,17 @@ async fn open_transport(
             }));
         }
     };
-    if let Err(error) = flow.wait_kept(&waiter).await {
+    opened(flow, &transport, &waiter).await?;
+    Ok((transport, protocol))
+}
+
+/// Waits until the protocol has been told of its transport, which is closed if nobody waits for that any more.
+async fn opened(flow: &Flow, transport: &Kept, waiter: &Kept) -> PyResult<()> {
+    if let Err(error) = flow.wait_kept(waiter).await {
         Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
         return Err(error);
     }
-    Ok((transport, protocol))
+    Ok(())
 }
 
 /// `(transport, protocol)`.

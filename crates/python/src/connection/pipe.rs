@@ -3,7 +3,7 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::pair;
+use super::{opened, pair};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
@@ -55,10 +55,7 @@ async fn connect(
             flow.keep::<PyAny>(waiter),
         ))
     })?;
-    if let Err(error) = flow.wait_kept(&waiter).await {
-        Python::attach(|py| transport.bind(py).call_method0(intern!(py, "close")).map(drop))?;
-        return Err(error);
-    }
+    opened(&flow, &transport, &waiter).await?;
     if core.get().debug() {
         Python::attach(|py| {
             let number = pipe.bind(py).call_method0(intern!(py, "fileno"))?;

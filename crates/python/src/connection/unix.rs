@@ -1,13 +1,13 @@
 //! `create_unix_connection` and `create_unix_server`: stream sockets that are named in the file system, or in
 //! Linux's abstract namespace.
 
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString};
+use pyo3::types::PyString;
 
-use super::listen::serve;
-use super::{Optional, open_transport, pair};
+use super::listen::{serve, server_tls};
+use super::{Connected, Optional, close_after, is_true, open_transport, pair};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
@@ -23,8 +23,8 @@ pub(crate) struct UnixClient {
     pub(crate) ssl: Optional,
     pub(crate) sock: Optional,
     pub(crate) server_hostname: Optional,
-    pub(crate) ssl_handshake_timeout: Optional,
-    pub(crate) ssl_shutdown_timeout: Optional,
+    /// Of TLS: `ssl_handshake_timeout` and `ssl_shutdown_timeout`.
+    pub(crate) timeouts: [Optional; 2],
 }
 
 /// `loop.create_unix_connection(...)`.
@@ -38,16 +38,9 @@ pub(crate) fn connect_unix<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let owned = client.sock.is_none();
-            let (transport, protocol) = open_transport(
-                &flow,
-                &core,
-                &client.protocol_factory,
-                &socket,
-                owned,
-                tls.as_ref(),
-            )
-            .await?;
+            let connected = Connected { socket: &socket, owned: client.sock.is_none(), tls };
+            let (transport, protocol) =
+                open_transport(&flow, &core, &client.protocol_factory, connected).await?;
             pair(&transport, &protocol)
         }
     })
@@ -61,10 +54,7 @@ impl UnixClient {
         {
             return Err(PyAssertionError::new_err(()));
         }
-        let tls = match &self.ssl {
-            Some(ssl) => ssl.bind(py).is_truthy()?,
-            None => false,
-        };
+        let tls = is_true(py, &self.ssl)?;
         if tls != self.server_hostname.is_some() {
             return Err(PyValueError::new_err(if tls {
                 "you have to pass server_hostname when using ssl"
@@ -72,9 +62,8 @@ impl UnixClient {
                 "server_hostname is only meaningful with ssl"
             }));
         }
-        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
         let name = self.server_hostname.as_ref().map(|name| name.clone_ref(py));
-        Tls::new(py, &self.ssl, false, name, timeouts)
+        Tls::new(py, &self.ssl, false, name, &self.timeouts)
     }
 
     /// A connected socket.
@@ -115,8 +104,8 @@ pub(crate) struct UnixListening {
     pub(crate) sock: Optional,
     pub(crate) backlog: i32,
     pub(crate) ssl: Optional,
-    pub(crate) ssl_handshake_timeout: Optional,
-    pub(crate) ssl_shutdown_timeout: Optional,
+    /// Of TLS: `ssl_handshake_timeout` and `ssl_shutdown_timeout`.
+    pub(crate) timeouts: [Optional; 2],
     pub(crate) start_serving: bool,
     /// Whether the file goes with the server: by default from Python 3.13 on.
     pub(crate) cleanup_socket: Option<bool>,
@@ -151,13 +140,7 @@ pub(crate) fn create_unix_server<'py>(
 impl UnixListening {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
-        if let Some(ssl) = &self.ssl
-            && ssl.bind(py).is_instance_of::<PyBool>()
-        {
-            return Err(PyTypeError::new_err("ssl argument must be an SSLContext or None"));
-        }
-        let timeouts = [&self.ssl_handshake_timeout, &self.ssl_shutdown_timeout];
-        Tls::new(py, &self.ssl, true, None, timeouts)
+        server_tls(py, &self.ssl, &self.timeouts)
     }
 
     /// The socket to listen on, bound.
@@ -214,12 +197,6 @@ fn new_socket(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     let module = imports(py).socket.bind(py);
     let (family, kind) = (module.getattr("AF_UNIX")?, module.getattr("SOCK_STREAM")?);
     module.getattr(intern!(py, "socket"))?.call1((family, kind))
-}
-
-/// Closes the socket; the error before it is the one that counts.
-fn close_after(socket: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
-    let _ = socket.call_method0(intern!(socket.py(), "close"));
-    error
 }
 
 /// `ValueError` for anything but a Unix stream socket.

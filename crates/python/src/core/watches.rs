@@ -124,7 +124,7 @@ impl Core {
                 (token, Interest::NONE, true)
             }
         };
-        let change = Change { before, after: before.with(direction), direction };
+        let change = Change { before, after: before.with(direction) };
         if let Err(error) = self.apply(py, fd, token, change) {
             let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
             drop(removed);
@@ -161,7 +161,7 @@ impl Core {
                 (token, (entry, None), interest)
             }
         };
-        let change = Change { before: after.with(direction), after, direction };
+        let change = Change { before: after.with(direction), after };
         self.apply(py, fd, token, change)?;
         Ok(Some(entry.0))
     }

@@ -1,5 +1,8 @@
 //! `EventLoop`: the table of a loop's methods. What they do stands in the files beside this one.
+//!
+//! It is one table, and so one long file, since `PyO3` takes the methods of a class in one block.
 
+mod arguments;
 mod exceptions;
 mod executor;
 mod run;
@@ -15,8 +18,9 @@ use oxloop_engine::Interest;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyInt, PyTuple};
+use pyo3::types::{PyDict, PyTuple};
 
+use self::arguments::{Given, Truth, or_number};
 use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
@@ -175,14 +179,14 @@ impl EventLoop {
         slf: &Bound<'py, Self>,
         host: &Bound<'py, PyAny>,
         port: &Bound<'py, PyAny>,
-        family: Option<&Bound<'py, PyAny>>,
-        r#type: Option<&Bound<'py, PyAny>>,
-        proto: Option<&Bound<'py, PyAny>>,
-        flags: Option<&Bound<'py, PyAny>>,
+        family: Option<Ref>,
+        r#type: Option<Ref>,
+        proto: Option<Ref>,
+        flags: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
-        let hints = [family, r#type, proto, flags].map(|hint| hint.unwrap_or(&zero));
-        dns::getaddrinfo(slf.as_super(), host, port, hints)
+        let py = slf.py();
+        let hints = [family, r#type, proto, flags].map(|hint| or_number(py, hint, 0));
+        dns::getaddrinfo(slf.as_super(), host, port, &hints)
     }
 
     /// socket.getnameinfo without blocking the loop. A coroutine.
@@ -190,10 +194,10 @@ impl EventLoop {
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: &Bound<'py, PyAny>,
-        flags: Option<&Bound<'py, PyAny>>,
+        flags: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
-        dns::getnameinfo(slf.as_super(), sockaddr, flags.unwrap_or(&zero))
+        let flags = or_number(slf.py(), flags, 0);
+        dns::getnameinfo(slf.as_super(), sockaddr, flags.bind(slf.py()))
     }
 
     #[pyo3(signature = (*args))]
@@ -222,38 +226,37 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
     )]
     fn create_connection<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        host: Option<&Bound<'py, PyAny>>,
-        port: Option<&Bound<'py, PyAny>>,
-        ssl: Option<&Bound<'py, PyAny>>,
-        family: Option<&Bound<'py, PyAny>>,
-        proto: Option<&Bound<'py, PyAny>>,
-        flags: Option<&Bound<'py, PyAny>>,
-        sock: Option<&Bound<'py, PyAny>>,
-        local_addr: Option<&Bound<'py, PyAny>>,
-        server_hostname: Option<&Bound<'py, PyAny>>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
-        happy_eyeballs_delay: Option<&Bound<'py, PyAny>>,
-        interleave: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        host: Option<Ref>,
+        port: Option<Ref>,
+        ssl: Option<Ref>,
+        family: Option<Ref>,
+        proto: Option<Ref>,
+        flags: Option<Ref>,
+        sock: Option<Ref>,
+        local_addr: Option<Ref>,
+        server_hostname: Option<Ref>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
+        happy_eyeballs_delay: Option<Ref>,
+        interleave: Option<Ref>,
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
+        let py = slf.py();
         let client = connection::Client {
-            protocol_factory: Shared::new(protocol_factory.into()),
-            host: host.map(Ref::from),
-            port: port.map(Ref::from),
-            ssl: ssl.map(Ref::from),
-            family: family.unwrap_or(&zero).into(),
-            proto: proto.unwrap_or(&zero).into(),
-            flags: flags.unwrap_or(&zero).into(),
-            sock: sock.map(Ref::from),
-            local_addr: local_addr.map(Ref::from),
-            server_hostname: server_hostname.map(Ref::from),
-            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
-            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
-            happy_eyeballs_delay: happy_eyeballs_delay.map(Ref::from),
-            interleave: interleave.map(Ref::from),
+            protocol_factory: Shared::new(protocol_factory),
+            host,
+            port,
+            ssl,
+            family: or_number(py, family, 0),
+            proto: or_number(py, proto, 0),
+            flags: or_number(py, flags, 0),
+            sock,
+            local_addr,
+            server_hostname,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
+            happy_eyeballs_delay,
+            interleave,
             all_errors: all_errors.0,
         };
         connection::connect(slf.as_super(), client)
@@ -265,16 +268,14 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
     ))]
     fn connect_accepted_socket<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        sock: &Bound<'py, PyAny>,
-        ssl: Option<&Bound<'py, PyAny>>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        sock: Ref,
+        ssl: Option<Ref>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let timeouts =
-            [ssl_handshake_timeout, ssl_shutdown_timeout].map(|value| value.map(Ref::from));
-        let ssl = ssl.map(Ref::from);
-        connection::accepted(slf.as_super(), protocol_factory.into(), sock.into(), ssl, timeouts)
+        let timeouts = [ssl_handshake_timeout, ssl_shutdown_timeout];
+        connection::accepted(slf.as_super(), protocol_factory, sock, ssl, timeouts)
     }
 
     /// Listen for TCP connections on host (a name, an address, a sequence of them, or None for all
@@ -291,36 +292,35 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     )]
     fn create_server<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        host: Option<&Bound<'py, PyAny>>,
-        port: Option<&Bound<'py, PyAny>>,
-        family: Option<&Bound<'py, PyAny>>,
-        flags: Option<&Bound<'py, PyAny>>,
-        sock: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        host: Option<Ref>,
+        port: Option<Ref>,
+        family: Option<Ref>,
+        flags: Option<Ref>,
+        sock: Option<Ref>,
         backlog: i32,
-        ssl: Option<&Bound<'py, PyAny>>,
+        ssl: Option<Ref>,
         reuse_address: Option<Truth>,
         reuse_port: Option<Truth>,
         keep_alive: Option<Truth>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
         start_serving: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let number = |value: i32| Ref::from(pyo3::types::PyInt::new(slf.py(), value).into_any());
+        let py = slf.py();
         let listening = connection::Listening {
-            protocol_factory: Shared::new(protocol_factory.into()),
-            host: host.map(Ref::from),
-            port: port.map(Ref::from),
-            family: family.map_or_else(|| number(libc::AF_UNSPEC), Ref::from),
-            flags: flags.map_or_else(|| number(libc::AI_PASSIVE), Ref::from),
-            sock: sock.map(Ref::from),
+            protocol_factory: Shared::new(protocol_factory),
+            host,
+            port,
+            family: or_number(py, family, libc::AF_UNSPEC),
+            flags: or_number(py, flags, libc::AI_PASSIVE),
+            sock,
             backlog,
-            ssl: ssl.map(Ref::from),
+            ssl,
             reuse_address: reuse_address.is_none_or(|value| value.0),
             reuse_port: reuse_port.is_some_and(|value| value.0),
             keep_alive: keep_alive.is_some_and(|value| value.0),
-            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
-            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
             start_serving: start_serving.0,
         };
         connection::create_server(slf.as_super(), listening)
@@ -335,22 +335,22 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
 server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     fn start_tls<'py>(
         slf: &Bound<'py, Self>,
-        transport: &Bound<'py, PyAny>,
-        protocol: &Bound<'py, PyAny>,
-        sslcontext: &Bound<'py, PyAny>,
+        transport: Ref,
+        protocol: Ref,
+        sslcontext: Ref,
         server_side: Truth,
-        server_hostname: Option<&Bound<'py, PyAny>>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        server_hostname: Option<Ref>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let upgrade = connection::Upgrade {
-            transport: Shared::new(transport.into()),
-            protocol: Shared::new(protocol.into()),
-            context: sslcontext.into(),
+            transport: Shared::new(transport),
+            protocol: Shared::new(protocol),
+            context: sslcontext,
             server_side: server_side.0,
-            server_hostname: server_hostname.map(Ref::from),
-            handshake_timeout: ssl_handshake_timeout.map(Ref::from),
-            shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            server_hostname,
+            handshake_timeout: ssl_handshake_timeout,
+            shutdown_timeout: ssl_shutdown_timeout,
         };
         connection::start_tls(slf.as_super(), upgrade)
     }
@@ -361,20 +361,20 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     /// protocol). A coroutine. Raises `ValueError` for a regular file.
     fn connect_read_pipe<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        pipe: &Bound<'py, PyAny>,
+        protocol_factory: Ref,
+        pipe: Ref,
     ) -> PyResult<Bound<'py, PyAny>> {
-        connection::connect_read_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+        connection::connect_read_pipe(slf.as_super(), protocol_factory, pipe)
     }
 
     /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
     /// protocol). A coroutine. Raises `ValueError` for a regular file.
     fn connect_write_pipe<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        pipe: &Bound<'py, PyAny>,
+        protocol_factory: Ref,
+        pipe: Ref,
     ) -> PyResult<Bound<'py, PyAny>> {
-        connection::connect_write_pipe(slf.as_super(), protocol_factory.into(), pipe.into())
+        connection::connect_write_pipe(slf.as_super(), protocol_factory, pipe)
     }
 
     // Processes
@@ -392,7 +392,7 @@ stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, erro
     )]
     fn subprocess_exec<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
+        protocol_factory: Ref,
         program: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
         kwargs: Option<&Bound<'py, PyDict>>,
@@ -401,7 +401,7 @@ stderr=-1, universal_newlines=False, shell=False, bufsize=0, encoding=None, erro
         let mut all = vec![program.clone()];
         all.extend(args.iter());
         let command = connection::Command {
-            protocol_factory: protocol_factory.into(),
+            protocol_factory,
             args: PyTuple::new(py, all)?.into_any().into(),
             shell: false,
             keywords: kwargs.map_or_else(|| PyDict::new(py), Clone::clone).into(),
@@ -418,13 +418,13 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
     )]
     fn subprocess_shell<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        cmd: &Bound<'py, PyAny>,
+        protocol_factory: Ref,
+        cmd: Ref,
         kwargs: Option<&Bound<'py, PyDict>>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let command = connection::Command {
-            protocol_factory: protocol_factory.into(),
-            args: cmd.into(),
+            protocol_factory,
+            args: cmd,
             shell: true,
             keywords: kwargs.map_or_else(|| PyDict::new(slf.py()), Clone::clone).into(),
         };
@@ -466,22 +466,21 @@ universal_newlines=False, shell=True, bufsize=0, encoding=None, errors=None, tex
     ))]
     fn create_unix_connection<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        path: Option<&Bound<'py, PyAny>>,
-        ssl: Option<&Bound<'py, PyAny>>,
-        sock: Option<&Bound<'py, PyAny>>,
-        server_hostname: Option<&Bound<'py, PyAny>>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        path: Option<Ref>,
+        ssl: Option<Ref>,
+        sock: Option<Ref>,
+        server_hostname: Option<Ref>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let client = connection::UnixClient {
-            protocol_factory: Shared::new(protocol_factory.into()),
-            path: path.map(Ref::from),
-            ssl: ssl.map(Ref::from),
-            sock: sock.map(Ref::from),
-            server_hostname: server_hostname.map(Ref::from),
-            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
-            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            protocol_factory: Shared::new(protocol_factory),
+            path,
+            ssl,
+            sock,
+            server_hostname,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
         };
         connection::connect_unix(slf.as_super(), client)
     }
@@ -501,26 +500,25 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, clean
     )]
     fn create_unix_server<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        path: Option<&Bound<'py, PyAny>>,
-        sock: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        path: Option<Ref>,
+        sock: Option<Ref>,
         backlog: i32,
-        ssl: Option<&Bound<'py, PyAny>>,
-        ssl_handshake_timeout: Option<&Bound<'py, PyAny>>,
-        ssl_shutdown_timeout: Option<&Bound<'py, PyAny>>,
+        ssl: Option<Ref>,
+        ssl_handshake_timeout: Option<Ref>,
+        ssl_shutdown_timeout: Option<Ref>,
         start_serving: Truth,
-        cleanup_socket: Option<&Bound<'py, PyAny>>,
+        cleanup_socket: Option<Truth>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let listening = connection::UnixListening {
-            protocol_factory: Shared::new(protocol_factory.into()),
-            path: path.map(Ref::from),
-            sock: sock.map(Ref::from),
+            protocol_factory: Shared::new(protocol_factory),
+            path,
+            sock,
             backlog,
-            ssl: ssl.map(Ref::from),
-            ssl_handshake_timeout: ssl_handshake_timeout.map(Ref::from),
-            ssl_shutdown_timeout: ssl_shutdown_timeout.map(Ref::from),
+            ssl,
+            timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],
             start_serving: start_serving.0,
-            cleanup_socket: cleanup_socket.map(PyAnyMethods::is_truthy).transpose()?,
+            cleanup_socket: cleanup_socket.map(|value| value.0),
         };
         connection::create_unix_server(slf.as_super(), listening)
     }
@@ -540,16 +538,16 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
     )]
     fn create_datagram_endpoint<'py>(
         slf: &Bound<'py, Self>,
-        protocol_factory: &Bound<'py, PyAny>,
-        local_addr: Option<&Bound<'py, PyAny>>,
-        remote_addr: Option<&Bound<'py, PyAny>>,
-        family: Option<&Bound<'py, PyAny>>,
-        proto: Option<&Bound<'py, PyAny>>,
-        flags: Option<&Bound<'py, PyAny>>,
-        reuse_address: Given<'py>,
-        reuse_port: Option<&Bound<'py, PyAny>>,
-        allow_broadcast: Option<&Bound<'py, PyAny>>,
-        sock: Option<&Bound<'py, PyAny>>,
+        protocol_factory: Ref,
+        local_addr: Option<Ref>,
+        remote_addr: Option<Ref>,
+        family: Option<Ref>,
+        proto: Option<Ref>,
+        flags: Option<Ref>,
+        reuse_address: Given,
+        reuse_port: Option<Ref>,
+        allow_broadcast: Option<Ref>,
+        sock: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         if reuse_address.0.is_some() && py.version_info() >= (3, 11) {
@@ -557,18 +555,17 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
                 "create_datagram_endpoint() got an unexpected keyword argument 'reuse_address'",
             ));
         }
-        let zero = pyo3::types::PyInt::new(py, 0).into_any();
         let endpoint = connection::Endpoint {
-            protocol_factory: Shared::new(protocol_factory.into()),
-            local_addr: local_addr.map(Ref::from),
-            remote_addr: remote_addr.map(Ref::from),
-            family: family.unwrap_or(&zero).into(),
-            proto: proto.unwrap_or(&zero).into(),
-            flags: flags.unwrap_or(&zero).into(),
-            reuse_address: reuse_address.0.map(Ref::from),
-            reuse_port: reuse_port.map(Ref::from),
-            allow_broadcast: allow_broadcast.map(Ref::from),
-            sock: sock.map(Ref::from),
+            protocol_factory: Shared::new(protocol_factory),
+            local_addr,
+            remote_addr,
+            family: or_number(py, family, 0),
+            proto: or_number(py, proto, 0),
+            flags: or_number(py, flags, 0),
+            reuse_address: reuse_address.0,
+            reuse_port,
+            allow_broadcast,
+            sock,
         };
         connection::create_datagram_endpoint(slf.as_super(), endpoint)
     }
@@ -647,10 +644,10 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
         buf: &Bound<'py, PyAny>,
-        nbytes: Option<&Bound<'py, PyAny>>,
+        nbytes: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let zero = pyo3::types::PyInt::new(slf.py(), 0).into_any();
-        sock::recvfrom_into(slf.as_super(), sock, buf, nbytes.unwrap_or(&zero))
+        let nbytes = or_number(slf.py(), nbytes, 0);
+        sock::recvfrom_into(slf.as_super(), sock, buf, nbytes.bind(slf.py()))
     }
 
     /// Send all of data. A coroutine.
@@ -702,13 +699,13 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
     fn sock_sendfile<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
-        file: &Bound<'py, PyAny>,
-        offset: Given<'py>,
-        count: Option<&Bound<'py, PyAny>>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let offset = offset.0.unwrap_or_else(|| PyInt::new(slf.py(), 0).into_any());
-        let asked = sendfile::Asked { file, offset: &offset, count };
+        let offset = or_number(slf.py(), offset.0, 0);
+        let asked = sendfile::Asked { file, offset, count };
         sendfile::sock_sendfile(slf.as_super(), sock, asked, fallback.0)
     }
 
@@ -723,22 +720,22 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
     fn sendfile<'py>(
         slf: &Bound<'py, Self>,
         transport: &Bound<'py, PyAny>,
-        file: &Bound<'py, PyAny>,
-        offset: Given<'py>,
-        count: Option<&Bound<'py, PyAny>>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let offset = offset.0.unwrap_or_else(|| PyInt::new(slf.py(), 0).into_any());
-        let asked = sendfile::Asked { file, offset: &offset, count };
+        let offset = or_number(slf.py(), offset.0, 0);
+        let asked = sendfile::Asked { file, offset, count };
         sendfile::sendfile(slf.as_super(), transport, asked, fallback.0)
     }
 
     fn _sock_sendfile_native<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
-        file: &Bound<'py, PyAny>,
-        offset: &Bound<'py, PyAny>,
-        count: Option<&Bound<'py, PyAny>>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
         sendfile::sock_native(slf.as_super(), sock, sendfile::Asked { file, offset, count })
     }
@@ -746,9 +743,9 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
     fn _sendfile_native<'py>(
         slf: &Bound<'py, Self>,
         transp: &Bound<'py, PyAny>,
-        file: &Bound<'py, PyAny>,
-        offset: &Bound<'py, PyAny>,
-        count: Option<&Bound<'py, PyAny>>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
         sendfile::native(slf.as_super(), transp, sendfile::Asked { file, offset, count })
     }
@@ -937,30 +934,6 @@ impl EventLoop {
             }
         }
         Ok(())
-    }
-}
-
-/// A keyword that was given, `None` included.
-#[derive(Default)]
-struct Given<'py>(Option<Bound<'py, PyAny>>);
-
-impl<'py> FromPyObject<'_, 'py> for Given<'py> {
-    type Error = PyErr;
-
-    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
-        Ok(Self(Some(object.to_owned())))
-    }
-}
-
-/// A keyword that asyncio takes for true or false, whatever it is.
-#[derive(Clone, Copy)]
-struct Truth(bool);
-
-impl<'a, 'py> FromPyObject<'a, 'py> for Truth {
-    type Error = PyErr;
-
-    fn extract(value: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
-        value.is_truthy().map(Self)
     }
 }
 

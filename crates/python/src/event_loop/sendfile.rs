@@ -24,11 +24,10 @@ const SOCKET_BLOCK: usize = 256 * 1024;
 const TRANSPORT_BLOCK: usize = 64 * 1024;
 
 /// A file, and what of it is to be sent, as the user has said it.
-#[derive(Clone, Copy)]
-pub(super) struct Asked<'a, 'py> {
-    pub(super) file: &'a Bound<'py, PyAny>,
-    pub(super) offset: &'a Bound<'py, PyAny>,
-    pub(super) count: Option<&'a Bound<'py, PyAny>>,
+pub(super) struct Asked {
+    pub(super) file: Ref,
+    pub(super) offset: Ref,
+    pub(super) count: Option<Ref>,
 }
 
 /// The same, kept by a flow.
@@ -39,7 +38,7 @@ struct Part {
 }
 
 impl Part {
-    fn new(flow: &Flow, asked: Asked<'_, '_>) -> Self {
+    fn new(flow: &Flow, asked: Asked) -> Self {
         Self {
             file: flow.keep(asked.file),
             offset: flow.keep(asked.offset),
@@ -134,7 +133,7 @@ fn is_not_available(error: &PyErr) -> bool {
 pub(super) fn sock_sendfile<'py>(
     event_loop: &Bound<'py, Core>,
     socket: &Bound<'py, PyAny>,
-    asked: Asked<'_, 'py>,
+    asked: Asked,
     fallback: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.sock_sendfile", |flow| {
@@ -161,7 +160,7 @@ pub(super) fn sock_sendfile<'py>(
 pub(super) fn sendfile<'py>(
     event_loop: &Bound<'py, Core>,
     transport: &Bound<'py, PyAny>,
-    asked: Asked<'_, 'py>,
+    asked: Asked,
     fallback: bool,
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop.sendfile", |flow| {
@@ -237,7 +236,7 @@ fn call_native(
 pub(super) fn sock_native<'py>(
     event_loop: &Bound<'py, Core>,
     socket: &Bound<'py, PyAny>,
-    asked: Asked<'_, 'py>,
+    asked: Asked,
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop._sock_sendfile_native", |flow| {
         let core = flow.keep(event_loop);
@@ -262,7 +261,7 @@ pub(super) fn sock_native<'py>(
 pub(super) fn native<'py>(
     event_loop: &Bound<'py, Core>,
     transport: &Bound<'py, PyAny>,
-    asked: Asked<'_, 'py>,
+    asked: Asked,
 ) -> PyResult<Bound<'py, PyAny>> {
     Coroutine::spawn(event_loop.py(), "EventLoop._sendfile_native", |flow| {
         let transport = transport.cast::<StreamTransport>().ok().map(|own| flow.keep(own));

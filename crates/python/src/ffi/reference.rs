@@ -3,6 +3,7 @@
 //! What surprised us: `Py<T>` asks a thread-local on each drop whether the thread is attached, and a loop drops
 //! several references per callback.
 
+use std::convert::Infallible;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
 
@@ -66,6 +67,14 @@ impl<T> From<&Bound<'_, T>> for Ref<T> {
     #[inline]
     fn from(object: &Bound<'_, T>) -> Self {
         Self(ManuallyDrop::new(object.clone().unbind()))
+    }
+}
+
+impl FromPyObject<'_, '_> for Ref {
+    type Error = Infallible;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> Result<Self, Infallible> {
+        Ok(object.to_owned().into())
     }
 }
 

@@ -129,16 +129,11 @@ fn class_name(kind: SelectorKind) -> Option<&'static str> {
     })
 }
 
-/// What changes about a descriptor.
+/// What a descriptor was watched for, and what it is to be watched for: the same, if somebody else is to be told.
 #[derive(Clone, Copy)]
 pub(crate) struct Change {
-    /// What it was watched for.
     pub(crate) before: Interest,
-    /// What it is to be watched for.
     pub(crate) after: Interest,
-    /// The direction that the change is about. One that it was watched for before, and is to be watched for, has
-    /// got another owner: the descriptor may be that of another file by now.
-    pub(crate) direction: Interest,
 }
 
 /// The change as a selector sees it.

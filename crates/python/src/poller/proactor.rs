@@ -73,25 +73,12 @@ pub(crate) fn unavailable() -> Option<String> {
     proactor::probe().err().map(|reason| reason.to_string())
 }
 
-/// A proactor, and who is told of its completions.
+/// A proactor, and the operations by which it watches descriptors.
 pub(crate) struct ProactorPoller {
     proactor: Proactor<Chunk, Box<[u8]>>,
     completions: Completions<Chunk, Box<[u8]>>,
-    /// By the place of a watch's token: the operation of each direction that is under way for it.
-    watching: Vec<Directions>,
-}
-
-/// The operations by which a descriptor is watched.
-#[derive(Clone, Copy, Default)]
-struct Directions {
-    reading: Option<Token>,
-    writing: Option<Token>,
-}
-
-impl Directions {
-    fn of(&mut self, direction: Interest) -> &mut Option<Token> {
-        if direction.is_readable() { &mut self.reading } else { &mut self.writing }
-    }
+    /// By the place of a watch's token: the operation that watches its descriptor.
+    polls: Vec<Option<Token>>,
 }
 
 impl ProactorPoller {
@@ -99,32 +86,31 @@ impl ProactorPoller {
         let proactor = Proactor::new(proactor.config).map_err(|reason| {
             PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
         })?;
-        Ok(Self { proactor, completions: Completions::new(), watching: Vec::new() })
+        Ok(Self { proactor, completions: Completions::new(), polls: Vec::new() })
     }
 
     pub(super) fn name(&self) -> &'static str {
         self.proactor.name()
     }
 
-    /// Watches a descriptor for the owner `token`, or stops to: then the kernel lets go of it at once.
+    /// Watches a descriptor for the owner `token`. What was watched before the kernel lets go of at once.
     pub(super) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
-        let Change { after, direction, .. } = change;
-        let begins = after.contains(direction);
-        if begins {
+        let Change { before, after } = change;
+        if !before.contains(after) {
             // As a selector does, and not at the next wait.
-            sys::descriptor::check_open(fd)?;
+            sys::descriptor::check_pollable(fd)?;
         }
         let place = token.index();
-        if self.watching.len() <= place {
-            self.watching.resize(place + 1, Directions::default());
+        if self.polls.len() <= place {
+            self.polls.resize(place + 1, None);
         }
-        let slot = self.watching[place].of(direction);
-        if let Some(operation) = slot.take() {
-            self.proactor.withdraw(operation);
+        // Also for the same directions: the descriptor may be that of another file by now.
+        if let Some(poll) = self.polls[place].take() {
+            self.proactor.withdraw(poll);
         }
-        if begins {
-            let operation = Operation::Poll { fd, interest: direction };
-            *slot = Some(self.proactor.submit(token, operation));
+        if !after.is_empty() {
+            let poll = Operation::Poll { fd, interest: after };
+            self.polls[place] = Some(self.proactor.submit(token, poll));
         }
         Ok(())
     }
@@ -142,9 +128,8 @@ impl ProactorPoller {
     pub(crate) fn ready(&mut self, mut tell: impl FnMut(Token, Interest)) {
         for completion in self.completions.drain() {
             let Completion { token, owner, returned, .. } = completion;
-            let Some(directions) = self.watching.get(owner.index()) else { continue };
             if let Returned::Readiness(readiness) = returned
-                && [directions.reading, directions.writing].contains(&Some(token))
+                && self.polls.get(owner.index()) == Some(&Some(token))
             {
                 tell(owner, readiness);
             }

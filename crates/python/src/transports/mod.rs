@@ -1,6 +1,7 @@
 //! Transports: what a protocol writes to and is told by.
 
 pub(crate) mod datagram;
+mod endpoint;
 pub(crate) mod fallback;
 mod phase;
 pub(crate) mod pipe;

@@ -1,7 +1,7 @@
 //! What transports of every kind tell a protocol, and what becomes of its errors.
 
 use oxloop_engine::flow::{FlowControl, FlowEvent};
-use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
@@ -15,11 +15,11 @@ use crate::report;
 /// From this many writes to a lost connection on, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
 const LOST_WRITES_LOGGED: u32 = 5;
 
-/// A write after the connection was lost is dropped; the fifth of them and later ones say so in the log.
+/// A write after the connection was lost is dropped; from the fifth on, they say so in the log.
 #[cold]
-pub(super) fn count_lost_write(py: Python<'_>, lost: u32) -> PyResult<()> {
+pub(super) fn log_lost_write(py: Python<'_>, lost: u32, message: &str) -> PyResult<()> {
     if lost >= LOST_WRITES_LOGGED {
-        report::log(py, "warning", "socket.send() raised exception.")?;
+        report::log(py, "warning", message)?;
     }
     Ok(())
 }
@@ -119,28 +119,4 @@ pub(super) fn tell_lost(
     let told = protocol.map(|protocol| ffi::call_method(protocol, name, &[reason]).map(drop));
     let released = release();
     told.unwrap_or(Ok(())).and(released)
-}
-
-/// Reports an error after which the connection cannot go on. One of the system is only logged in debug mode,
-/// since the protocol hears of it; any other goes to the exception handler.
-#[cold]
-pub(super) fn report_fatal(
-    core: &Bound<'_, Core>,
-    transport: &Bound<'_, PyAny>,
-    protocol: Option<Bound<'_, PyAny>>,
-    error: &PyErr,
-    message: &str,
-) -> PyResult<()> {
-    let py = core.py();
-    let exception = error::exception(py, error);
-    if error.is_instance_of::<PyOSError>(py) {
-        if core.get().debug() {
-            let text = format!("{}: {message}", transport.repr()?);
-            report::debug_exception(py, &text, exception.as_any())?;
-        }
-        return Ok(());
-    }
-    let protocol = protocol.unwrap_or_else(|| py.None().into_bound(py));
-    let details = [("transport", transport), ("protocol", &protocol)];
-    report::call_exception_handler(core.as_any(), message, Some(&exception), &details)
 }

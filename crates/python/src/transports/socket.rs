@@ -10,6 +10,7 @@ use std::io;
 use oxloop_engine::{Address, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyBytes, PyDict, PyString};
 
 use crate::error::os_error;
@@ -69,6 +70,18 @@ impl Socket {
 
     pub(crate) fn is_closed(&self) -> bool {
         matches!(self, Self::Closed)
+    }
+
+    /// Takes the socket out, and leaves it closed.
+    pub(crate) fn take(&mut self) -> Self {
+        std::mem::replace(self, Self::Closed)
+    }
+
+    pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match self {
+            Self::Object { object, .. } => visit.call(&**object),
+            Self::Descriptor { .. } | Self::Closed => Ok(()),
+        }
     }
 
     /// The descriptor; `None` once the socket is closed.

@@ -38,6 +38,11 @@ impl Watch {
         Ok(Self { fd, state: LoopCell::new(state) })
     }
 
+    /// The descriptor's number, also once it is closed.
+    pub(super) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     pub(super) fn is_paused(&self) -> bool {
         self.state.borrow().paused
     }

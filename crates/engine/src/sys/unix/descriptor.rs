@@ -2,20 +2,32 @@
 #![allow(unsafe_code)] // fcntl on numbers that may be closed
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
+use rustix::fs::FileType;
 use rustix::time::Timespec;
 
 pub(crate) use super::wait::poll;
 
 /// EBADF when `fd` is not an open descriptor.
-pub fn check_open(fd: RawFd) -> io::Result<()> {
+pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     // SAFETY: F_GETFD reads flags, and the kernel checks the number.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } == -1 {
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+
+/// What `epoll_ctl(2)` says of a descriptor: EBADF when it is not open, EPERM when it cannot be polled, as
+/// regular files and directories cannot.
+pub fn check_pollable(fd: RawFd) -> io::Result<()> {
+    // SAFETY: the number is used in this call alone, and the kernel checks it.
+    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) })?;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile | FileType::Directory => Err(rustix::io::Errno::PERM.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A timeout as the kernel wants it.

@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, RawFd};
 
-use oxloop_engine::flow::FlowControl;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -27,11 +26,9 @@ use self::target::Known;
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
-use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::report;
-use crate::transports::phase::Phase;
+use crate::transports::endpoint::{self, Endpoint, Life};
 use crate::transports::protocol;
 use crate::transports::socket::{Kind, Socket, describe};
 use crate::transports::watch::Watch;
@@ -39,7 +36,7 @@ use crate::transports::watch::Watch;
 pub(crate) use sending::methods;
 
 /// A datagram that is still to be sent.
-struct Departure {
+pub(super) struct Departure {
     data: Chunk,
     target: Target,
 }
@@ -55,27 +52,18 @@ enum Target {
 }
 
 /// What a transport knows of its socket.
-struct State {
+pub(super) struct State {
     socket: Socket,
-    /// `None` once `connection_lost` has been called.
-    protocol: Option<Ref>,
+    life: Life,
     queue: VecDeque<Departure>,
     /// The size of the queue: the data, and a header for each datagram.
     queued: usize,
-    flow: FlowControl,
     /// What has been received and not yet delivered.
     arrivals: VecDeque<Arrival>,
     /// The last sender, whose address object the next datagram from there shares.
     sender: Option<Known>,
     /// The last address that the user sent to.
     target: Option<Known>,
-    phase: Phase,
-    /// How often something was written since the connection was lost.
-    lost_writes: u32,
-    /// Resolved when the protocol knows its transport; taken then.
-    waiter: Option<Ref>,
-    /// What `get_extra_info` knows.
-    extra: Ref<PyDict>,
 }
 
 /// A socket of datagrams.
@@ -85,7 +73,6 @@ struct State {
 pub(crate) struct DatagramTransport {
     made: Made,
     core: Ref<Core>,
-    fd: RawFd,
     kind: Kind,
     method: Method,
     /// Whether the socket has a peer, which all that is sent goes to.
@@ -123,22 +110,16 @@ impl DatagramTransport {
         };
         let state = State {
             socket,
-            protocol: Some(protocol.into()),
+            life: Life::new(protocol, Some(waiter), extra),
             queue: VecDeque::new(),
             queued: 0,
-            flow: FlowControl::new(),
             arrivals: VecDeque::new(),
             sender: None,
             target: None,
-            phase: Phase::Open,
-            lost_writes: 0,
-            waiter: Some(waiter.into()),
-            extra: extra.into(),
         };
         let transport = Self {
             made: Made::new(),
             core: core.into(),
-            fd,
             kind,
             method: Method::of(kind),
             connected,
@@ -149,13 +130,8 @@ impl DatagramTransport {
         };
         let transport = Bound::new(py, transport)?;
         core.get().own(fd, transport.as_any())?;
-        protocol::queue_made(core, transport.as_any(), &made, opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
         Ok(transport)
-    }
-
-    /// The protocol, unless the transport is closed.
-    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state.borrow().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
     }
 
     /// The descriptor to send to and receive from; `None` once it is closed.
@@ -179,39 +155,6 @@ impl DatagramTransport {
         ffi::call_method(&protocol, intern!(py, "error_received"), &[exception.as_any()])?;
         Ok(())
     }
-
-    fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
-        if slf.get().core.get().debug() {
-            report::log(slf.py(), "debug", &format!("{} {what}", slf.repr()?))?;
-        }
-        Ok(())
-    }
-
-    fn text(&self) -> String {
-        let state = self.state.borrow();
-        let fd = self.fd;
-        if state.socket.is_closed() {
-            return format!("<DatagramTransport closed fd={fd}>");
-        }
-        let closing = if state.phase.is_closing() { " closing" } else { "" };
-        let polling = |watching| if watching { "polling" } else { "idle" };
-        let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
-        let size = state.queued;
-        format!(
-            "<DatagramTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>"
-        )
-    }
-}
-
-/// The protocol has been told of its transport: starts to receive, and resolves the waiter.
-fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<DatagramTransport>(transport);
-    receiving::watch(transport)?;
-    let waiter = transport.get().state.borrow_mut().waiter.take();
-    match waiter {
-        Some(waiter) => coroutine::resolve(waiter.bind(transport.py())),
-        None => Ok(()),
-    }
 }
 
 #[pymethods]
@@ -224,28 +167,28 @@ impl DatagramTransport {
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        let extra = slf.get().state.borrow().extra.clone_ref(py);
+        let extra = slf.get().state.borrow().life.extra.clone_ref(py);
         Ok(extra.bind(py).get_item(name)?.or(default))
     }
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().phase.is_closing()
+        self.state.borrow().life.phase.is_closing()
     }
 
     /// Close: what is buffered is sent, then `connection_lost(None)` is called. Nothing is received any more.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::close(slf)
+        endpoint::close(slf)
     }
 
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::force(slf, None)
+        endpoint::force(slf, None)
     }
 
     /// Change the protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
-        let before = self.state.borrow_mut().protocol.replace(protocol.into());
+        let before = self.state.borrow_mut().life.protocol.replace(protocol.into());
         drop(before);
     }
 
@@ -256,12 +199,12 @@ impl DatagramTransport {
 
     /// Whether the transport receives.
     fn is_reading(&self) -> bool {
-        !self.state.borrow().phase.is_closing() && !self.watch.is_paused()
+        endpoint::is_reading(self)
     }
 
     /// Receive nothing until `resume_reading()`. Idempotent.
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        receiving::pause(slf)
+        endpoint::pause(slf)
     }
 
     /// Receive again. Idempotent.
@@ -277,13 +220,12 @@ impl DatagramTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        protocol::set_limits(&mut slf.get().state.borrow_mut().flow, high, low)?;
-        sending::grown(slf)
+        endpoint::set_limits(slf, high, low)
     }
 
     /// The limits in bytes: (low, high).
     fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.state.borrow().flow.limits()
+        self.state.borrow().life.flow.limits()
     }
 
     /// The size of what is still to be sent, in bytes.
@@ -298,12 +240,12 @@ impl DatagramTransport {
 
     /// What `close` and `abort` queue.
     fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        closing::lost(slf, exc)
+        endpoint::lost(slf, exc)
     }
 
     #[getter]
     fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().extra.bind(py).clone()
+        self.state.borrow().life.extra.bind(py).clone()
     }
 
     #[getter]
@@ -341,9 +283,8 @@ impl DatagramTransport {
             visit.call(&**remote)?;
         }
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        for object in [&state.protocol, &state.waiter].into_iter().flatten() {
-            visit.call(&**object)?;
-        }
+        state.life.visit(&visit)?;
+        state.socket.visit(&visit)?;
         for departure in &state.queue {
             if let Target::Object(Some(object)) = &departure.target {
                 visit.call(&**object)?;
@@ -352,17 +293,13 @@ impl DatagramTransport {
         for arrival in &state.arrivals {
             arrival.visit(&visit)?;
         }
-        if let Socket::Object { object, .. } = &state.socket {
-            visit.call(&**object)?;
-        }
-        visit.call(&*state.extra)
+        Ok(())
     }
 
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            let queues = (std::mem::take(&mut state.queue), std::mem::take(&mut state.arrivals));
-            (state.protocol.take(), state.waiter.take(), queues)
+            (state.life.clear(), endpoint::State::clear(&mut *state))
         };
         drop(taken);
     }
@@ -371,15 +308,6 @@ impl DatagramTransport {
 impl Drop for DatagramTransport {
     /// A transport that was dropped without having been closed: its socket is closed here, with a warning.
     fn drop(&mut self) {
-        if self.state.borrow().socket.is_closed() {
-            return;
-        }
-        Python::attach(|py| {
-            ffi::keep_exception(py, || {
-                if let Err(error) = closing::abandon(py, self) {
-                    error.write_unraisable(py, None);
-                }
-            });
-        });
+        endpoint::dropped(self);
     }
 }

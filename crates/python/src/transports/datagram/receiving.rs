@@ -9,18 +9,19 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyTuple;
 
+use super::DatagramTransport;
 use super::target::Known;
-use super::{DatagramTransport, closing};
 use crate::core::READ_SIZE;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::report;
+use crate::transports::endpoint;
 use crate::transports::socket::{Kind, address_object};
 
 const READ_FAILED: &str = "Fatal read error on datagram transport";
 
 /// A datagram that has come.
-pub(super) struct Arrival {
+pub(in crate::transports) struct Arrival {
     data: Ref,
     sender: Ref,
 }
@@ -53,39 +54,9 @@ impl Method {
     }
 }
 
-/// Lets the loop tell us when there is something to receive, unless reading is paused or over.
-pub(super) fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    {
-        let state = this.state.borrow();
-        if state.phase.is_closing() || this.watch.is_paused() || state.socket.is_closed() {
-            return Ok(());
-        }
-    }
-    this.watch
-        .start_reads(this.core.get(), transport.as_any(), readable)
-        .or_else(|error| closing::fatal(transport, error, "Fatal error on transport"))
-}
-
-pub(super) fn pause(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_selector()?;
-    if this.state.borrow().phase.is_closing() || !this.watch.pause() {
-        return Ok(());
-    }
-    this.watch.stop_reads(this.core.get(), transport.py())?;
-    DatagramTransport::log_debug(transport, "pauses reading")
-}
-
+/// Goes on receiving, with what has been received already before anything else.
 pub(super) fn resume(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_selector()?;
-    if this.state.borrow().phase.is_closing() || !this.watch.resume(transport.py())? {
-        return Ok(());
-    }
-    watch(transport)?;
-    queue_rest(transport)?;
-    DatagramTransport::log_debug(transport, "resumes reading")
+    if endpoint::resume(transport)? { queue_rest(transport) } else { Ok(()) }
 }
 
 /// Queues the delivery of what has been received already.
@@ -102,12 +73,12 @@ fn deliver_rest(transport: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// The descriptor is readable.
-fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<DatagramTransport>(transport);
     let py = transport.py();
     let this = transport.get();
     // The event was queued before reading was paused or ended.
-    if !this.watch.reads() || this.state.borrow().phase.is_lost() {
+    if !this.watch.reads() || this.state.borrow().life.phase.is_lost() {
         return Ok(());
     }
     let context = this.watch.reading(py);
@@ -121,7 +92,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
             }
             return ffi::run_in_context(context.bind(py), || this.tell_error(py, &error));
         }
-        return closing::fatal(transport, error, READ_FAILED);
+        return endpoint::fatal(transport, error, READ_FAILED);
     }
     deliver(transport)
 }
@@ -157,11 +128,11 @@ fn deliver_all(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     loop {
         let (arrival, protocol) = {
             let mut state = this.state.borrow_mut();
-            if state.phase.is_closing() || this.watch.is_paused() {
+            if state.life.phase.is_closing() || this.watch.is_paused() {
                 return Ok(());
             }
             // Anew for each: it may have been changed by the one before.
-            let Some(protocol) = &state.protocol else { return Ok(()) };
+            let Some(protocol) = &state.life.protocol else { return Ok(()) };
             let protocol = protocol.bind(py).clone();
             let Some(arrival) = state.arrivals.pop_front() else { return Ok(()) };
             (arrival, protocol)

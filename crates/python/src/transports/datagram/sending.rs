@@ -1,20 +1,19 @@
 //! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again, many
 //! with one system call.
 
+use oxloop_engine::sys;
 use oxloop_engine::sys::datagram::Outgoing;
-use oxloop_engine::{FlowEvent, sys};
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::receiving::is_transient;
-use super::{DatagramTransport, Departure, Target, closing, target};
+use super::{DatagramTransport, Departure, Target, target};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
-use crate::transports::protocol::{check_data, count_lost_write, tell_flow};
-
-const WRITE_FAILED: &str = "Fatal write error on datagram transport";
+use crate::transports::endpoint::{self, Endpoint};
+use crate::transports::protocol::{check_data, log_lost_write};
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -70,24 +69,25 @@ fn send<'py>(
     let (lost, waits) = {
         let mut state = this.state.borrow_mut();
         // Without a remote address asyncio goes on to send until the socket is closed.
-        let lost = state.phase.is_lost() && (this.remote.is_some() || state.socket.is_closed());
+        let lost =
+            state.life.phase.is_lost() && (this.remote.is_some() || state.socket.is_closed());
         if lost {
-            state.lost_writes = state.lost_writes.saturating_add(1);
+            state.life.lost_writes = state.life.lost_writes.saturating_add(1);
         }
-        (lost.then_some(state.lost_writes), !state.queue.is_empty())
+        (lost.then_some(state.life.lost_writes), !state.queue.is_empty())
     };
     if let Some(lost) = lost {
-        return count_lost_write(py, lost);
+        return log_lost_write(py, lost, "socket.send() raised exception.");
     }
     let view = match View::readable(data) {
         Ok(view) => view,
-        Err(error) => return closing::fatal(transport, error, WRITE_FAILED),
+        Err(error) => return endpoint::fatal(transport, error, DatagramTransport::WRITE_FAILED),
     };
     let target = target_of(this, address);
     if !waits {
         match try_send(transport, data, view.as_slice(), &target) {
             Outcome::Sent => return Ok(()),
-            Outcome::Waits => watch(transport)?,
+            Outcome::Waits => endpoint::start_writing(transport)?,
             Outcome::Failed(error) => return failed(transport, error),
         }
     }
@@ -97,7 +97,7 @@ fn send<'py>(
         state.queued += this.size(&departure);
         state.queue.push_back(departure);
     }
-    grown(transport)
+    endpoint::grown(transport)
 }
 
 impl DatagramTransport {
@@ -113,7 +113,7 @@ fn failed(transport: &Bound<'_, DatagramTransport>, error: PyErr) -> PyResult<()
     if error.is_instance_of::<PyOSError>(py) {
         return transport.get().tell_error(py, &error);
     }
-    closing::fatal(transport, error, WRITE_FAILED)
+    endpoint::fatal(transport, error, DatagramTransport::WRITE_FAILED)
 }
 
 /// Sends one datagram, of which `object` is the data as the socket object takes it.
@@ -176,30 +176,21 @@ fn target_of(this: &DatagramTransport, address: Option<&Bound<'_, PyAny>>) -> Ta
     Target::Address(address)
 }
 
-/// Lets the loop tell us when there is room for what is queued.
-fn watch(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_closed()?;
-    this.watch
-        .start_writes(this.core.get(), transport.as_any(), writable)
-        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED))
-}
-
 /// The descriptor is writable.
-fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<DatagramTransport>(transport);
     let py = transport.py();
     // The event was queued before the queue was emptied or the transport lost.
     let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
-    if transport.get().state.borrow().phase.is_lost() {
+    if transport.get().state.borrow().life.phase.is_lost() {
         return Ok(());
     }
     ffi::run_in_context(context.bind(py), || {
         if !flush(transport)? {
             return Ok(());
         }
-        shrunk(transport)?;
-        drained(transport)
+        endpoint::shrunk(transport)?;
+        endpoint::drained(transport).map(drop)
     })
 }
 
@@ -294,49 +285,4 @@ fn take_first(transport: &Bound<'_, DatagramTransport>) -> Option<Departure> {
     let departure = state.queue.pop_front()?;
     state.queued = state.queued.saturating_sub(this.size(&departure));
     Some(departure)
-}
-
-/// What was waiting for the queue to be empty: the end of the transport.
-fn drained(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let closing = {
-        let state = this.state.borrow();
-        if !state.queue.is_empty() || state.phase.is_lost() {
-            return Ok(());
-        }
-        state.phase.is_closing()
-    };
-    this.watch.stop_writes(this.core.get(), transport.py())?;
-    if closing { closing::lose_now(transport) } else { Ok(()) }
-}
-
-/// Tells the protocol to pause if the queue is above the high-water mark.
-pub(super) fn grown(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let event = {
-        let mut state = transport.get().state.borrow_mut();
-        let size = state.queued;
-        state.flow.on_growth(size)
-    };
-    tell(transport, event)
-}
-
-/// Tells the protocol to resume if the queue is at or below the low-water mark.
-fn shrunk(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
-    let event = {
-        let mut state = transport.get().state.borrow_mut();
-        let size = state.queued;
-        state.flow.on_shrink(size)
-    };
-    tell(transport, event)
-}
-
-fn tell(transport: &Bound<'_, DatagramTransport>, event: Option<FlowEvent>) -> PyResult<()> {
-    let py = transport.py();
-    let this = transport.get();
-    match (event, this.protocol(py)) {
-        (Some(event), Some(protocol)) => {
-            tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
-        }
-        _ => Ok(()),
-    }
 }

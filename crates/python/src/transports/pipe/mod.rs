@@ -12,7 +12,6 @@ mod writing;
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use oxloop_engine::flow::FlowControl;
 use oxloop_engine::sys;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyValueError;
@@ -24,12 +23,10 @@ use pyo3::types::PyDict;
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
-use crate::coroutine;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::poller::Poller;
-use crate::report;
-use crate::transports::phase::Phase;
+use crate::transports::endpoint::{self, Endpoint, Life, polling};
 use crate::transports::protocol;
 use crate::transports::watch::Watch;
 
@@ -43,21 +40,12 @@ enum End {
 }
 
 /// What changes in the life of a transport.
-struct State {
+pub(super) struct State {
     /// The user's file object; `None` once it is closed.
     pipe: Option<Ref>,
-    /// `None` once `connection_lost` has been called.
-    protocol: Option<Ref>,
+    life: Life,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
-    flow: FlowControl,
-    phase: Phase,
-    /// How often something was written in vain.
-    lost_writes: u32,
-    /// Resolved when the connection is made; taken then.
-    waiter: Option<Ref>,
-    /// What `get_extra_info` knows.
-    extra: Ref<PyDict>,
 }
 
 /// The base of the two transports; not to be used by itself.
@@ -70,8 +58,6 @@ pub(crate) struct PipeTransport {
     kind: sys::pipe::Kind,
     /// Whether writing to a pipe without a reader would end the process.
     sigpipe_kills: bool,
-    /// The descriptor's number, kept for the text of the transport when it is closed.
-    fd: RawFd,
     watch: Watch,
     state: LoopCell<State>,
 }
@@ -107,7 +93,7 @@ impl ReadPipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Reading)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(core, transport.as_any(), &made, opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<PipeTransport>)?;
         Ok(transport.into_any())
     }
 }
@@ -120,7 +106,7 @@ impl WritePipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Writing)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(core, transport.as_any(), &made, opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<PipeTransport>)?;
         Ok(transport.into_any())
     }
 }
@@ -142,13 +128,8 @@ impl PipeTransport {
         extra.set_item(intern!(py, "pipe"), opening.pipe)?;
         let state = State {
             pipe: Some(opening.pipe.into()),
-            protocol: Some(opening.protocol.into()),
+            life: Life::new(opening.protocol, opening.waiter, extra),
             queue: WriteQueue::new(),
-            flow: FlowControl::new(),
-            phase: Phase::Open,
-            lost_writes: 0,
-            waiter: opening.waiter.map(Ref::from),
-            extra: extra.into(),
         };
         let transport = Self {
             made: Made::new(),
@@ -156,41 +137,20 @@ impl PipeTransport {
             end,
             kind,
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
-            fd,
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
         };
         Ok((transport, made))
     }
 
-    /// The protocol, unless the connection has been lost.
-    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state.borrow().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
-    }
-
     /// The descriptor, unless the pipe was closed.
     fn open_fd<'a>(&self) -> Option<BorrowedFd<'a>> {
-        if self.state.borrow().pipe.is_none() { None } else { ffi::borrow_fd(self.fd) }
+        if self.state.borrow().pipe.is_none() { None } else { ffi::borrow_fd(self.watch.fd()) }
     }
 
-    /// Whether the loop tells when the descriptor is readable, as it does for what there is to read, and for
-    /// the loss of a reader where that can be told.
-    fn wants_reads(&self) -> bool {
+    fn own_text(&self) -> String {
         let state = self.state.borrow();
-        let told = self.end == End::Reading || self.kind != sys::pipe::Kind::CharacterDevice;
-        told && !state.phase.is_closing() && !self.watch.is_paused() && state.pipe.is_some()
-    }
-
-    fn log(slf: &Bound<'_, Self>, level: &str, what: &str) -> PyResult<()> {
-        if slf.get().core.get().debug() {
-            report::log(slf.py(), level, &format!("{} {what}", slf.repr()?))?;
-        }
-        Ok(())
-    }
-
-    fn text(&self) -> String {
-        let state = self.state.borrow();
-        let fd = self.fd;
+        let fd = self.watch.fd();
         let name = match self.end {
             End::Reading => "ReadPipeTransport",
             End::Writing => "WritePipeTransport",
@@ -198,11 +158,10 @@ impl PipeTransport {
         if state.pipe.is_none() {
             return format!("<{name} closed fd={fd} closed>");
         }
-        let closing = if state.phase.is_closing() { " closing" } else { "" };
+        let closing = if state.life.phase.is_closing() { " closing" } else { "" };
         if matches!(*self.core.get().poller.borrow(), Poller::Closed) {
             return format!("<{name}{closing} fd={fd} open>");
         }
-        let polling = |watching| if watching { "polling" } else { "idle" };
         match self.end {
             End::Reading => {
                 format!("<{name}{closing} fd={fd} {}>", polling(self.watch.reads()))
@@ -232,17 +191,6 @@ fn prepare(fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     Ok(kind)
 }
 
-/// The protocol has been told of its pipe: starts to watch it, and resolves the waiter, two callbacks with asyncio.
-fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<PipeTransport>(transport);
-    let watched = reading::watch(transport);
-    let waiter = transport.get().state.borrow_mut().waiter.take();
-    if let Some(waiter) = waiter {
-        coroutine::resolve(waiter.bind(transport.py()))?;
-    }
-    watched
-}
-
 #[pymethods]
 impl PipeTransport {
     /// Information about the transport: "pipe".
@@ -252,18 +200,18 @@ impl PipeTransport {
         name: &Bound<'py, PyAny>,
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
-        let extra = slf.get().state.borrow().extra.clone_ref(slf.py());
+        let extra = slf.get().state.borrow().life.extra.clone_ref(slf.py());
         Ok(extra.bind(slf.py()).get_item(name)?.or(default))
     }
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().phase.is_closing()
+        self.state.borrow().life.phase.is_closing()
     }
 
     /// Change the protocol.
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
-        let before = self.state.borrow_mut().protocol.replace(protocol.into());
+        let before = self.state.borrow_mut().life.protocol.replace(protocol.into());
         drop(before);
     }
 
@@ -274,12 +222,12 @@ impl PipeTransport {
 
     /// What `close` and `abort` queue.
     fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        closing::lost(slf, exc)
+        endpoint::lost(slf, exc)
     }
 
     #[getter]
     fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().extra.bind(py).clone()
+        self.state.borrow().life.extra.bind(py).clone()
     }
 
     #[getter]
@@ -294,7 +242,7 @@ impl PipeTransport {
 
     #[getter]
     fn _fileno(&self) -> RawFd {
-        self.fd
+        self.watch.fd()
     }
 
     #[getter]
@@ -322,18 +270,12 @@ impl PipeTransport {
         visit.call(&*self.core)?;
         self.watch.visit(&visit)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        let objects = [&state.pipe, &state.protocol, &state.waiter];
-        for object in objects.into_iter().flatten() {
-            visit.call(&**object)?;
-        }
-        visit.call(&*state.extra)
+        state.life.visit(&visit)?;
+        state.pipe.as_ref().map_or(Ok(()), |pipe| visit.call(&**pipe))
     }
 
     fn __clear__(&self) {
-        let taken = {
-            let mut state = self.state.borrow_mut();
-            (state.protocol.take(), state.waiter.take())
-        };
+        let taken = self.state.borrow_mut().life.clear();
         drop(taken);
     }
 }
@@ -341,15 +283,6 @@ impl PipeTransport {
 impl Drop for PipeTransport {
     /// A transport that was dropped without having been closed: its pipe is closed here, with a warning.
     fn drop(&mut self) {
-        if self.state.borrow().pipe.is_none() {
-            return;
-        }
-        Python::attach(|py| {
-            ffi::keep_exception(py, || {
-                if let Err(error) = closing::abandon(py, self) {
-                    error.write_unraisable(py, None);
-                }
-            });
-        });
+        endpoint::dropped(self);
     }
 }

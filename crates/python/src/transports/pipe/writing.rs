@@ -3,44 +3,38 @@
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
-use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::sys::{self, pipe::Kind};
 use pyo3::exceptions::PyAssertionError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use super::{PipeTransport, State, WritePipeTransport, closing};
+use super::{PipeTransport, State, WritePipeTransport};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::imports::imports;
-use crate::report;
-use crate::transports::protocol;
+use crate::transports::endpoint::{self, Endpoint};
+use crate::transports::protocol::log_lost_write;
 
 /// How many buffers one system call writes at most.
 const SLICES: usize = 64;
-
-/// After this many writes in vain, each is logged (`LOG_THRESHOLD_FOR_CONNLOST_WRITES`).
-const LOST_WRITES_LOGGED: u32 = 5;
-
-const WRITE_FAILED: &str = "Fatal write error on pipe transport";
 
 #[pymethods]
 impl WritePipeTransport {
     /// Close: what was written is sent, then `connection_lost(None)` is called.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::close(slf.as_super())
+        endpoint::close(slf.as_super())
     }
 
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::force(slf.as_super(), None)
+        endpoint::force(slf.as_super(), None)
     }
 
     /// The same as `close()`: the end of a pipe is that it is closed.
     fn write_eof(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::close(slf.as_super())
+        endpoint::close(slf.as_super())
     }
 
     /// True.
@@ -63,14 +57,12 @@ impl WritePipeTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        let transport = slf.as_super();
-        protocol::set_limits(&mut transport.get().state.borrow_mut().flow, high, low)?;
-        grown(transport)
+        endpoint::set_limits(slf.as_super(), high, low)
     }
 
     /// The limits in bytes: (low, high).
     fn get_write_buffer_limits(slf: &Bound<'_, Self>) -> (usize, usize) {
-        slf.as_super().get().state.borrow().flow.limits()
+        slf.as_super().get().state.borrow().life.flow.limits()
     }
 
     /// The number of bytes that have been written and not yet sent.
@@ -127,7 +119,7 @@ fn send(
     let fd = this.open_fd();
     let written = {
         let mut state = this.state.borrow_mut();
-        if state.phase.is_closing() {
+        if state.life.phase.is_closing() {
             drop(state);
             return count_lost_write(transport);
         }
@@ -135,7 +127,7 @@ fn send(
         if !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
             drop(state);
-            return grown(transport);
+            return endpoint::grown(transport);
         }
         drop(state);
         this.put(fd, &[IoSlice::new(data)])
@@ -145,14 +137,14 @@ fn send(
         Ok(written) => written,
         Err(error) if error::is_transient(&error) => 0,
         Err(error) => {
-            this.state.borrow_mut().lost_writes += 1;
-            return closing::fatal(transport, os_error(&error), WRITE_FAILED, true);
+            this.state.borrow_mut().life.lost_writes += 1;
+            return endpoint::fatal(transport, os_error(&error), PipeTransport::WRITE_FAILED);
         }
     };
     let (chunk, gone) = Chunk::rest(object, data, written);
     this.state.borrow_mut().queue.push_rest(chunk, gone);
-    watch(transport)?;
-    grown(transport)
+    endpoint::start_writing(transport)?;
+    endpoint::grown(transport)
 }
 
 impl PipeTransport {
@@ -174,33 +166,22 @@ impl PipeTransport {
 fn count_lost_write(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let lost = {
         let mut state = transport.get().state.borrow_mut();
-        let lost = state.lost_writes;
-        state.lost_writes = lost.saturating_add(1);
+        let lost = state.life.lost_writes;
+        state.life.lost_writes = lost.saturating_add(1);
         lost
     };
-    if lost >= LOST_WRITES_LOGGED {
-        let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
-        report::log(transport.py(), "warning", message)?;
-    }
-    Ok(())
-}
-
-/// Lets the loop tell us when there is room for what is queued.
-fn watch(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.watch
-        .start_writes(this.core.get(), transport.as_any(), writable)
-        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED, true))
+    let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
+    log_lost_write(transport.py(), lost, message)
 }
 
 /// The descriptor is writable.
-fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<PipeTransport>(transport);
     let py = transport.py();
     let this = transport.get();
     // The event was queued before the queue was emptied or the connection lost.
     let Some(context) = this.watch.writing(py) else { return Ok(()) };
-    if this.state.borrow().phase.is_lost() {
+    if this.state.borrow().life.phase.is_lost() {
         return Ok(());
     }
     let Some(fd) = this.open_fd() else { return Ok(()) };
@@ -212,9 +193,9 @@ fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
         }
         Err(error) if error::is_transient(&error) => return Ok(()),
         Err(error) => {
-            this.state.borrow_mut().lost_writes += 1;
+            this.state.borrow_mut().life.lost_writes += 1;
             return ffi::run_in_context(context.bind(py), || {
-                closing::fatal(transport, os_error(&error), WRITE_FAILED, true)
+                endpoint::fatal(transport, os_error(&error), PipeTransport::WRITE_FAILED)
             });
         }
     }
@@ -236,26 +217,9 @@ fn drained(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     if !this.state.borrow().queue.is_empty() {
         return Ok(());
     }
-    this.watch.stop_writes(this.core.get(), transport.py())?;
-    let event = this.state.borrow_mut().flow.on_shrink(0);
-    tell(transport, event)?;
-    if this.state.borrow().phase.is_closing() { closing::lose_now(transport) } else { Ok(()) }
-}
-
-/// Tells the protocol to pause if the queue is above the high-water mark.
-fn grown(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
-    let event = {
-        let mut state = transport.get().state.borrow_mut();
-        let size = state.queue.len_bytes();
-        state.flow.on_growth(size)
-    };
-    tell(transport, event)
-}
-
-fn tell(transport: &Bound<'_, PipeTransport>, event: Option<FlowEvent>) -> PyResult<()> {
-    let py = transport.py();
-    let this = transport.get();
-    let Some(event) = event else { return Ok(()) };
-    let Some(protocol) = this.protocol(py) else { return Ok(()) };
-    protocol::tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
+    endpoint::stop_writing(transport)?;
+    let event = this.state.borrow_mut().life.flow.on_shrink(0);
+    endpoint::tell_flow(transport, event)?;
+    let closing = this.state.borrow().life.phase.is_closing();
+    if closing { endpoint::lose_now(transport) } else { Ok(()) }
 }

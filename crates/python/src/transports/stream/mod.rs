@@ -16,7 +16,6 @@ mod writing;
 
 use std::os::fd::{BorrowedFd, RawFd};
 
-use oxloop_engine::flow::FlowControl;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -27,11 +26,9 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
-use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::report;
-use crate::transports::phase::Phase;
+use crate::transports::endpoint::{self, Endpoint, Life};
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe};
@@ -42,30 +39,21 @@ pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
 /// What a transport knows of its connection.
-struct State {
+pub(super) struct State {
     socket: Socket,
-    /// `None` once `connection_lost` has been called.
-    protocol: Option<Ref>,
+    life: Life,
     /// How the protocol is given what comes; follows `set_protocol`.
     kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
-    flow: FlowControl,
-    phase: Phase,
-    /// How often something was written since the connection was lost.
-    lost_writes: u32,
     /// Whether the last call received so much that the next one should not go through the shared buffer.
     received_much: bool,
     /// Set by `write_eof`.
     eof_written: bool,
     /// The file that is sent, or waits for the queue to be empty: nothing may be written meanwhile.
     sendfile: Option<Ref<Sendfile>>,
-    /// Resolved when the connection is made; taken then.
-    waiter: Option<Ref>,
     /// The server that accepted the connection, until the connection is lost.
     server: Option<Ref>,
-    /// What `get_extra_info` knows.
-    extra: Ref<PyDict>,
 }
 
 /// A connection that carries a stream of bytes.
@@ -75,8 +63,6 @@ struct State {
 pub(crate) struct StreamTransport {
     made: Made,
     core: Ref<Core>,
-    /// The descriptor's number, kept for the text of the transport when it is closed.
-    fd: RawFd,
     watch: Watch,
     state: LoopCell<State>,
 }
@@ -110,23 +96,17 @@ impl StreamTransport {
         let fd = socket.raw_fd();
         let state = State {
             socket,
-            protocol: Some(protocol.into()),
+            life: Life::new(protocol, waiter, extra),
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
-            flow: FlowControl::new(),
-            phase: Phase::Open,
-            lost_writes: 0,
             received_much: false,
             eof_written: false,
             sendfile: None,
-            waiter: waiter.map(Ref::from),
             server: server.map(Ref::from),
-            extra: extra.into(),
         };
         let transport = Self {
             made: Made::new(),
             core: core.into(),
-            fd,
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
         };
@@ -135,7 +115,7 @@ impl StreamTransport {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
-        protocol::queue_made(core, transport.as_any(), &made, opened)?;
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
         Ok(transport)
     }
 
@@ -144,42 +124,11 @@ impl StreamTransport {
         writing::send(slf, data, data.cast::<PyBytes>()?.as_bytes())
     }
 
-    /// The protocol, unless the connection has been lost.
-    fn protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.state.borrow().protocol.as_ref().map(|protocol| protocol.bind(py).clone())
-    }
-
-    fn raw_fd(&self) -> RawFd {
-        self.state.borrow().socket.raw_fd()
-    }
-
-    fn is_open_for_reading(&self) -> bool {
-        !self.state.borrow().phase.is_closing() && !self.watch.is_paused()
-    }
-
     /// The descriptor to send to and receive from; `None` once it is closed.
     #[inline]
     fn open_fd<'a>(&self, py: Python<'_>) -> PyResult<Option<BorrowedFd<'a>>> {
         let number = self.state.borrow().socket.number(py);
         number.open(py)
-    }
-
-    fn log_debug(slf: &Bound<'_, Self>, what: &str) -> PyResult<()> {
-        if slf.get().core.get().debug() {
-            report::log(slf.py(), "debug", &format!("{} {what}", slf.repr()?))?;
-        }
-        Ok(())
-    }
-}
-
-/// The protocol has been told of its connection: starts to read, and resolves the waiter.
-fn opened(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    let transport = ffi::cast_known::<StreamTransport>(transport);
-    reading::watch(transport)?;
-    let waiter = transport.get().state.borrow_mut().waiter.take();
-    match waiter {
-        Some(waiter) => coroutine::resolve(waiter.bind(transport.py())),
-        None => Ok(()),
     }
 }
 
@@ -214,7 +163,7 @@ impl StreamTransport {
         default: Option<Bound<'py, PyAny>>,
     ) -> PyResult<Option<Bound<'py, PyAny>>> {
         let py = slf.py();
-        let extra = slf.get().state.borrow().extra.clone_ref(py);
+        let extra = slf.get().state.borrow().life.extra.clone_ref(py);
         let extra = extra.bind(py);
         if let Some(value) = extra.get_item(name)? {
             return Ok(Some(value));
@@ -231,18 +180,18 @@ impl StreamTransport {
 
     /// Whether the transport is closing or closed.
     fn is_closing(&self) -> bool {
-        self.state.borrow().phase.is_closing()
+        self.state.borrow().life.phase.is_closing()
     }
 
     /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
     fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        closing::close(slf)
+        endpoint::close(slf)
     }
 
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
         writing::uncork(slf)?;
-        closing::force(slf, None)
+        endpoint::force(slf, None)
     }
 
     /// Change the protocol.
@@ -251,7 +200,7 @@ impl StreamTransport {
         let before = {
             let mut state = self.state.borrow_mut();
             state.kind = kind;
-            state.protocol.replace(protocol.into())
+            state.life.protocol.replace(protocol.into())
         };
         drop(before);
         Ok(())
@@ -264,17 +213,17 @@ impl StreamTransport {
 
     /// Whether the transport receives.
     fn is_reading(&self) -> bool {
-        self.is_open_for_reading()
+        endpoint::is_reading(self)
     }
 
     /// Receive nothing until `resume_reading()`. Idempotent.
     fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        reading::pause(slf)
+        endpoint::pause(slf)
     }
 
     /// Receive again. Idempotent.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        reading::resume(slf)
+        endpoint::resume(slf).map(drop)
     }
 
     /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
@@ -285,12 +234,12 @@ impl StreamTransport {
         high: Option<isize>,
         low: Option<isize>,
     ) -> PyResult<()> {
-        writing::set_limits(slf, high, low)
+        endpoint::set_limits(slf, high, low)
     }
 
     /// The limits in bytes: (low, high).
     fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.state.borrow().flow.limits()
+        self.state.borrow().life.flow.limits()
     }
 
     /// The number of bytes that have been written and not yet sent.
@@ -320,12 +269,12 @@ impl StreamTransport {
 
     /// What `close` and `abort` queue.
     fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        closing::tell_lost(slf, exc)
+        endpoint::lost(slf, exc)
     }
 
     /// What asyncio's `SSLProtocol` calls for an error that ends the connection.
     fn _force_close(slf: &Bound<'_, Self>, exc: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        closing::force(slf, exc.map(PyErr::from_value))
+        endpoint::force(slf, exc.map(PyErr::from_value))
     }
 
     /// What asyncio's `SSLProtocol` looks at before Python 3.11.
@@ -337,7 +286,7 @@ impl StreamTransport {
     /// What asyncio calls flow control: whether the protocol has been told to pause.
     #[getter]
     fn _protocol_paused(&self) -> bool {
-        self.state.borrow().flow.is_paused()
+        self.state.borrow().life.flow.is_paused()
     }
 
     /// What `sendfile` asks.
@@ -354,7 +303,7 @@ impl StreamTransport {
 
     #[getter]
     fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().extra.bind(py).clone()
+        self.state.borrow().life.extra.bind(py).clone()
     }
 
     #[getter]
@@ -374,7 +323,7 @@ impl StreamTransport {
 
     #[getter]
     fn _sock_fd(&self) -> RawFd {
-        self.raw_fd()
+        self.state.borrow().socket.raw_fd()
     }
 
     fn __repr__(&self) -> String {
@@ -389,23 +338,18 @@ impl StreamTransport {
         visit.call(&*self.core)?;
         self.watch.visit(&visit)?;
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
-        for object in [&state.protocol, &state.waiter, &state.server].into_iter().flatten() {
-            visit.call(&**object)?;
+        state.life.visit(&visit)?;
+        state.socket.visit(&visit)?;
+        if let Some(server) = &state.server {
+            visit.call(&**server)?;
         }
-        if let Some(sendfile) = &state.sendfile {
-            visit.call(&**sendfile)?;
-        }
-        if let Socket::Object { object, .. } = &state.socket {
-            visit.call(&**object)?;
-        }
-        visit.call(&*state.extra)
+        state.sendfile.as_ref().map_or(Ok(()), |sendfile| visit.call(&**sendfile))
     }
 
     fn __clear__(&self) {
         let taken = {
             let mut state = self.state.borrow_mut();
-            let objects = (state.protocol.take(), state.waiter.take(), state.server.take());
-            (objects, state.sendfile.take())
+            (state.life.clear(), state.server.take(), state.sendfile.take())
         };
         drop(taken);
     }
@@ -419,13 +363,14 @@ impl StreamTransport {
             Socket::Closed => return Ok(None),
             Socket::Descriptor { kind, .. } => *kind,
         };
-        let object = kind.object(py, self.fd)?;
+        let fd = self.watch.fd();
+        let object = kind.object(py, fd)?;
         // Making it ran Python code, which may have closed the transport or asked for the socket too.
         let ours = {
             let mut state = self.state.borrow_mut();
             let ours = matches!(state.socket, Socket::Descriptor { .. });
             if ours {
-                let next = Socket::Object { object: (&object).into(), fd: self.fd };
+                let next = Socket::Object { object: (&object).into(), fd };
                 std::mem::replace(&mut state.socket, next).forget();
             }
             ours
@@ -439,34 +384,12 @@ impl StreamTransport {
             _ => Ok(None),
         }
     }
-
-    fn text(&self) -> String {
-        let state = self.state.borrow();
-        let fd = self.fd;
-        if state.socket.is_closed() {
-            return format!("<StreamTransport closed fd={fd}>");
-        }
-        let closing = if state.phase.is_closing() { " closing" } else { "" };
-        let polling = |watching| if watching { "polling" } else { "idle" };
-        let (reads, writes) = (polling(self.watch.reads()), polling(self.watch.writes()));
-        let size = state.queue.len_bytes();
-        format!("<StreamTransport{closing} fd={fd} read={reads} write=<{writes}, bufsize={size}>>")
-    }
 }
 
 impl Drop for StreamTransport {
     /// A transport that was dropped without having been closed: its socket is closed here, with a warning.
     fn drop(&mut self) {
-        if self.state.borrow().socket.is_closed() {
-            return;
-        }
-        Python::attach(|py| {
-            ffi::keep_exception(py, || {
-                if let Err(error) = closing::abandon(py, self) {
-                    error.write_unraisable(py, None);
-                }
-            });
-        });
+        endpoint::dropped(self);
     }
 }
 

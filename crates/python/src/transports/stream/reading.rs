@@ -5,47 +5,13 @@ use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{Kind, StreamTransport, closing};
+use super::{Kind, StreamTransport};
 use crate::buffer::View;
 use crate::core::READ_SIZE;
 use crate::error::{self, os_error};
 use crate::ffi;
+use crate::transports::endpoint::{self, Endpoint};
 use crate::transports::tls::{self, TlsProtocol};
-
-/// Lets the loop tell us when there is something to receive, unless reading is paused or over.
-pub(super) fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_closed()?;
-    {
-        let state = this.state.borrow();
-        if state.phase.is_closing() || this.watch.is_paused() || state.socket.is_closed() {
-            return Ok(());
-        }
-    }
-    this.watch
-        .start_reads(this.core.get(), transport.as_any(), readable)
-        .or_else(|error| closing::fatal(transport, error, "Fatal error on transport"))
-}
-
-pub(super) fn pause(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_selector()?;
-    if this.state.borrow().phase.is_closing() || !this.watch.pause() {
-        return Ok(());
-    }
-    this.watch.stop_reads(this.core.get(), transport.py())?;
-    StreamTransport::log_debug(transport, "pauses reading")
-}
-
-pub(super) fn resume(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    this.core.get().check_selector()?;
-    if this.state.borrow().phase.is_closing() || !this.watch.resume(transport.py())? {
-        return Ok(());
-    }
-    watch(transport)?;
-    StreamTransport::log_debug(transport, "resumes reading")
-}
 
 /// What came of one call of recv(2).
 enum Received<'py> {
@@ -55,17 +21,17 @@ enum Received<'py> {
 }
 
 /// The descriptor is readable.
-fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     let this = transport.get();
     let (kind, protocol, context) = {
         let state = this.state.borrow();
         // The event was queued before reading was paused or ended.
-        if !this.watch.reads() || state.phase.is_lost() {
+        if !this.watch.reads() || state.life.phase.is_lost() {
             return Ok(());
         }
-        let Some(protocol) = &state.protocol else { return Ok(()) };
+        let Some(protocol) = &state.life.protocol else { return Ok(()) };
         let context = this.watch.reading(py);
         (state.kind, protocol.bind(py).clone(), context)
     };
@@ -80,7 +46,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let received = match receive(transport) {
         Ok(received) => received,
         Err(error) => {
-            return closing::fatal(transport, error, "Fatal read error on socket transport");
+            return endpoint::fatal(transport, error, "Fatal read error on socket transport");
         }
     };
     match received {
@@ -93,7 +59,7 @@ fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
             drop(data);
             match delivered {
                 Ok(_) => Ok(()),
-                Err(error) => closing::fatal(
+                Err(error) => endpoint::fatal(
                     transport,
                     error,
                     "Fatal error: protocol.data_received() call failed.",
@@ -141,7 +107,7 @@ fn receive_tls(
 ) -> PyResult<()> {
     let this = transport.get();
     let layer = ffi::cast_known::<TlsProtocol>(protocol);
-    let failed = |error, message| closing::fatal(transport, error, message);
+    let failed = |error, message| endpoint::fatal(transport, error, message);
     let fd = match this.open_fd(transport.py()) {
         Ok(Some(fd)) => fd,
         Ok(None) => return Ok(()),
@@ -174,13 +140,13 @@ fn receive_into(
         Ok(buffer) => buffer,
         Err(error) => {
             let message = "Fatal error: protocol.get_buffer() call failed.";
-            return closing::fatal(transport, error, message);
+            return endpoint::fatal(transport, error, message);
         }
     };
     let received = writable(&buffer).and_then(|mut view| {
         // `get_buffer` may have closed the transport.
         Ok(match this.open_fd(py)? {
-            Some(fd) if !this.state.borrow().phase.is_lost() => {
+            Some(fd) if !this.state.borrow().life.phase.is_lost() => {
                 Some(sys::socket::recv(fd, view.as_mut_slice()))
             }
             _ => None,
@@ -192,10 +158,10 @@ fn receive_into(
         Ok(Some(Err(error))) if error::is_transient(&error) => return Ok(()),
         Ok(Some(Err(error))) => {
             let message = "Fatal read error on socket transport";
-            return closing::fatal(transport, os_error(&error), message);
+            return endpoint::fatal(transport, os_error(&error), message);
         }
         Err(error) => {
-            return closing::fatal(transport, error, "Fatal read error on socket transport");
+            return endpoint::fatal(transport, error, "Fatal read error on socket transport");
         }
     };
     drop(buffer);
@@ -207,7 +173,7 @@ fn receive_into(
         Ok(_) => Ok(()),
         Err(error) => {
             let message = "Fatal error: protocol.buffer_updated() call failed.";
-            closing::fatal(transport, error, message)
+            endpoint::fatal(transport, error, message)
         }
     }
 }
@@ -224,16 +190,16 @@ fn writable(buffer: &Bound<'_, PyAny>) -> PyResult<View> {
 
 /// The peer sends no more: the protocol says whether the connection stays open for writing.
 fn end(transport: &Bound<'_, StreamTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let (this, py) = (transport.get(), transport.py());
-    StreamTransport::log_debug(transport, "received EOF")?;
+    let py = transport.py();
+    StreamTransport::log(transport, "debug", "received EOF")?;
     let keep_open = ffi::call_method(protocol, intern!(py, "eof_received"), &[])
         .and_then(|answer| answer.is_truthy());
     match keep_open {
-        Ok(true) => this.watch.stop_reads(this.core.get(), py),
-        Ok(false) => closing::close(transport),
+        Ok(true) => endpoint::stop_reading(transport),
+        Ok(false) => endpoint::close(transport),
         Err(error) => {
             let message = "Fatal error: protocol.eof_received() call failed.";
-            closing::fatal(transport, error, message)
+            endpoint::fatal(transport, error, message)
         }
     }
 }

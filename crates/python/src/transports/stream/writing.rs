@@ -3,23 +3,21 @@
 use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 
-use oxloop_engine::flow::FlowEvent;
 use oxloop_engine::sys;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{State, StreamTransport, closing, file, refused};
+use super::{State, StreamTransport, file, refused};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
-use crate::transports::protocol::{self, check_data, count_lost_write, tell_flow};
+use crate::transports::endpoint::{self, Endpoint};
+use crate::transports::protocol::{check_data, log_lost_write};
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
-
-const WRITE_FAILED: &str = "Fatal write error on socket transport";
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -65,14 +63,14 @@ pub(super) fn send(
         if data.is_empty() {
             return Ok(());
         }
-        if state.phase.is_lost() {
+        if state.life.phase.is_lost() {
             drop(state);
             return drop_write(transport);
         }
         if !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
             drop(state);
-            return grown(transport);
+            return endpoint::grown(transport);
         }
         match &fd {
             Ok(Some(fd)) => sys::socket::send(*fd, data),
@@ -81,28 +79,30 @@ pub(super) fn send(
         }
     };
     if let Err(error) = fd {
-        return closing::fatal(transport, error, WRITE_FAILED);
+        return endpoint::fatal(transport, error, StreamTransport::WRITE_FAILED);
     }
     let sent = match sent {
         Ok(sent) if sent == data.len() => return Ok(()),
         Ok(sent) => sent,
         Err(error) if error::is_transient(&error) => 0,
-        Err(error) => return closing::fatal(transport, os_error(&error), WRITE_FAILED),
+        Err(error) => {
+            return endpoint::fatal(transport, os_error(&error), StreamTransport::WRITE_FAILED);
+        }
     };
     let (chunk, gone) = Chunk::rest(object, data, sent);
     this.state.borrow_mut().queue.push_rest(chunk, gone);
     watch(transport)?;
-    grown(transport)
+    endpoint::grown(transport)
 }
 
 /// Lets TLS send what it has kept for the end of this turn: that was written before.
 pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let layer = {
         let state = transport.get().state.borrow();
-        if state.kind != super::Kind::Tls || state.phase.is_closing() {
+        if state.kind != super::Kind::Tls || state.life.phase.is_closing() {
             return Ok(());
         }
-        let Some(protocol) = &state.protocol else { return Ok(()) };
+        let Some(protocol) = &state.life.protocol else { return Ok(()) };
         protocol.bind(transport.py()).clone()
     };
     let layer = ffi::cast_known::<crate::transports::tls::TlsProtocol>(&layer);
@@ -114,10 +114,10 @@ pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 fn drop_write(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let lost = {
         let mut state = transport.get().state.borrow_mut();
-        state.lost_writes = state.lost_writes.saturating_add(1);
-        state.lost_writes
+        state.life.lost_writes = state.life.lost_writes.saturating_add(1);
+        state.life.lost_writes
     };
-    count_lost_write(transport.py(), lost)
+    log_lost_write(transport.py(), lost, "socket.send() raised exception.")
 }
 
 /// Lets the loop tell us when there is room for what is queued.
@@ -127,25 +127,23 @@ fn watch(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     if this.watch.writes() || this.state.borrow().queue.is_empty() {
         return Ok(());
     }
-    this.watch
-        .start_writes(this.core.get(), transport.as_any(), writable)
-        .or_else(|error| closing::fatal(transport, error, WRITE_FAILED))
+    endpoint::start_writing(transport)
 }
 
 /// The descriptor is writable.
-fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+pub(super) fn writable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let transport = ffi::cast_known::<StreamTransport>(transport);
     let py = transport.py();
     // The event was queued before the queue was emptied or the connection lost.
     let Some(context) = transport.get().watch.writing(py) else { return Ok(()) };
-    if transport.get().state.borrow().phase.is_lost() {
+    if transport.get().state.borrow().life.phase.is_lost() {
         return Ok(());
     }
     if !flush(transport)? {
         return Ok(());
     }
     ffi::run_in_context(context.bind(py), || {
-        shrunk(transport)?;
+        endpoint::shrunk(transport)?;
         drained(transport)
     })
 }
@@ -156,7 +154,7 @@ fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
         Ok(Some(fd)) => fd,
         Ok(None) => return Ok(false),
         Err(error) => {
-            closing::fatal(transport, error, WRITE_FAILED)?;
+            endpoint::fatal(transport, error, StreamTransport::WRITE_FAILED)?;
             return Ok(false);
         }
     };
@@ -173,7 +171,7 @@ fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
         Ok(_) => Ok(true),
         Err(error) if error::is_transient(&error) => Ok(true),
         Err(error) => {
-            closing::fatal(transport, os_error(&error), WRITE_FAILED)?;
+            endpoint::fatal(transport, os_error(&error), StreamTransport::WRITE_FAILED)?;
             Ok(false)
         }
     }
@@ -190,22 +188,13 @@ fn send_queued(state: &State, fd: BorrowedFd<'_>) -> io::Result<usize> {
     sys::socket::send_vectored(fd, &slices[..count])
 }
 
-/// What was waiting for the queue to be empty: the end of the stream, or of the connection.
+/// What was waiting for the queue to be empty: the end of the stream, a file, or the end of the connection.
 fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let this = transport.get();
-    let closing = {
-        let state = this.state.borrow();
-        if !state.queue.is_empty() || state.phase.is_lost() {
-            return Ok(());
-        }
-        state.phase.is_closing()
-    };
-    this.watch.stop_writes(this.core.get(), transport.py())?;
-    if closing {
-        return closing::lose_now(transport);
+    if !endpoint::drained(transport)? {
+        return Ok(());
     }
     {
-        let state = this.state.borrow();
+        let state = transport.get().state.borrow();
         if state.eof_written
             && let Some(fd) = state.socket.fd()
         {
@@ -214,46 +203,6 @@ fn drained(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
         }
     }
     file::start(transport)
-}
-
-/// Tells the protocol to pause if the queue is above the high-water mark.
-fn grown(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let event = {
-        let mut state = transport.get().state.borrow_mut();
-        let size = state.queue.len_bytes();
-        state.flow.on_growth(size)
-    };
-    tell(transport, event)
-}
-
-/// Tells the protocol to resume if the queue is at or below the low-water mark.
-fn shrunk(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    let event = {
-        let mut state = transport.get().state.borrow_mut();
-        let size = state.queue.len_bytes();
-        state.flow.on_shrink(size)
-    };
-    tell(transport, event)
-}
-
-fn tell(transport: &Bound<'_, StreamTransport>, event: Option<FlowEvent>) -> PyResult<()> {
-    let py = transport.py();
-    let this = transport.get();
-    match (event, this.protocol(py)) {
-        (Some(event), Some(protocol)) => {
-            tell_flow(this.core.bind(py), transport.as_any(), &protocol, event)
-        }
-        _ => Ok(()),
-    }
-}
-
-pub(super) fn set_limits(
-    transport: &Bound<'_, StreamTransport>,
-    high: Option<isize>,
-    low: Option<isize>,
-) -> PyResult<()> {
-    protocol::set_limits(&mut transport.get().state.borrow_mut().flow, high, low)?;
-    grown(transport)
 }
 
 pub(super) fn writelines(
@@ -288,7 +237,7 @@ pub(super) fn writelines(
     }
     let was_empty = {
         let mut state = this.state.borrow_mut();
-        if state.phase.is_lost() {
+        if state.life.phase.is_lost() {
             drop(state);
             drop(chunks);
             return drop_write(transport);
@@ -303,7 +252,7 @@ pub(super) fn writelines(
         return Ok(());
     }
     watch(transport)?;
-    grown(transport)
+    endpoint::grown(transport)
 }
 
 /// The items of `list` that are not empty.
@@ -331,7 +280,7 @@ pub(in crate::transports) fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chu
 
 pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     let mut state = transport.get().state.borrow_mut();
-    if state.phase.is_closing() || state.eof_written {
+    if state.life.phase.is_closing() || state.eof_written {
         return Ok(());
     }
     state.eof_written = true;

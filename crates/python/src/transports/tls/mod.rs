@@ -60,7 +60,7 @@ impl Tls {
         ssl: &Optional,
         server_side: bool,
         server_hostname: Optional,
-        [handshake_timeout, shutdown_timeout]: [&Optional; 2],
+        [handshake_timeout, shutdown_timeout]: &[Optional; 2],
     ) -> PyResult<Option<Self>> {
         let wanted = match ssl {
             Some(ssl) => ssl.bind(py).is_truthy()?,

@@ -1,0 +1,55 @@
+//! When the loop tells that the descriptor is readable: from the making of the connection until it closes, but for
+//! the pauses.
+
+use pyo3::prelude::*;
+
+use super::{Endpoint, State};
+
+/// Lets the loop tell us when there is something to read, unless reading is paused or over.
+pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    let this = transport.get();
+    this.core().get().check_closed()?;
+    let Some(readable) = this.readable() else { return Ok(()) };
+    {
+        let state = this.state().borrow();
+        if state.life().phase.is_closing() || this.watch().is_paused() || state.is_closed() {
+            return Ok(());
+        }
+    }
+    this.watch()
+        .start_reads(this.core().get(), transport.as_any(), readable)
+        .or_else(|error| T::unwatchable(transport, error))
+}
+
+/// Stops the loop from telling us when there is something to read.
+pub(in crate::transports) fn stop_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    let this = transport.get();
+    this.watch().stop_reads(this.core().get(), transport.py())
+}
+
+/// Whether the transport reads, or will once its protocol knows of it.
+pub(in crate::transports) fn is_reading<T: Endpoint>(this: &T) -> bool {
+    !this.state().borrow().life().phase.is_closing() && !this.watch().is_paused()
+}
+
+pub(in crate::transports) fn pause<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    let this = transport.get();
+    this.core().get().check_selector()?;
+    if this.state().borrow().life().phase.is_closing() || !this.watch().pause() {
+        return Ok(());
+    }
+    stop_reading(transport)?;
+    T::log(transport, "debug", "pauses reading")
+}
+
+/// Goes on reading; whether that is new.
+pub(in crate::transports) fn resume<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<bool> {
+    let this = transport.get();
+    this.core().get().check_selector()?;
+    if this.state().borrow().life().phase.is_closing() || !this.watch().resume(transport.py())? {
+        return Ok(false);
+    }
+    start_reading(transport)?;
+    T::log(transport, "debug", "resumes reading")?;
+    Ok(true)
+}
