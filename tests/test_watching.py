@@ -93,6 +93,47 @@ def test_a_reader_is_called_again_while_there_is_data(loop: Any, pair: Pair) -> 
     loop.remove_reader(left)
 
 
+@pytest.mark.parametrize("change", ["remove", "replace", "close"])
+def test_a_reader_is_called_once_a_turn(loop: Any, pair: Pair, change: str) -> None:
+    """Also where the watch of another descriptor ends in the step in which this one has data.
+
+    Who sets a future in the callback, and removes it when the future's own run, relies on that.
+    """
+    left, right = pair
+    calls: List[str] = []
+
+    async def one_round() -> None:
+        other, peer = socket.socketpair()
+        with other, peer:
+            loop.add_reader(other, nothing)
+            await turns(3)
+            right.send(b"x")
+            if change == "replace":
+                loop.add_writer(other, nothing)
+            else:
+                loop.remove_reader(other)
+            if change == "close":
+                other.close()
+            right.send(b"y")
+            for _ in range(4):
+                calls.clear()
+                await turns(1)
+                assert len(calls) <= 1
+            assert calls, "it is still ready"
+            left.recv(10)
+            if change == "replace":
+                loop.remove_reader(other)
+                loop.remove_writer(other)
+
+    async def main() -> None:
+        loop.add_reader(left, calls.append, "called")
+        for _ in range(3):
+            await one_round()
+        loop.remove_reader(left)
+
+    loop.run_until_complete(main())
+
+
 def test_reader_and_writer_of_one_descriptor(loop: Any, pair: Pair) -> None:
     left, right = pair
     calls: List[str] = []
