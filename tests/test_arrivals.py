@@ -457,6 +457,27 @@ async def _all_have(made: List[Recording], count: int) -> None:
         await asyncio.sleep(0)
 
 
+def test_an_exit_in_the_middle_of_a_turn(loop: Any, ends: Any) -> None:
+    """What came in the same turn for the others is delivered when the loop runs again."""
+
+    class Leaving(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            raise SystemExit(7)
+
+    connections = [ends(Leaving) for _ in range(4)]
+    opened = [loop.run_until_complete(each.__aenter__()) for each in connections]
+    one_run(loop)
+    for number, it in enumerate(opened):
+        it.send(b"%d" % number)
+    for _ in opened:
+        with pytest.raises(SystemExit):
+            loop.run_forever()
+    assert [bytes(it.protocol.data) for it in opened] == [b"0", b"1", b"2", b"3"]
+    for each in connections:
+        loop.run_until_complete(each.__aexit__(None, None, None))
+
+
 # What was written
 
 

@@ -750,6 +750,104 @@ def test_a_forked_child_that_ends_its_parents_loop(child: str) -> None:
     assert (result.stdout, result.returncode) == ("unharmed\n", 0), result.stderr
 
 
+# Shortages of its own
+
+
+SMALL = [(1, 1, 64), (1, 1, 4096), (2, 2, 512), (4, 4, 65536)]
+
+
+@available
+@pytest.mark.parametrize("sizes", SMALL, ids=str)
+def test_more_connections_than_buffers(oxloop: Any, sizes: Any) -> None:
+    """They share, in turn; one with much to receive does not keep the others waiting."""
+    data = bytes(range(256)) * 400
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        flooded, flood = tcp_pair()
+        _, flooding = await loop.create_connection(Recorder, sock=flooded)
+        ends = []
+        for _ in range(20):
+            left, right = tcp_pair()
+            _, protocol = await loop.create_connection(Recorder, sock=left)
+            ends.append((protocol, right))
+        endless = asyncio.ensure_future(loop.sock_sendall(flood, data * 100))
+        for number in range(10):
+            for protocol, right in ends:
+                right.send(b"%d" % number)
+            for protocol, right in ends:
+                await protocol.received(number + 1)
+        if not endless.done():
+            assert len(flooding.data) < len(data) * 100, "it was not at the expense of the others"
+        endless.cancel()
+        await asyncio.gather(endless, return_exceptions=True)
+        for protocol, right in ends:
+            assert protocol.data == b"0123456789"
+            right.close()
+            assert await protocol.lost() is None
+        flood.close()
+        await flooding.lost()
+        assert bytes(flooding.data) == (data * 100)[: len(flooding.data)]
+
+    loop = oxloop.ProactorEventLoop(oxloop.IoUringProactor(*sizes))
+    loop.run_until_complete(main())
+    loop.close()
+
+
+@available
+def test_paused_connections_keep_no_buffer_from_others(oxloop: Any) -> None:
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        paused = []
+        for _ in range(20):
+            left, right = tcp_pair()
+            transport, protocol = await loop.create_connection(Recorder, sock=left)
+            await turns(2)
+            right.send(b"x" * 1000)
+            transport.pause_reading()
+            paused.append((protocol, right))
+        await turns(3)
+        assert await echo_once() == 100_000
+        for protocol, right in paused:
+            assert protocol.events == ["made"]
+            protocol.transport.resume_reading()
+            assert await protocol.received(1000) == b"x" * 1000
+            right.close()
+            await protocol.lost()
+
+    loop = oxloop.ProactorEventLoop(oxloop.IoUringProactor(buffers=2, buffer_size=512))
+    loop.run_until_complete(main())
+    loop.close()
+
+
+@available
+@pytest.mark.parametrize("entries", [1, 2, 256])
+def test_more_operations_than_entries(oxloop: Any, entries: int) -> None:
+    """They begin in one turn, and end in one."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        pairs = [tcp_pair() for _ in range(300)]
+        reading = [asyncio.ensure_future(loop.sock_recv(left, 10)) for left, _ in pairs]
+        await turns(3)
+        for number, (_, right) in enumerate(pairs):
+            right.send(b"%d" % number)
+        assert await asyncio.gather(*reading) == [b"%d" % number for number in range(300)]
+        reading = [asyncio.ensure_future(loop.sock_recv(left, 10)) for left, _ in pairs]
+        await turns(3)
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        for left, right in pairs:
+            left.close()
+            assert right.recv(10) == b""
+            right.close()
+
+    loop = oxloop.ProactorEventLoop(oxloop.IoUringProactor(entries=entries))
+    loop.run_until_complete(main())
+    loop.close()
+
+
 MANY = 10_000
 
 
