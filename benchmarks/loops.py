@@ -14,10 +14,11 @@ import platform
 import selectors
 from typing import Callable
 
+PROACTOR = "oxloop-proactor"
 LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 # Measured unless --loops says otherwise, in the order of the table.
-DEFAULT_LOOPS = ("asyncio", "uvloop", "oxloop")
+DEFAULT_LOOPS = ("asyncio", "uvloop", "oxloop", "oxloop-proactor")
 
 # oxloop on the other selectors of the platform: "oxloop:poll" and so on.
 SELECTORS = {
@@ -30,10 +31,14 @@ SELECTORS = {
 
 def factory(name: str) -> LoopFactory:
     """Return the function that makes a loop of that name; ImportError if it is not installed."""
-    package, _, selector = name.partition(":")
+    _, _, selector = name.partition(":")
+    package = _package(name)
     if package == "asyncio":
         return asyncio.SelectorEventLoop
     module = importlib.import_module(package)
+    if name == PROACTOR:
+        proactor: LoopFactory = module.ProactorEventLoop
+        return proactor
     if selector:
         kind: Callable[[], object] = getattr(selectors, SELECTORS[selector])
         return lambda: module.SelectorEventLoop(kind())
@@ -41,14 +46,22 @@ def factory(name: str) -> LoopFactory:
     return made
 
 
+def _package(name: str) -> str:
+    return "oxloop" if name == PROACTOR else name.partition(":")[0]
+
+
 def installed(name: str) -> bool:
-    """Say whether the package behind a loop's name can be imported."""
-    return importlib.util.find_spec(name.partition(":")[0]) is not None
+    """Say whether a loop can be made here: its package is there, and what its package needs."""
+    if importlib.util.find_spec(_package(name)) is None:
+        return False
+    if name != PROACTOR:
+        return True
+    return importlib.import_module("oxloop._native").proactor_unavailable() is None
 
 
 def version(name: str) -> str:
     """Return the version of the package behind a loop's name, the interpreter's for asyncio."""
-    package = name.partition(":")[0]
+    package = _package(name)
     if package == "asyncio":
         return platform.python_version()
     try:

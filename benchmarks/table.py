@@ -19,6 +19,9 @@ Samples = dict[str, dict[str, dict[str, list[float]]]]
 # What the others are compared with.
 BASELINES = ("asyncio", "uvloop")
 
+# oxloop's other loop, which is compared with oxloop's first.
+PROACTOR = "oxloop-proactor"
+
 # What a row shows and compares; less is better in each.
 METRICS = ("cpu_us", "rss_kib", "late_us")
 UNITS = {"cpu_us": "us", "rss_kib": "KiB", "late_us": "us late"}
@@ -82,7 +85,8 @@ def _geometric_mean(values: list[float | None]) -> float | None:
 def rows(result: dict[str, Any]) -> list[list[str]]:
     """Return the table's cells, its head first and the geometric means last.
 
-    Compared is oxloop, or the last of the loops where it is not among them.
+    Compared is oxloop, or the last of the loops where it is not among them; its proactor, if it was
+    measured, too, with its selector loop.
     """
     samples: Samples = result["samples"]
     names = list(result["loops"])
@@ -91,18 +95,24 @@ def rows(result: dict[str, Any]) -> list[list[str]]:
     head = ["workload", "unit", *names]
     head += [f"CPU vs {against}" for against in baselines]
     head += [f"rate vs {against}" for against in baselines]
+    both = PROACTOR in names and "oxloop" in names
+    head += ["proactor's CPU vs selector"] if both else []
     cells = [head]
     for workload, row in samples.items():
         name = metric(row)
         line = [workload, UNITS.get(name or "", "-"), *(cell(row, each, name) for each in names)]
         line += [_times(better(row, loop, against)) for against in baselines]
         line += [_times(_faster(row, loop, against)) for against in baselines]
+        line += [_times(better(row, PROACTOR, "oxloop"))] if both else []
         cells.append(line)
     means = [
         _times(_geometric_mean([compare(row, loop, against) for row in samples.values()]))
         for compare in (better, _faster)
         for against in baselines
     ]
+    if both:
+        ratios = [better(row, PROACTOR, "oxloop") for row in samples.values()]
+        means.append(_times(_geometric_mean(ratios)))
     cells.append(["geometric mean", "", *("" for _ in names), *means])
     return cells
 

@@ -55,9 +55,14 @@ ctypes.memset(block, 0, 100)" 2>/dev/null; then
     exit 1
 fi
 
+loops=(epoll)
+if "$python" -c 'import sys; from oxloop import _native as n; sys.exit(n.proactor_unavailable() is not None)'; then
+    loops+=(proactor)
+fi
+
 tests=("$@")
 if [ ${#tests[@]} -eq 0 ]; then
-    tests=(--backend epoll tests/test_coroutine.py tests/test_robustness.py
+    tests=("${loops[@]/#/--backend=}" tests/test_arrivals.py tests/test_proactor.py tests/test_coroutine.py tests/test_robustness.py
         tests/test_stream_transport.py tests/test_datagram.py tests/test_pipes.py tests/test_sock.py
         tests/test_scheduling.py tests/test_sendfile.py tests/test_server.py tests/test_signals.py
         tests/test_threads.py tests/test_tls*.py tests/test_unix.py tests/test_watching.py
@@ -65,5 +70,7 @@ if [ ${#tests[@]} -eq 0 ]; then
 fi
 echo "== Tests"
 "$python" -X faulthandler -m pytest -q -p no:cacheprovider "${tests[@]}"
-echo "== Soak"
-"$python" scripts/soak.py --faults-only --minutes "${MINUTES:-2}" --loop "${LOOP:-epoll}"
+for loop in ${LOOP:-"${loops[@]}"}; do
+    echo "== Soak on $loop"
+    "$python" scripts/soak.py --faults-only --minutes "${MINUTES:-2}" --loop "$loop"
+done

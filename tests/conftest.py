@@ -1,4 +1,4 @@
-"""Runs each test on stdlib asyncio, the oracle, and on oxloop over each selector.
+"""Runs each test on stdlib asyncio, the oracle, and on oxloop over each selector and its proactor.
 
 Nothing may be left behind by a test: no file descriptor, no report to an exception handler that the
 test did not take, no warning, and no test may run for longer than its limit.
@@ -23,7 +23,12 @@ import pytest
 
 pytest.register_assert_rewrite("support.contracts")
 
-from support.backends import BACKENDS, DEFAULT_BACKENDS, Backend  # noqa: E402
+from support.backends import (  # noqa: E402
+    BACKENDS,
+    Backend,
+    default_backends,
+    proactor_unavailable,
+)
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
 from support.tls import authority, since_311_or_oxloop  # noqa: E402, F401
@@ -51,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make every warning an error, and keep the real stderr for the dump of a test that hangs."""
+    os.environ.pop("OXLOOP_LOOP", None)  # the tests choose their loops themselves
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a background job of a shell
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "error")
@@ -63,9 +69,15 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     os.close(config.stash[STDERR])
 
 
+def pytest_report_header(config: pytest.Config) -> List[str]:
+    """Say which default backend is left out."""
+    reason = None if config.getoption("--backend") else proactor_unavailable()
+    return [f"proactor: left out, {reason}"] if reason else []
+
+
 def chosen_backends(config: pytest.Config) -> List[Backend]:
     """The backends that ``--backend`` names, or the default ones."""
-    return [BACKENDS[name] for name in config.getoption("--backend") or DEFAULT_BACKENDS]
+    return [BACKENDS[name] for name in config.getoption("--backend") or default_backends()]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

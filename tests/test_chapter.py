@@ -939,7 +939,7 @@ def test_every_name_of_the_package_is_there(oxloop: Any) -> None:
     names = """
         get_event_loop set_event_loop new_event_loop get_running_loop get_event_loop_policy
         set_event_loop_policy AbstractEventLoopPolicy DefaultEventLoopPolicy EventLoopPolicy
-        SelectorEventLoop ProactorEventLoop AbstractEventLoop Handle TimerHandle Server
+        SelectorEventLoop ProactorEventLoop IoUringProactor AbstractEventLoop Handle TimerHandle Server
         get_child_watcher set_child_watcher AbstractChildWatcher run install uninstall
     """.split()
     assert set(names) <= set(oxloop.__all__)

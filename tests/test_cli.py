@@ -177,7 +177,10 @@ class TestCommands:
             sys.modules["oxloop._native"].selectors_available()
         ):
             assert rows[name].startswith("no: ")
-        assert rows["io_uring"].startswith("no: ")
+        reason = sys.modules["oxloop._native"].proactor_unavailable()
+        assert rows["io_uring"] == ("yes" if reason is None else f"no: {reason}")
+        assert rows["iocp"].startswith("no: ")
+        assert rows["default"] == "loop  SelectorEventLoop"
 
     def test_version(self, oxloop: Any, tmp_path: Path) -> None:
         result = python("-m", "oxloop", "--version", cwd=tmp_path)

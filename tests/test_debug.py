@@ -375,12 +375,17 @@ def test_the_default_handler_tells_no_handle_outside_of_callbacks(
     assert reports.take_log() == ["told"]
 
 
-def test_the_selector_is_logged(backend: Backend, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_selector_or_proactor_is_logged(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, "asyncio"):
         loop = backend.new_loop()
     loop.close()
     name = backend.selector or type(selectors.DefaultSelector()).__name__
-    assert [record.getMessage() for record in caplog.records] == [f"Using selector: {name}"]
+    expected = f"Using selector: {name}"
+    if backend.is_proactor:
+        expected = "Using proactor: IoUringProactor"
+    assert [record.getMessage() for record in caplog.records] == [expected]
 
 
 def test_connections_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -158,7 +158,7 @@ class Answers:
 @pytest.mark.parametrize("how", ["attribute", "subclass"])
 def test_create_connection_asks_the_users_getaddrinfo(backend: Backend, how: str) -> None:
     """SPEC section 5: a user's override of `loop.getaddrinfo` is ignored by `create_connection`."""
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
 
     with listener() as listening:
         answers = Answers(listening.getsockname())

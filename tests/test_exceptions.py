@@ -177,7 +177,7 @@ def test_a_handler_that_raises_is_reported_by_the_default_handler(
 def test_an_overridden_default_handler_that_raises_is_logged(
     backend: Backend, reports: Reports
 ) -> None:
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
 
     class Loop(base):  # type: ignore[misc,valid-type]
         def default_exception_handler(self, context: Any) -> None:
@@ -228,7 +228,7 @@ def test_the_loop_takes_a_replaced_call_exception_handler(loop: Any) -> None:
 
 def test_an_overridden_call_exception_handler_is_used(backend: Backend) -> None:
     """SPEC section 5: `loop.call_exception_handler = ...` is used."""
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
     calls: List[Dict[str, Any]] = []
 
     class Loop(base):  # type: ignore[misc,valid-type]

@@ -462,8 +462,34 @@ class TestInstall:
         assert kinds == [oxloop.SelectorEventLoop] * 4
 
 
-class TestProactor:
-    def test_says_why_not(self, oxloop: Any) -> None:
-        assert issubclass(oxloop.ProactorEventLoop, asyncio.AbstractEventLoop)
-        with pytest.raises(RuntimeError, match="not available in this release"):
-            oxloop.ProactorEventLoop()
+class TestLoopFactory:
+    def test_makes_the_loops(self, oxloop: Any, closing: Any) -> None:
+        class Loop(oxloop.SelectorEventLoop):  # type: ignore[name-defined, misc]
+            pass
+
+        policy = oxloop.DefaultEventLoopPolicy(loop_factory=Loop)
+        assert type(closing(policy.new_event_loop())) is Loop
+        assert type(closing(policy.get_event_loop())) is Loop
+        assert type(closing(oxloop.DefaultEventLoopPolicy(Loop).new_event_loop())) is Loop
+        made = closing(oxloop.DefaultEventLoopPolicy().new_event_loop())
+        assert type(made) is oxloop.SelectorEventLoop
+
+    def test_may_be_any_callable(self, oxloop: Any, closing: Any) -> None:
+        loop = closing(oxloop.SelectorEventLoop())
+        assert oxloop.DefaultEventLoopPolicy(loop_factory=lambda: loop).new_event_loop() is loop
+
+    def test_is_followed_by_asyncio_run(self, oxloop: Any, asyncio_policy: Any) -> None:
+        class Loop(oxloop.SelectorEventLoop):  # type: ignore[name-defined, misc]
+            pass
+
+        async def main() -> Any:
+            return type(asyncio.get_running_loop())
+
+        oxloop.set_event_loop_policy(oxloop.DefaultEventLoopPolicy(loop_factory=Loop))
+        assert asyncio.run(main()) is Loop
+        assert oxloop.run(main()) is Loop
+
+    @pytest.mark.parametrize("wrong", [1, "proactor", ()])
+    def test_a_wrong_type_is_refused(self, oxloop: Any, wrong: Any) -> None:
+        with pytest.raises(TypeError, match="loop_factory must be callable or None"):
+            oxloop.DefaultEventLoopPolicy(loop_factory=wrong)

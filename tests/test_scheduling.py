@@ -646,7 +646,7 @@ def test_time_is_the_monotonic_clock(loop: Any) -> None:
 
 def test_a_virtual_clock_in_a_subclass(backend: Backend) -> None:
     """SPEC section 5: a virtual clock in `loop.time`."""
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
 
     class VirtualLoop(base):  # type: ignore[misc,valid-type]
         now = 1000.0
@@ -729,7 +729,7 @@ def test_a_replaced_call_soon_is_used_by_tasks(loop: Any) -> None:
 
 
 def test_an_overridden_call_soon_is_used_by_tasks(backend: Backend) -> None:
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
     calls: List[Any] = []
 
     class Counting(base):  # type: ignore[misc,valid-type]
@@ -746,7 +746,7 @@ def test_an_overridden_call_soon_is_used_by_tasks(backend: Backend) -> None:
 
 
 def test_a_subclass_with_its_own_init(backend: Backend) -> None:
-    base = backend.module().SelectorEventLoop
+    base = backend.loop_class()
 
     class Named(base):  # type: ignore[misc,valid-type]
         def __init__(self, name: str) -> None:
@@ -867,13 +867,13 @@ def on_the_instance(backend: Backend, name: str, calls: Calls) -> Any:
 
 def by_a_subclass(backend: Backend, name: str, calls: Calls) -> Any:
     """A loop whose class overrides the method."""
-    base: Any = backend.module().SelectorEventLoop
+    base: Any = backend.loop_class()
     return type("Loop", (base,), {name: calls.around(getattr(base, name))})()
 
 
 def on_the_class_later(backend: Backend, name: str, calls: Calls) -> Any:
     """A loop whose class is patched when the loop has run, as instrumentation does."""
-    base: Any = backend.module().SelectorEventLoop
+    base: Any = backend.loop_class()
     made = type("Loop", (base,), {})
     loop: Any = made()
     loop.run_until_complete(turns(2))
@@ -883,7 +883,7 @@ def on_the_class_later(backend: Backend, name: str, calls: Calls) -> Any:
 
 def on_a_base_class_later(backend: Backend, name: str, calls: Calls) -> Any:
     """A loop one of whose class's bases is patched when the loop has run."""
-    base: Any = backend.module().SelectorEventLoop
+    base: Any = backend.loop_class()
     middle = type("Middle", (base,), {})
     loop: Any = type("Loop", (middle,), {})()
     loop.run_until_complete(turns(2))
@@ -959,7 +959,7 @@ def test_who_replaces_call_at_is_asked_by_call_later(backend: Backend, replaced:
 
 
 def test_call_later_gives_an_overridden_call_at_all_it_was_given(backend: Backend) -> None:
-    base: Any = backend.module().SelectorEventLoop
+    base: Any = backend.loop_class()
     given: List[Any] = []
 
     class Loop(base):  # type: ignore[misc]

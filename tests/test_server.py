@@ -472,6 +472,48 @@ def test_close_refuses_new_connections_at_once(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.parametrize("running", [True, False], ids=["running", "between runs"])
+def test_close_frees_its_port_at_once(loop: Any, running: bool) -> None:
+    """With no turn of the loop in between; nobody has connected, so there is no TIME_WAIT."""
+    server = loop.run_until_complete(loop.create_server(Recorder, LOCALHOST, 0))
+    address = server.sockets[0].getsockname()
+    loop.run_until_complete(turns(3))
+
+    def close() -> None:
+        server.close()
+        with socket.socket() as next_one:
+            next_one.bind(address)
+            next_one.listen()
+        loop.stop()
+
+    if running:
+        loop.call_soon(close)
+        loop.run_forever()
+    else:
+        close()
+
+
+def test_a_client_that_connects_in_the_step_of_close(run: Run) -> None:
+    """Whether it was accepted by then or not, it is not left to wait, and no descriptor stays."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        for _ in range(5):
+            async with serving() as server:
+                await turns(3)
+                clients = [socket.create_connection(server.sockets[0].getsockname())]
+                clients.append(socket.create_connection(server.sockets[0].getsockname()))
+                server.close()
+                await turns(3)
+                for client in clients:
+                    client.setblocking(False)
+                    with pytest.raises(ConnectionResetError):
+                        await loop.sock_recv(client, 10)
+                    client.close()
+
+    run(main)
+
+
 def test_close_can_be_repeated(run: Run) -> None:
     async def main() -> None:
         async with serving() as server:

@@ -41,7 +41,8 @@ def compare(ours: Callable[..., Any], asyncios: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("name", sorted(public_methods(asyncio.SelectorEventLoop)))
 def test_loop(oxloop: Any, name: str) -> None:
-    compare(getattr(oxloop.SelectorEventLoop, name), getattr(asyncio.SelectorEventLoop, name))
+    for kind in (oxloop.SelectorEventLoop, oxloop.ProactorEventLoop):
+        compare(getattr(kind, name), getattr(asyncio.SelectorEventLoop, name))
 
 
 @pytest.mark.parametrize("name", sorted(public_methods(asyncio.Server)))

@@ -519,6 +519,43 @@ def test_cancelling_a_read_loses_no_data(run: Run, pair: Pair) -> None:
     run(main)
 
 
+def test_the_peer_sees_a_close_after_a_cancelled_read_at_once(run: Run, pair: Pair) -> None:
+    """The kernel has let go of the descriptor when the task has been cancelled."""
+    left, right = pair
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(loop.sock_recv(left, 10))
+        await turns(3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        left.close()
+        assert right.recv(10) == b""
+
+    run(main)
+
+
+def test_cancelling_an_accept_loses_no_connection(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            for _ in range(3):
+                task = asyncio.ensure_future(loop.sock_accept(listening))
+                await turns(3)
+                with socket.create_connection(listening.getsockname()) as client:
+                    task.cancel()
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    accepted, address = await loop.sock_accept(listening)
+                    with accepted:
+                        assert address == client.getsockname()
+                        accepted.send(b"x")
+                        assert client.recv(10) == b"x"
+
+    run(main)
+
+
 def test_cancelling_a_write_stops_watching(run: Run, pair: Pair) -> None:
     left, _ = pair
 

@@ -31,6 +31,9 @@ reveal_type(loop.time())
 asyncio.set_event_loop_policy(oxloop.DefaultEventLoopPolicy())
 oxloop.run(main(), debug=True, loop_factory=oxloop.new_event_loop)
 oxloop.run(main(), loop_factory=oxloop.SelectorEventLoop)
+oxloop.run(main(), loop_factory=oxloop.ProactorEventLoop)
+oxloop.set_event_loop_policy(oxloop.DefaultEventLoopPolicy(loop_factory=oxloop.ProactorEventLoop))
+reveal_type(oxloop.ProactorEventLoop(oxloop.IoUringProactor(entries=8)).time())
 """
 
 
@@ -58,6 +61,7 @@ def test_typed_program(tmp_path: Path) -> None:
         "asyncio.events.AbstractEventLoop",
         "asyncio.events.Handle",
         "str",
+        "float",
         "float",
     ], result.stdout
     assert result.returncode == 0, result.stdout

@@ -93,6 +93,47 @@ def test_a_reader_is_called_again_while_there_is_data(loop: Any, pair: Pair) -> 
     loop.remove_reader(left)
 
 
+@pytest.mark.parametrize("change", ["remove", "replace", "close"])
+def test_a_reader_is_called_once_a_turn(loop: Any, pair: Pair, change: str) -> None:
+    """Also where the watch of another descriptor ends in the step in which this one has data.
+
+    Who sets a future in the callback, and removes it when the future's own run, relies on that.
+    """
+    left, right = pair
+    calls: List[str] = []
+
+    async def one_round() -> None:
+        other, peer = socket.socketpair()
+        with other, peer:
+            loop.add_reader(other, nothing)
+            await turns(3)
+            right.send(b"x")
+            if change == "replace":
+                loop.add_writer(other, nothing)
+            else:
+                loop.remove_reader(other)
+            if change == "close":
+                other.close()
+            right.send(b"y")
+            for _ in range(4):
+                calls.clear()
+                await turns(1)
+                assert len(calls) <= 1
+            assert calls, "it is still ready"
+            left.recv(10)
+            if change == "replace":
+                loop.remove_reader(other)
+                loop.remove_writer(other)
+
+    async def main() -> None:
+        loop.add_reader(left, calls.append, "called")
+        for _ in range(3):
+            await one_round()
+        loop.remove_reader(left)
+
+    loop.run_until_complete(main())
+
+
 def test_reader_and_writer_of_one_descriptor(loop: Any, pair: Pair) -> None:
     left, right = pair
     calls: List[str] = []
@@ -286,7 +327,7 @@ def test_a_regular_file_is_as_with_asyncio(loop: Any, backend: Backend, tmp_path
             expected = outcome(lambda: oracle.add_reader(file, nothing))
             assert outcome(lambda: loop.add_reader(file, nothing)) == expected
             assert loop.remove_reader(file) is oracle.remove_reader(file)
-            if backend.name in ("asyncio", "epoll"):
+            if backend.name in ("asyncio", "epoll", "proactor"):
                 assert expected[0] is PermissionError
     finally:
         oracle.close()
@@ -327,7 +368,7 @@ def test_a_closed_socket_object_is_refused(loop: Any, pair: Pair, method: str) -
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])
 def test_a_closed_descriptor_is_refused(loop: Any, backend: Backend, method: str) -> None:
     """Issue 2: bad input (a closed fd) gives asyncio's exception: EBADF from epoll_ctl(2)."""
-    if backend.name not in ("asyncio", "epoll"):
+    if backend.name not in ("asyncio", "epoll", "proactor"):
         pytest.skip("poll() and select() do not look at a descriptor before they wait")
     closed = os.dup(0)
     os.close(closed)
@@ -433,6 +474,78 @@ def test_a_number_reused_with_the_other_interest(loop: Any) -> None:
         assert calls == ["writable"]
         assert loop.remove_reader(new) is False
         assert loop.remove_writer(new) is True
+
+
+@pytest.mark.parametrize("running", [True, False], ids=["running", "between runs"])
+@pytest.mark.parametrize("which", ["reader", "writer", "both"])
+def test_the_peer_sees_a_close_after_the_removal_at_once(
+    loop: Any, pair: Pair, which: str, running: bool
+) -> None:
+    """The kernel has let go of the descriptor when the removal returns, with no turn in between."""
+    left, right = pair
+
+    def leave() -> None:
+        loop.remove_reader(left)
+        loop.remove_writer(left)
+        left.close()
+        sent = len(right.recv(1 << 24))
+        while sent < filled:
+            sent += len(right.recv(1 << 24))
+        assert right.recv(10) == b""
+        loop.stop()
+
+    filled = 0 if which == "reader" else fill(left)
+    if which != "writer":
+        loop.add_reader(left, nothing)
+    if which != "reader":
+        loop.add_writer(left, nothing)
+    for _ in range(3):
+        one_turn(loop)
+    if running:
+        loop.call_soon(leave)
+        loop.run_forever()
+    else:
+        leave()
+
+
+def test_the_peer_sees_a_close_after_the_loops_at_once(loop: Any, pair: Pair) -> None:
+    left, right = pair
+    loop.add_reader(left, nothing)
+    for _ in range(3):
+        one_turn(loop)
+    loop.close()
+    left.close()
+    assert right.recv(10) == b""
+
+
+def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> None:
+    """Where the kernel keeps what it watches open, the peer sees the end when the watch ends."""
+    left, right = pair
+    number = left.fileno()
+
+    async def main() -> None:
+        loop.add_reader(number, nothing)
+        await turns(3)
+        left.close()
+        if backend.is_proactor:
+            with pytest.raises(BlockingIOError):
+                right.recv(10)
+        else:
+            assert right.recv(10) == b""
+        assert loop.remove_reader(number) is True
+        assert right.recv(10) == b""
+
+    loop.run_until_complete(main())
+
+
+def test_a_close_without_a_removal_and_a_loop_that_stops(loop: Any, pair: Pair) -> None:
+    """A loop that does not run holds nothing of its user's open."""
+    left, right = pair
+    loop.add_reader(left.fileno(), loop.stop)
+    loop.call_soon(left.close)
+    for _ in range(3):
+        one_turn(loop)
+    assert right.recv(10) == b""
 
 
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:

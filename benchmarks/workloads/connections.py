@@ -36,11 +36,13 @@ async def drop(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 _CONNECT = Load("connect", KIB, 10)
+_STORM = Load("connect", KIB, 500)  # hundreds wait to be accepted at any time
 _UPLOAD = Load("upload", 256 * KIB, 1)
 
 WORKLOADS: tuple[Workload, ...] = (
     Server("connect_protocol", "connections", serve=serve_protocol(Echo), load=_CONNECT),
     Server("connect_streams", "connections", serve=serve_streams(echo_read), load=_CONNECT),
+    Server("connect_storm", "connections", serve=serve_protocol(Echo), load=_STORM),
     Server("upload_protocol", "upload", serve=serve_protocol(Sink), load=_UPLOAD),
     Server("upload_buffered", "upload", serve=serve_protocol(BufferedSink), load=_UPLOAD),
     Server("upload_streams", "upload", serve=serve_streams(drop), load=_UPLOAD),

@@ -119,7 +119,7 @@ _PROTOCOL = serve_protocol(Echo)
 
 WORKLOADS: tuple[Workload, ...] = (
     *(_echo("tcp_protocol", _PROTOCOL, 64, load) for load in (1, 10, 100)),
-    *(_echo("tcp_protocol", _PROTOCOL, KIB, load) for load in (1, 10, 100)),
+    *(_echo("tcp_protocol", _PROTOCOL, KIB, load) for load in (1, 10, 100, 1000)),
     _echo("tcp_protocol", _PROTOCOL, 64 * KIB, 10),
     _echo("tcp_buffered", serve_protocol(BufferedEcho), KIB, 100),
     _echo("tcp_streams_read", serve_streams(echo_read), KIB, 10),

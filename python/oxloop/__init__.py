@@ -8,7 +8,7 @@ this package changes nothing in asyncio.
 from asyncio import AbstractEventLoop, Handle, TimerHandle, get_running_loop
 
 from oxloop._loops import ProactorEventLoop, SelectorEventLoop
-from oxloop._native import Server, __version__
+from oxloop._native import IoUringProactor, Server, __version__
 from oxloop._policy import (
     AbstractEventLoopPolicy,
     DefaultEventLoopPolicy,
@@ -31,6 +31,7 @@ __all__ = (
     "DefaultEventLoopPolicy",
     "EventLoopPolicy",
     "Handle",
+    "IoUringProactor",
     "ProactorEventLoop",
     "SelectorEventLoop",
     "Server",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 import oxloop
-from oxloop import _info, _program
+from oxloop import _info, _policy, _program
 
 USAGE = """\
 usage: python -m oxloop script.py [argument ...]
@@ -16,6 +16,10 @@ usage: python -m oxloop script.py [argument ...]
 
 Run an asyncio program on oxloop's event loops, as python itself would run it.
 "info" prints the version, the build and the backends that are available here.
+
+environment:
+  OXLOOP_LOOP  the loop that the program gets: selector (the default) or proactor,
+               which is io_uring on Linux
 """
 
 
@@ -39,6 +43,10 @@ def _run(first: str, rest: list[str]) -> None:
         _refuse(f"argument expected for the {first} option")
     if first.startswith("-") and first not in ("-m", "-c"):
         _refuse(f"unknown option {first}")
+    try:
+        _policy.default_loop_class()
+    except ValueError as error:
+        _refuse(str(error))
     oxloop.install()
     if first == "-m":
         _program.run_module(rest[0], rest[1:])

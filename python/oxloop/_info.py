@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from typing import TYPE_CHECKING
 
-from oxloop import _compat, _native
+from oxloop import _compat, _native, _policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,11 +17,6 @@ _SELECTORS = {
     "kqueue": "macOS and FreeBSD have it",
     "poll": "Unix has it",
     "select": "every system has it",
-}
-
-_PROACTORS = {
-    "io_uring": "not in this release",
-    "iocp": "not in this release",
 }
 
 
@@ -34,12 +30,14 @@ def lines() -> Iterator[str]:
     yield _row("system", platform.platform())
     policies = "yes" if _compat.HAS_POLICIES else "no: removed from this Python"
     yield _row("policies", policies)
+    yield _row("default loop", _default_loop())
     yield ""
     yield "SelectorEventLoop"
     yield from _selectors()
     yield "ProactorEventLoop"
-    for name, reason in _PROACTORS.items():
-        yield _row(name, f"no: {reason}")
+    reason = _native.proactor_unavailable()
+    yield _row("io_uring", "yes" if reason is None else f"no: {reason}")
+    yield _row("iocp", f"no: Windows has it, this is {sys.platform}")
 
 
 def _selectors() -> Iterator[str]:
@@ -49,6 +47,15 @@ def _selectors() -> Iterator[str]:
     for name, owners in _SELECTORS.items():
         if name not in available:
             yield _row(name, f"no: {owners}, this is {sys.platform}")
+
+
+def _default_loop() -> str:
+    try:
+        name = _policy.default_loop_class().__name__
+    except ValueError as error:
+        return f"none: {error}"
+    chosen = os.environ.get(_policy.LOOP_VARIABLE)
+    return f"{name}, chosen by {_policy.LOOP_VARIABLE}" if chosen else name
 
 
 def _row(name: str, value: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from typing import Any, Callable, NoReturn, Optional
+from typing import Any, Callable, Optional
 
 from oxloop import _compat, _native, _watchers
 
@@ -24,17 +24,8 @@ def _coroutine_function(native: Callable[..., Any]) -> Any:
 
 
 # misc: typeshed promises asyncio's own Server class.
-class SelectorEventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: ignore[misc]
-    """An event loop over the readiness interface of the system.
-
-    *selector* chooses it: None for the most efficient one that the system has,
-    ``selectors.EpollSelector()``, ``PollSelector()``, ``SelectSelector()`` or
-    ``KqueueSelector()`` for the native backend of that kind. An instance of any other subclass
-    of ``selectors.BaseSelector`` is used through its own methods.
-
-    A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
-    another thread only ``call_soon_threadsafe`` may be called.
-    """
+class _EventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: ignore[misc]
+    """What the loops share that is not native."""
 
     # Not those of sockets and pipes: they are called often, and a Python function has its price.
     for _name in (
@@ -65,14 +56,37 @@ class SelectorEventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: 
         return _watchers.ThreadedChildWatcher()
 
 
-class ProactorEventLoop(asyncio.AbstractEventLoop):
-    """An event loop over the completion interface of the system.
+class SelectorEventLoop(_EventLoop):
+    """An event loop over the readiness interface of the system.
 
-    Not available in this release: the constructor raises ``RuntimeError``.
+    *selector* chooses it: None for the most efficient one that the system has,
+    ``selectors.EpollSelector()``, ``PollSelector()``, ``SelectSelector()`` or
+    ``KqueueSelector()`` for the native backend of that kind. An instance of any other subclass
+    of ``selectors.BaseSelector`` is used through its own methods.
+
+    A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
+    another thread only ``call_soon_threadsafe`` may be called.
     """
 
-    def __init__(self, proactor: object = None) -> NoReturn:  # noqa: ARG002 - asyncio's
-        raise RuntimeError(
-            "ProactorEventLoop is not available in this release of oxloop; "
-            "use oxloop.SelectorEventLoop"
-        )
+
+class ProactorEventLoop(_EventLoop):
+    """An event loop over the completion interface of the system: io_uring, on Linux.
+
+    *proactor* says how large it is: an ``IoUringProactor``, None for one with its defaults.
+
+    Everything that ``SelectorEventLoop`` can do it can do, datagrams and ``add_reader`` included,
+    and a loop belongs to the thread that runs it here, too.
+
+    Raises ``TypeError`` for any other *proactor*, and ``RuntimeError`` with the reason where
+    io_uring cannot be had: another system, an old kernel, a sandbox that forbids it, a limit on
+    memory or descriptors. ``python -m oxloop info`` prints that reason.
+    """
+
+    def __init__(self, proactor: Optional[_native.IoUringProactor] = None) -> None:
+        if proactor is None:
+            proactor = _native.IoUringProactor()
+        elif not isinstance(proactor, _native.IoUringProactor):
+            raise TypeError(
+                f"proactor must be an IoUringProactor or None, not '{type(proactor).__name__}'"
+            )
+        self._init_proactor(proactor)

@@ -34,6 +34,7 @@ __all__ = [
     "DatagramTransport",
     "EventLoop",
     "Handle",
+    "IoUringProactor",
     "ReadPipeTransport",
     "Server",
     "StreamTransport",
@@ -43,6 +44,7 @@ __all__ = [
     "WritePipeTransport",
     "__version__",
     "build_info",
+    "proactor_unavailable",
     "selectors_available",
 ]
 
@@ -50,10 +52,24 @@ __version__: str
 
 def build_info() -> dict[str, str]: ...
 def selectors_available() -> list[str]: ...
+def proactor_unavailable() -> str | None: ...
+
+@final
+class IoUringProactor:
+    def __new__(
+        cls, entries: int | None = None, buffers: int | None = None, buffer_size: int | None = None
+    ) -> Self: ...
+    @property
+    def entries(self) -> int: ...
+    @property
+    def buffers(self) -> int: ...
+    @property
+    def buffer_size(self) -> int: ...
 
 class EventLoop:
     def __init__(self, selector: BaseSelector | None = None) -> None: ...
     def __del__(self) -> None: ...
+    def _init_proactor(self, proactor: IoUringProactor) -> None: ...
 
     # Running
     def run_forever(self) -> None: ...

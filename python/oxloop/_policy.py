@@ -18,7 +18,7 @@ from asyncio import AbstractEventLoop, _get_running_loop
 from typing import Any, Callable, Optional
 
 from oxloop import _compat
-from oxloop._loops import SelectorEventLoop
+from oxloop._loops import ProactorEventLoop, SelectorEventLoop
 from oxloop._watchers import (
     AbstractChildWatcher,
     Choice,
@@ -56,6 +56,31 @@ class AbstractEventLoopPolicy(_compat.AsyncioPolicy):  # type: ignore[misc]
         raise NotImplementedError
 
 
+LOOP_VARIABLE = "OXLOOP_LOOP"
+"""The environment variable that chooses the loop which nobody has chosen in the program."""
+
+_LOOPS: dict[str, type[AbstractEventLoop]] = {
+    "selector": SelectorEventLoop,
+    "proactor": ProactorEventLoop,
+}
+
+
+def default_loop_class() -> type[AbstractEventLoop]:
+    """Return the class that ``OXLOOP_LOOP`` names; ``SelectorEventLoop`` if it is unset or empty.
+
+    Raises ``ValueError`` if it names none. Whether the loop can be had is not asked: its
+    constructor says so, and nobody who chose one gets the other.
+    """
+    name = os.environ.get(LOOP_VARIABLE) or "selector"
+    if name not in _LOOPS:
+        raise ValueError(f"{LOOP_VARIABLE} is {name!r}; it must be {' or '.join(_LOOPS)}")
+    return _LOOPS[name]
+
+
+def _default_loop() -> AbstractEventLoop:
+    return default_loop_class()()
+
+
 class _ThreadState(threading.local):
     """What a policy remembers of the thread that asks."""
 
@@ -68,13 +93,24 @@ class _ThreadState(threading.local):
 class DefaultEventLoopPolicy(AbstractEventLoopPolicy):
     """One event loop a thread, made on demand in the main thread alone.
 
-    To change what it does, subclass it and override methods.
+    *loop_factory* makes the loops: ``DefaultEventLoopPolicy(loop_factory=ProactorEventLoop)``. By
+    default the environment variable ``OXLOOP_LOOP`` chooses, "selector" or "proactor", and where
+    it is unset they are a ``SelectorEventLoop`` each. Raises ``TypeError`` if *loop_factory* is
+    neither callable nor None.
+
+    To change what else it does, subclass it and override methods.
     """
 
     # asyncio's name for it: subclasses written for asyncio's policy replace it.
-    _loop_factory: Callable[..., AbstractEventLoop] = SelectorEventLoop
+    _loop_factory: Callable[..., AbstractEventLoop] = staticmethod(_default_loop)
 
-    def __init__(self) -> None:
+    def __init__(self, loop_factory: Optional[Callable[[], AbstractEventLoop]] = None) -> None:
+        if loop_factory is not None:
+            if not callable(loop_factory):
+                raise TypeError(
+                    f"loop_factory must be callable or None, not '{type(loop_factory).__name__}'"
+                )
+            self._loop_factory = loop_factory
         self._threads = _ThreadState()
         self._watcher: Optional[AbstractChildWatcher] = None
 
@@ -112,7 +148,11 @@ class DefaultEventLoopPolicy(AbstractEventLoopPolicy):
             self._watcher.attach_loop(loop)
 
     def new_event_loop(self) -> AbstractEventLoop:
-        """Make a new ``SelectorEventLoop``."""
+        """Make a new loop by the policy's ``loop_factory``, else the one of ``OXLOOP_LOOP``.
+
+        Raises ``ValueError`` if ``OXLOOP_LOOP`` is neither "selector" nor "proactor",
+        ``RuntimeError`` if it is "proactor" and there is none here.
+        """
         return self._loop_factory()
 
     def get_child_watcher(self) -> AbstractChildWatcher:

@@ -32,7 +32,8 @@ def run(
 ) -> T:
     """Run the coroutine *main* on a new loop, close the loop, and return the coroutine's result.
 
-    *loop_factory* makes the loop; by default it is ``oxloop.new_event_loop``. *debug* sets the
+    *loop_factory* makes the loop; by default it is ``oxloop.new_event_loop``, which the environment
+    variable ``OXLOOP_LOOP`` chooses unless the program has set another policy. *debug* sets the
     loop's debug mode unless it is None. When *main* has ended the remaining tasks are cancelled,
     asynchronous generators are closed and the default executor is shut down.
 

@@ -21,7 +21,7 @@ from .suite import PACKAGE
 from .virtual_time import VirtualTime
 
 #: ``asyncio`` is the untouched standard library: the oracle.
-BACKENDS = ("asyncio", "epoll", "poll", "select")
+BACKENDS = ("asyncio", "epoll", "poll", "select", "proactor")
 
 _SELECTORS = {"epoll": "EpollSelector", "poll": "PollSelector", "select": "SelectSelector"}
 
@@ -60,11 +60,13 @@ def _replace(module: Any, name: str, value: object) -> None:
 
 
 def _loop_class(backend: str) -> type[asyncio.AbstractEventLoop]:
-    """oxloop's loop with the selector of `backend` where none is asked for."""
+    """oxloop's loop with the selector of `backend` where none is asked for, or its proactor."""
     import oxloop
 
     if backend == "epoll":  # what oxloop takes by itself on Linux
         return oxloop.SelectorEventLoop
+    if backend == "proactor":
+        return _proactor_class()
     selector_class: type[selectors.BaseSelector] = getattr(selectors, _SELECTORS[backend])
 
     class SelectorEventLoop(oxloop.SelectorEventLoop):
@@ -72,6 +74,19 @@ def _loop_class(backend: str) -> type[asyncio.AbstractEventLoop]:
             super().__init__(selector_class() if selector is None else selector)
 
     return SelectorEventLoop
+
+
+def _proactor_class() -> type[asyncio.AbstractEventLoop]:
+    """The proactor in the place of a loop that many tests give a selector to."""
+    import oxloop
+
+    class ProactorEventLoop(oxloop.ProactorEventLoop):
+        def __init__(self, selector: selectors.BaseSelector | None = None) -> None:
+            super().__init__()
+            if selector is not None:
+                selector.close()
+
+    return ProactorEventLoop
 
 
 def _base_class(loop_class: type[asyncio.AbstractEventLoop]) -> type[asyncio.AbstractEventLoop]:

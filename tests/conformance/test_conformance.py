@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from oxloop import _native
+
 from . import suite
 
 ROOT = Path(__file__).parents[2]
@@ -29,10 +31,10 @@ def _present() -> list[str]:
 
 
 RUNS = [
-    (selector, module)
-    for selector in ("epoll", "poll", "select")
+    (kind, module)
+    for kind in ("epoll", "poll", "select", "proactor")
     for module in _present()
-    if selector == "epoll" or module not in EVERY_SELECTOR
+    if kind in ("epoll", "proactor") or module not in EVERY_SELECTOR
 ]
 
 
@@ -43,9 +45,12 @@ def test_interpreter_has_its_own_tests() -> None:
         pytest.fail(str(error), pytrace=False)
 
 
-@pytest.mark.parametrize(("selector", "module"), RUNS)
-def test_module(selector: str, module: str) -> None:
-    command = [sys.executable, "-m", "tests.conformance", "--backend", selector, module]
+@pytest.mark.parametrize(("kind", "module"), RUNS)
+def test_module(kind: str, module: str) -> None:
+    reason = _native.proactor_unavailable() if kind == "proactor" else None
+    if reason is not None:
+        pytest.skip(reason)
+    command = [sys.executable, "-m", "tests.conformance", "--backend", kind, module]
     run = subprocess.run(
         command,
         cwd=ROOT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import selectors
 import signal
 import unittest
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import oxloop
+from oxloop import _native
 
 from . import expectations
 from .child import Ending
@@ -55,11 +57,20 @@ class Sample(unittest.TestCase):
         os._exit(0)
 
     def has_loops_of_oxloop(self) -> None:
+        self.has_loops_of(oxloop.SelectorEventLoop)
+
+    def has_proactors_of_oxloop(self) -> None:
+        self.has_loops_of(oxloop.ProactorEventLoop)
+        selector = selectors.SelectSelector()
+        asyncio.SelectorEventLoop(selector).close()
+        assert selector.get_map() is None, "it is closed"
+
+    def has_loops_of(self, kind: type[asyncio.AbstractEventLoop]) -> None:
         for make in (asyncio.new_event_loop, asyncio.SelectorEventLoop, asyncio.BaseEventLoop):
             loop = make()
-            assert isinstance(loop, oxloop.SelectorEventLoop)
+            assert isinstance(loop, kind)
             loop.close()
-        assert isinstance(asyncio.run(running_loop()), oxloop.SelectorEventLoop)
+        assert isinstance(asyncio.run(running_loop()), kind)
 
     def has_loops_of_asyncio(self) -> None:
         assert type(asyncio.run(running_loop())).__module__ == "asyncio.unix_events"
@@ -113,6 +124,12 @@ def test_all_tests_run_whatever_the_number_of_workers() -> None:
 @pytest.mark.parametrize("selector", ["epoll", "poll", "select"])
 def test_loops_are_those_of_the_backend(selector: str) -> None:
     outcome = run_sample("has_loops_of_oxloop", backend=selector)
+    assert outcome.ending is Ending.PASSED, outcome.output
+
+
+@pytest.mark.skipif(_native.proactor_unavailable() is not None, reason="there is no proactor here")
+def test_loops_are_proactors() -> None:
+    outcome = run_sample("has_proactors_of_oxloop", backend="proactor")
     assert outcome.ending is Ending.PASSED, outcome.output
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Dict, List
 
 from . import report, services
-from .libraries import LIBRARIES, LOOPS, Library
+from .libraries import LIBRARIES, LOOPS, Library, kind_of, package_of
 from .pool import run_library
 
 BUILD = Path("build/downstream")
@@ -27,18 +27,17 @@ def main() -> int:
     """Run what the command line names."""
     options = _arguments()
     chosen = [LIBRARIES[name] for name in options.libraries or LIBRARIES]
-    for loop in options.loops.split(","):
-        try:
-            importlib.import_module(loop)
-        except ImportError as error:
-            print(f"{error}; `make downstream` sets up an environment that has it", file=sys.stderr)
-            return 2
+    try:
+        loops = _available(options.loops)
+    except (ImportError, RuntimeError) as error:
+        print(error, file=sys.stderr)
+        return 2
     BUILD.mkdir(parents=True, exist_ok=True)
     rows: List[report.Row] = []
     needed = sorted({library.service for library in chosen if library.service})
     with services.running(needed) as found:
         for library in chosen:
-            rows.append(_run(library, found, options))
+            rows.append(_run(library, found, loops, options))
     table = report.table(rows)
     print("\n" + table)
     for line in report.faults(rows):
@@ -53,7 +52,7 @@ def main() -> int:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.downstream", description=__doc__)
-    parser.add_argument("--loops", default=",".join(LOOPS), help="packages with new_event_loop()")
+    parser.add_argument("--loops", default="", help=f"{','.join(LOOPS)} (default: all there are)")
     parser.add_argument("--check", default="*", help="only the checks whose names match")
     parser.add_argument("--debug", action="store_true", help="with the loops' debug mode on")
     parser.add_argument("--docs", action="store_true", help=f"put the table into {PAGE}, too")
@@ -65,7 +64,29 @@ def _arguments() -> argparse.Namespace:
     return options
 
 
-def _run(library: Library, found: Dict[str, Any], options: argparse.Namespace) -> report.Row:
+def _available(asked: str) -> List[str]:
+    """The loops to run on; what is not asked for by name may be missing."""
+    loops = []
+    for loop in asked.split(",") if asked else LOOPS:
+        try:
+            importlib.import_module(package_of(loop))
+        except ImportError as error:
+            raise ImportError(f"{error}; `make downstream` makes what has it") from None
+        reason = None
+        if kind_of(loop) == "proactor":
+            reason = importlib.import_module("oxloop._native").proactor_unavailable()
+        if reason and asked:
+            raise RuntimeError(f"{loop}: {reason}")
+        if reason:
+            print(f"{loop}: left out, {reason}", file=sys.stderr)
+        else:
+            loops.append(loop)
+    return loops
+
+
+def _run(
+    library: Library, found: Dict[str, Any], loops: List[str], options: argparse.Namespace
+) -> report.Row:
     row = report.Row(library.distribution, library.version())
     service = found.get(library.service)
     if not row.version:
@@ -76,7 +97,7 @@ def _run(library: Library, found: Dict[str, Any], options: argparse.Namespace) -
         print(f"{library.distribution}: {row.reason}", flush=True)
         return row
     checks = [name for name in library.checks() if fnmatch.fnmatch(name, f"*{options.check}*")]
-    for loop in options.loops.split(","):
+    for loop in loops:
         title = f"{library.distribution} {row.version} on {loop}"
         print(f"{title} ...", end="", flush=True)
         output = BUILD / f"{library.distribution}-{loop}.log"

@@ -17,8 +17,9 @@ import {loops} as loops
 from tests.downstream.application import _write_event
 
 async def about(request):
-    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    return web.json_response(dict(loop=loop, pid=os.getpid()))
+    kind = type(asyncio.get_running_loop())
+    loop = kind.__module__.partition(".")[0]
+    return web.json_response(dict(loop=loop, pid=os.getpid(), **{{"class": kind.__name__}}))
 
 async def startup(application): _write_event("lifespan.startup")
 async def cleanup(application): _write_event("lifespan.shutdown")

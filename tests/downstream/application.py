@@ -95,8 +95,9 @@ async def _answer(send: Send, content: bytes) -> None:
 
 
 async def _about(receive: Receive, send: Send, asked: Dict[str, str]) -> None:
-    loop = type(asyncio.get_running_loop()).__module__.partition(".")[0]
-    await _answer(send, json.dumps({"loop": loop, "pid": os.getpid()}).encode())
+    kind = type(asyncio.get_running_loop())
+    about = {"loop": kind.__module__.partition(".")[0], "class": kind.__name__, "pid": os.getpid()}
+    await _answer(send, json.dumps(about).encode())
 
 
 async def _digest(receive: Receive, send: Send, asked: Dict[str, str]) -> None:

@@ -131,6 +131,7 @@ def run(name: str, check: Check) -> Dict[str, Any]:
     print(f"== {name}", file=sys.stderr, flush=True)
     with leftovers.listening():
         loop = place.loop_factory()()
+        assert place.is_under_test(type(loop).__name__)
         asyncio.set_event_loop(loop)
         try:
             _run_on(loop, check, leftovers)

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Dict, List, Tuple
 
-LOOPS = ("asyncio", "oxloop")
+#: The loops that are run on; the first is the reference.
+LOOPS = ("asyncio", "oxloop", "oxloop-proactor")
+
+
+def package_of(loop: str) -> str:
+    """The package that makes a loop."""
+    return loop.partition("-")[0]
+
+
+def kind_of(loop: str) -> str:
+    """What OXLOOP_LOOP is for a loop: "proactor", "selector", or '' if it is not ours."""
+    package, _, kind = loop.partition("-")
+    return kind or ("selector" if package == "oxloop" else "")
 
 
 @dataclass(frozen=True)

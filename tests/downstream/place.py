@@ -15,6 +15,8 @@ from typing import Any, Callable, Dict, List, Tuple
 
 import trustme
 
+from .libraries import kind_of, package_of
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 10.0  # seconds for what should take none
 
@@ -23,7 +25,13 @@ Factory = Callable[[], asyncio.AbstractEventLoop]
 
 def loop_package() -> str:
     """The package whose loop is under test: 'asyncio' or 'oxloop'."""
-    return os.environ["DOWNSTREAM_LOOP"]
+    return package_of(os.environ["DOWNSTREAM_LOOP"])
+
+
+def is_under_test(class_name: str) -> bool:
+    """Whether that is how the class of the loop under test is called."""
+    is_proactor = kind_of(os.environ["DOWNSTREAM_LOOP"]) == "proactor"
+    return ("Proactor" in class_name) is is_proactor
 
 
 def loop_factory() -> Factory:

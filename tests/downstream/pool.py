@@ -12,7 +12,7 @@ from typing import Any, Dict, List
 
 from . import place
 from .child import LIMIT
-from .libraries import Library
+from .libraries import Library, kind_of
 
 Result = Dict[str, Any]
 
@@ -29,6 +29,7 @@ def run_library(
     """The results of these checks, in their order; what the process prints goes to `output`."""
     environment = place.environment()
     environment["DOWNSTREAM_LOOP"] = loop
+    environment["OXLOOP_LOOP"] = kind_of(loop)
     environment["DOWNSTREAM_SERVICES"] = json.dumps(services)
     if debug:
         environment["DOWNSTREAM_DEBUG"] = "1"

@@ -73,6 +73,7 @@ async def _ask_about(address: Address, told: Path) -> Tuple[Set[str], Set[str]]:
     await until(lambda: _listens(address), "the server's socket")
     for about in await asyncio.gather(*[ask() for _ in range(20)]):
         loops.add(about["loop"])
+        assert place.is_under_test(about["class"]), about
         assert str(about["pid"]) in pids
     return loops, pids
 

@@ -1,14 +1,15 @@
-"""The loops under test: stdlib asyncio, which is the oracle, and oxloop on each of its selectors."""
+"""The loops under test: stdlib asyncio, which is the oracle, and oxloop's on each selector and proactor."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import pathlib
 import selectors
 import sys
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any, Optional, Tuple
 
 from support.user_selectors import UserSelector
 
@@ -23,11 +24,12 @@ GIL = getattr(sys, "_is_gil_enabled", lambda: True)()
 
 @dataclass(frozen=True)
 class Backend:
-    """A kind of loop: the package whose names make it, and the selector class it is given."""
+    """A kind of loop: the package whose names make it, the selector it is given, and its class."""
 
     name: str
     package: str
     selector: Optional[str] = None
+    class_name: str = "SelectorEventLoop"
 
     @property
     def is_oracle(self) -> bool:
@@ -38,9 +40,18 @@ class Backend:
         """The package under test, imported."""
         return importlib.import_module(self.package)
 
+    @property
+    def is_proactor(self) -> bool:
+        """True for a loop that has no selector."""
+        return self.class_name == "ProactorEventLoop"
+
+    def loop_class(self) -> Any:
+        """The class of its loops."""
+        return getattr(self.module(), self.class_name)
+
     def new_loop(self) -> Any:
         """A fresh loop of this kind."""
-        make = self.module().SelectorEventLoop
+        make = self.loop_class()
         return make() if self.selector is None else make(self._new_selector())
 
     def _new_selector(self) -> selectors.BaseSelector:
@@ -48,7 +59,7 @@ class Backend:
         return found
 
     def oracle_loop(self) -> Any:
-        """A fresh loop of stdlib asyncio on the same kind of selector."""
+        """A fresh loop of stdlib asyncio on the same kind of selector, for a proactor on the best."""
         selector = None if self.selector is None else self._new_selector()
         return asyncio.SelectorEventLoop(selector)
 
@@ -63,7 +74,7 @@ class Backend:
         return (
             f"import sys; sys.path.append({folder!r})\n"
             f"import selectors, support.user_selectors, {self.package}\n"
-            f"def new_loop():\n    return {self.package}.SelectorEventLoop({selector})\n"
+            f"def new_loop():\n    return {self.package}.{self.class_name}({selector})\n"
         )
 
 
@@ -84,9 +95,23 @@ BACKENDS = {
         Backend("epoll", "oxloop", "EpollSelector"),
         Backend("poll", "oxloop", "PollSelector"),
         Backend("select", "oxloop", "SelectSelector"),
+        Backend("proactor", "oxloop", class_name="ProactorEventLoop"),
         Backend("user", "oxloop", "UserSelector"),
     )
 }
 
-# "user" is for --backend alone: its waits are those of Python's select(), its turns asyncio's pace.
-DEFAULT_BACKENDS = ("asyncio", "epoll", "poll", "select")
+
+@functools.cache
+def proactor_unavailable() -> Optional[str]:
+    """Why there is no proactor here, None if there is one."""
+    reason: Optional[str] = importlib.import_module("oxloop._native").proactor_unavailable()
+    return reason
+
+
+def default_backends() -> Tuple[str, ...]:
+    """What the tests run on unless they are told.
+
+    "user" is for --backend alone: its waits are those of Python's select(), its turns asyncio's pace.
+    """
+    everywhere = ("asyncio", "epoll", "poll", "select")
+    return everywhere if proactor_unavailable() else (*everywhere, "proactor")

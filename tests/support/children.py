@@ -21,7 +21,7 @@ def environment_of(changes: Optional[Dict[str, str]] = None) -> Dict[str, str]:
     environment = {
         name: text
         for name, text in os.environ.items()
-        if name not in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS")
+        if name not in ("PYTHONASYNCIODEBUG", "PYTHONDEVMODE", "PYTHONWARNINGS", "OXLOOP_LOOP")
     }
     return {**environment, **(changes or {})}
 

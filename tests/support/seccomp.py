@@ -32,3 +32,6 @@ def forbid(number, error):
 
 #: pidfd_open(2), the same number on every architecture.
 PIDFD_OPEN = 434
+
+#: io_uring_setup(2), the same number on every architecture; 427 is io_uring_register(2).
+IO_URING_SETUP = 425
