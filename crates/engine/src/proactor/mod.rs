@@ -87,7 +87,8 @@ pub struct Config {
     /// How many submissions leave in one system call; more of them take several. From 1 to 32768,
     /// rounded up to a power of two.
     pub entries: u32,
-    /// How many buffers receivers share; a power of two from 1 to 32768.
+    /// How many buffers receivers share at most; a power of two from 1 to 32768. Few of them are
+    /// in use at first, and as many as have data at the same time later on.
     pub buffers: u16,
     /// How many bytes one of them has. Memory that no data has arrived in yet is not taken.
     pub buffer_size: u32,
@@ -97,7 +98,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { entries: 256, buffers: 64, buffer_size: 64 * 1024, setup: Setup::Deferred }
+        Self { entries: 256, buffers: 1024, buffer_size: 64 * 1024, setup: Setup::Deferred }
     }
 }
 

@@ -183,6 +183,8 @@ on_every_setup! { pressure:
     more_completions_than_fit
     receivers_share_few_buffers
     one_buffer_goes_round
+    buffers_grow_with_many_messages
+    buffers_do_not_grow_with_large_messages
     chunks_that_are_left_are_given_back
 }
 

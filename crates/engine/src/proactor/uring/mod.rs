@@ -223,8 +223,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     /// that have got least.
     fn restart(&mut self) -> Result<(), Full> {
         self.ask_to_cancel()?;
+        let starving = self.starved.len() + self.sated.len();
+        self.buffers.next_turn(starving);
         // All of them, however few buffers there are: the first ones may have nothing to receive.
-        if self.buffers.offered() > 0 {
+        if starving > 0 && self.buffers.offered() > 0 {
             let (mut starved, mut sated) =
                 (mem::take(&mut self.starved), mem::take(&mut self.sated));
             let result = self.start(&mut starved).and_then(|()| self.start(&mut sated));
