@@ -101,6 +101,7 @@ impl Bench {
             }
             Returned::Buffer(buffer) => Brought::Data(filled(buffer)),
             Returned::Datagram(buffer, sender) => Brought::Datagram(filled(buffer), sender),
+            Returned::Sent(buffer) => Brought::Buffers(vec![buffer]),
             Returned::Buffers(buffers) => Brought::Buffers(buffers),
             Returned::Readiness(interest) => Brought::Readiness(interest),
         };

@@ -30,6 +30,8 @@ pub(super) const GROUP: u16 = 0;
 
 /// How many buffers go round at least, if there are as many.
 const FIRST: usize = 16;
+/// So many full buffers are enough for a turn.
+const ENOUGH: usize = 32;
 /// How many buffers are filled before it is asked whether fewer would do.
 const PERIOD: u32 = 10_000;
 /// Buffers begin in different sets of the processor's caches: with a power of two between them
@@ -152,7 +154,7 @@ impl Buffers {
     #[inline]
     pub(super) fn next_turn(&mut self, starving: usize) {
         let volume = mem::take(&mut self.volume);
-        if starving > 0 && volume < FIRST * self.size / 2 {
+        if starving > 0 && volume < ENOUGH * self.size {
             self.widen(starving.max(self.round * 2));
             (self.filled, self.most_held) = (0, 0);
         }
