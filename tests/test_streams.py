@@ -106,6 +106,8 @@ def test_many_connections_at_the_same_time(run: Run) -> None:
                 await writer.wait_closed()
 
             await asyncio.gather(*(talk(number) for number in range(100)))
+            # Before Python 3.12 the server does not wait for those who serve.
+            await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
 
     run(main)
 

@@ -8,7 +8,7 @@ use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
 use oxloop_engine::{Interest, Token, sys};
-use pyo3::exceptions::{PyRuntimeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::{Change, Reading};
@@ -31,17 +31,21 @@ pub(crate) struct IoUringProactor {
 impl IoUringProactor {
     #[new]
     #[pyo3(signature = (entries=None, buffers=None, buffer_size=None))]
-    fn new(entries: Option<u32>, buffers: Option<u16>, buffer_size: Option<u32>) -> PyResult<Self> {
+    fn new(
+        entries: Option<Size<u32>>,
+        buffers: Option<Size<u16>>,
+        buffer_size: Option<Size<u32>>,
+    ) -> PyResult<Self> {
         let default = Config::default();
         let config = Config {
-            entries: entries.unwrap_or(default.entries),
-            buffers: buffers.unwrap_or(default.buffers),
-            buffer_size: buffer_size.unwrap_or(default.buffer_size),
+            entries: entries.map_or(default.entries, |size| size.0),
+            buffers: buffers.map_or(default.buffers, |size| size.0),
+            buffer_size: buffer_size.map_or(default.buffer_size, |size| size.0),
             ..default
         };
         match config.check() {
             Ok(()) => Ok(Self { config }),
-            Err(error) => Err(PyValueError::new_err(error.to_string())),
+            Err(reason) => Err(PyValueError::new_err(reason.to_string())),
         }
     }
 
@@ -69,6 +73,25 @@ impl IoUringProactor {
     }
 }
 
+/// A size as the caller gives it. What no number of the type can be becomes 0, which is out of range, too.
+struct Size<N>(N);
+
+impl<'a, 'py, N> FromPyObject<'a, 'py> for Size<N>
+where
+    N: Default + FromPyObject<'a, 'py, Error = PyErr>,
+{
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        match object.extract::<N>() {
+            Err(error) if error.is_instance_of::<PyOverflowError>(object.py()) => {
+                Ok(Self(N::default()))
+            }
+            size => size.map(Self),
+        }
+    }
+}
+
 /// Why this process can have no proactor; `None` if it can.
 pub(crate) fn unavailable() -> Option<String> {
     proactor::probe().err().map(|reason| reason.to_string())
@@ -80,10 +103,12 @@ pub(crate) struct ProactorPoller {
     completions: Completions<Chunk, Box<[u8]>>,
     /// By the place of a watch's token: the operations that are under way for it.
     under_way: Vec<UnderWay>,
+    /// How often owners were told of what had come.
+    round: u32,
 }
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct UnderWay {
     /// Tells of readiness.
     poll: Option<Token>,
@@ -91,6 +116,19 @@ struct UnderWay {
     read: Option<Token>,
     /// Whether nothing is received until `go_on`.
     rests: bool,
+    /// In which round the owner was told that the descriptor is ready, and in which directions.
+    told: (u32, Interest),
+}
+
+impl UnderWay {
+    const NOTHING: Self = Self { poll: None, read: None, rests: false, told: (0, Interest::NONE) };
+
+    /// What is new of `readiness` in this round: a wait may see an operation complete twice.
+    fn news(&mut self, round: u32, readiness: Interest) -> Interest {
+        let before = if self.told.0 == round { self.told.1 } else { Interest::NONE };
+        self.told = (round, before.with(readiness));
+        readiness.without(before)
+    }
 }
 
 /// What whoever watches a descriptor is told.
@@ -104,7 +142,7 @@ impl ProactorPoller {
         let proactor = Proactor::new(proactor.config).map_err(|reason| {
             PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
         })?;
-        Ok(Self { proactor, completions: Completions::new(), under_way: Vec::new() })
+        Ok(Self { proactor, completions: Completions::new(), under_way: Vec::new(), round: 0 })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -124,9 +162,9 @@ impl ProactorPoller {
         };
         let place = token.index();
         if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::default());
+            self.under_way.resize(place + 1, UnderWay::NOTHING);
         }
-        let UnderWay { poll, read, rests } = self.under_way[place];
+        let UnderWay { poll, read, rests, told } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
@@ -144,7 +182,7 @@ impl ProactorPoller {
             None if !rests => self.read(fd, token, reading),
             read => read,
         };
-        self.under_way[place] = UnderWay { poll, read, rests: rests && reads };
+        self.under_way[place] = UnderWay { poll, read, rests: rests && reads, told };
         Ok(())
     }
 
@@ -196,16 +234,19 @@ impl ProactorPoller {
 
     /// Takes out what has come, and tells each owner; he gives back what he does not want.
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(Token, Told) -> Option<Arrival>) {
+        self.round = self.round.wrapping_add(1);
         for completion in self.completions.drain() {
             let Completion { token, owner, result, returned, more } = completion;
             let told = match (returned, result) {
                 (Returned::Readiness(readiness), _) => {
-                    let under_way = self.under_way.get(owner.index());
+                    let under_way = self.under_way.get_mut(owner.index());
                     // Its owner may watch by another operation by now.
-                    if under_way.is_none_or(|under_way| under_way.poll != Some(token)) {
-                        continue;
+                    let under_way = under_way.filter(|under_way| under_way.poll == Some(token));
+                    let news = under_way.map(|under_way| under_way.news(self.round, readiness));
+                    match news {
+                        None | Some(Interest::NONE) => continue,
+                        Some(news) => Told::Ready(news),
                     }
-                    Told::Ready(readiness)
                 }
                 (Returned::Chunk(chunk), _) => Told::Arrived(Arrival::Data(chunk)),
                 (Returned::Connection(connection), _) => {

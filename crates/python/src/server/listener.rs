@@ -98,7 +98,11 @@ impl Listener {
         Ok(())
     }
 
-    fn accepted(slf: &Bound<'_, Self>, connection: OwnedFd, peer: Option<&Address>) -> PyResult<()> {
+    fn accepted(
+        slf: &Bound<'_, Self>,
+        connection: OwnedFd,
+        peer: Option<&Address>,
+    ) -> PyResult<()> {
         let this = slf.get();
         let socket = Socket::Descriptor { fd: connection, kind: this.kind };
         let peer = peer.map(|peer| address_object(slf.py(), peer)).transpose()?;
@@ -120,7 +124,7 @@ impl Listener {
             let text = format!(
                 "{} got a new connection from {}: <socket.socket fd={}>",
                 server.repr()?,
-                peer.repr()?,
+                (&peer).into_pyobject(py)?.repr()?,
                 socket.raw_fd()
             );
             report::log(py, "debug", &text)?;
