@@ -32,8 +32,9 @@ pub(crate) type Receive = for<'py> fn(&Bound<'py, PyAny>, Arrival) -> PyResult<(
 pub(crate) enum Arrival {
     /// Something: the descriptor is readable, and whoever is told reads.
     Readable,
-    /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)).
-    Data(Chunk),
+    /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)). One that
+    /// `is_full` will not have been all.
+    Data { chunk: Chunk, is_full: bool },
     /// A connection.
     Connection(OwnedFd),
     /// Nothing any more: the peer sends no more.
@@ -49,6 +50,9 @@ pub(crate) enum Reader {
     Readable(Run),
     /// What data has come.
     Data(Receive),
+    /// What data has come, or that the descriptor is readable: much is expected, which is better received into its
+    /// own memory.
+    MuchData(Receive),
     /// What connections have come.
     Connections(Receive),
 }
@@ -58,7 +62,7 @@ impl Reader {
     pub(super) fn entry(self, object: Ref) -> Entry {
         match self {
             Self::Readable(run) => Entry::Native { object, run },
-            Self::Data(run) | Self::Connections(run) => {
+            Self::Data(run) | Self::MuchData(run) | Self::Connections(run) => {
                 Entry::Arrival { object, run, arrival: Arrival::Readable }
             }
         }

@@ -117,7 +117,7 @@ impl Core {
     ) -> PyResult<()> {
         let entry = reader.entry(object.into());
         let reading = match reader {
-            Reader::Readable(_) => Reading::Readiness,
+            Reader::Readable(_) | Reader::MuchData(_) => Reading::Readiness,
             Reader::Data(_) => Reading::Data,
             Reader::Connections(_) => Reading::Connections,
         };
@@ -336,6 +336,11 @@ impl Core {
         }
     }
 
+    /// Whether the loop waits for completions.
+    pub(crate) fn completes(&self) -> bool {
+        self.with_proactor(|_| ()).is_some()
+    }
+
     /// Receives nothing more of `fd` until [`go_on_receiving`](Self::go_on_receiving); what had come by now is told
     /// all the same. False if nothing is received for whoever reads: he is told of readiness.
     pub(crate) fn rest_receiving(&self, fd: RawFd) -> bool {
@@ -386,7 +391,7 @@ impl Core {
 
     /// Drops data that nobody wants.
     pub(crate) fn drop_data(&self, arrival: Arrival) {
-        if let Arrival::Data(chunk) = arrival {
+        if let Arrival::Data { chunk, .. } = arrival {
             self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
         }
     }

@@ -105,6 +105,8 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// How often owners were told of what had come.
     round: u32,
+    /// The size of the buffers that data comes in, in bytes.
+    buffer_size: usize,
 }
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
@@ -139,10 +141,17 @@ pub(crate) enum Told {
 
 impl ProactorPoller {
     pub(super) fn new(proactor: &IoUringProactor) -> PyResult<Self> {
-        let proactor = Proactor::new(proactor.config).map_err(|reason| {
+        let config = proactor.config;
+        let proactor = Proactor::new(config).map_err(|reason| {
             PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
         })?;
-        Ok(Self { proactor, completions: Completions::new(), under_way: Vec::new(), round: 0 })
+        Ok(Self {
+            proactor,
+            completions: Completions::new(),
+            under_way: Vec::new(),
+            round: 0,
+            buffer_size: config.buffer_size as usize,
+        })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -248,7 +257,10 @@ impl ProactorPoller {
                         Some(news) => Told::Ready(news),
                     }
                 }
-                (Returned::Chunk(chunk), _) => Told::Arrived(Arrival::Data(chunk)),
+                (Returned::Chunk(chunk), _) => {
+                    let is_full = chunk.len() >= self.buffer_size;
+                    Told::Arrived(Arrival::Data { chunk, is_full })
+                }
                 (Returned::Connection(connection), _) => {
                     Told::Arrived(Arrival::Connection(connection))
                 }
@@ -260,8 +272,8 @@ impl ProactorPoller {
                 },
                 _ => continue,
             };
-            if let Some(Arrival::Data(unwanted)) = tell(owner, told) {
-                self.proactor.recycle(unwanted);
+            if let Some(Arrival::Data { chunk, .. }) = tell(owner, told) {
+                self.proactor.recycle(chunk);
             }
         }
     }

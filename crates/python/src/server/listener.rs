@@ -213,7 +213,7 @@ fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
         Arrival::Failed(errno) => {
             Listener::accept_failed(listener, &io::Error::from_raw_os_error(errno))
         }
-        Arrival::Data(_) | Arrival::End => Ok(()),
+        Arrival::Data { .. } | Arrival::End => Ok(()),
     }
 }
 

@@ -116,6 +116,20 @@ impl Watch {
         core.read(self.fd, transport, reader).inspect_err(|_| self.state.borrow_mut().reads = false)
     }
 
+    /// Lets a loop that has more than one way to do so tell the transport in another one, if it tells it at all.
+    pub(super) fn change_reads(
+        &self,
+        core: &Core,
+        transport: &Bound<'_, PyAny>,
+        reader: Reader,
+    ) -> PyResult<()> {
+        if self.reads() && core.completes() {
+            core.read(self.fd, transport, reader)
+        } else {
+            Ok(())
+        }
+    }
+
     /// Stops the loop for a while; where it has received something already, it still tells of that.
     pub(super) fn pause_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
         if !self.reads() || !core.rest_receiving(self.fd) {

@@ -21,6 +21,15 @@ pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>
         .or_else(|error| T::unwatchable(transport, error))
 }
 
+/// Goes on to read as [`Endpoint::reader`] says now.
+pub(in crate::transports) fn change_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    let this = transport.get();
+    let Some(reader) = this.reader() else { return Ok(()) };
+    this.watch()
+        .change_reads(this.core().get(), transport.as_any(), reader)
+        .or_else(|error| T::unwatchable(transport, error))
+}
+
 /// Stops the loop from telling us when there is something to read.
 pub(in crate::transports) fn stop_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
     let this = transport.get();

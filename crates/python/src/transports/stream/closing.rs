@@ -36,7 +36,10 @@ impl Endpoint for StreamTransport {
     }
 
     fn reader(&self) -> Option<Reader> {
-        Some(Reader::Data(reading::arrived))
+        Some(match self.state.borrow().volume.is_much() {
+            true => Reader::MuchData(reading::arrived),
+            false => Reader::Data(reading::arrived),
+        })
     }
 
     fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {

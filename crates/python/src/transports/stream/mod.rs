@@ -38,6 +38,7 @@ use crate::transports::tls::TlsProtocol;
 use crate::transports::watch::Watch;
 
 use delivering::Piece;
+use reading::Volume;
 pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
@@ -49,8 +50,8 @@ pub(super) struct State {
     kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
-    /// Whether the last call received so much that the next one should not go through the shared buffer.
-    received_much: bool,
+    /// How much comes at a time.
+    volume: Volume,
     /// What the loop had received before reading was paused, to be delivered when it goes on.
     held: VecDeque<Piece>,
     /// Set by `write_eof`.
@@ -104,7 +105,7 @@ impl StreamTransport {
             life: Life::new(protocol, waiter, extra),
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
-            received_much: false,
+            volume: Volume::default(),
             held: VecDeque::new(),
             eof_written: false,
             sendfile: None,

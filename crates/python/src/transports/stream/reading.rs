@@ -18,15 +18,17 @@ pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResul
     let core = this.core.get();
     match arrival {
         Arrival::Readable => readable(transport),
-        Arrival::Data(_) if !this.watch.is_told() => {
+        Arrival::Data { .. } if !this.watch.is_told() => {
             core.drop_data(arrival);
             Ok(())
         }
-        // Without a copy of its own what is given on as it is; a copy that can wait otherwise.
-        Arrival::Data(chunk) if this.takes_memory() => {
-            core.with_data(chunk, |data| delivering::data(transport, data))
-        }
-        Arrival::Data(chunk) => {
+        Arrival::Data { chunk, is_full } => {
+            if is_full {
+                note(transport, LARGE)?;
+            }
+            if this.takes_memory() {
+                return core.with_data(chunk, |data| delivering::data(transport, data));
+            }
             let data = core.take_data(transport.py(), chunk)?;
             delivering::piece(transport, delivering::Piece::Data(data.into()))
         }
@@ -63,13 +65,47 @@ fn readable(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
 /// than to allocate for (and a small message must not cost an allocation of the largest size).
 const LARGE: usize = 64 * 1024;
+/// After so many receptions of less, a proactor receives for us again.
+const FEW: u8 = 16;
+
+/// How much came at a time.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Volume {
+    /// Whether the last time brought much.
+    large: bool,
+    /// How many more times of little end what was once much; 0 for little.
+    left: u8,
+}
+
+impl Volume {
+    /// Whether much is expected: then a loop that receives tells of readiness instead.
+    pub(super) fn is_much(self) -> bool {
+        self.left > 0
+    }
+}
+
+/// Notes how many bytes came, and lets the loop receive or tell of readiness, whichever is better for so many.
+#[inline]
+fn note(transport: &Bound<'_, StreamTransport>, count: usize) -> PyResult<()> {
+    let large = count >= LARGE;
+    let changed = {
+        let volume = &mut transport.get().state.borrow_mut().volume;
+        if !large && volume.left == 0 {
+            return Ok(());
+        }
+        let was_much = volume.is_much();
+        *volume = Volume { large, left: if large { FEW } else { volume.left - 1 } };
+        was_much != volume.is_much()
+    };
+    if changed { endpoint::change_reading(transport) } else { Ok(()) }
+}
 
 /// Receives as `bytes`, which are empty at the end; `None` for nothing yet.
 fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = transport.py();
     let this = transport.get();
     let Some(fd) = this.open_fd(py)? else { return Ok(None) };
-    let expects_much = this.state.borrow().received_much;
+    let expects_much = this.state.borrow().volume.large;
     let received = if expects_much {
         ffi::bytes_filled(py, READ_SIZE, |memory| sys::socket::recv_uninit(fd, memory))?
     } else {
@@ -80,10 +116,7 @@ fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Option<Boun
     };
     match received {
         Ok(data) => {
-            let count = data.len()?;
-            if expects_much != (count >= LARGE) {
-                this.state.borrow_mut().received_much = count >= LARGE;
-            }
+            note(transport, data.len()?)?;
             Ok(Some(data))
         }
         Err(error) if error::is_transient(&error) => Ok(None),
@@ -101,7 +134,10 @@ fn receive_tls(transport: &Bound<'_, StreamTransport>, recipient: &Recipient<'_>
     };
     this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
         Ok(0) => recipient.end(transport),
-        Ok(count) => recipient.decrypt(transport, &buffer[..count]),
+        Ok(count) => {
+            note(transport, count)?;
+            recipient.decrypt(transport, &buffer[..count])
+        }
         Err(error) if error::is_transient(&error) => Ok(()),
         Err(error) => endpoint::fatal(transport, os_error(&error), FAILED),
     })
@@ -114,7 +150,10 @@ fn receive_into(
 ) -> PyResult<Option<usize>> {
     let Some(fd) = transport.get().open_fd(transport.py())? else { return Ok(None) };
     match sys::socket::recv(fd, buffer) {
-        Ok(count) => Ok(Some(count)),
+        Ok(count) => {
+            note(transport, count)?;
+            Ok(Some(count))
+        }
         Err(error) if error::is_transient(&error) => Ok(None),
         Err(error) => Err(os_error(&error)),
     }
