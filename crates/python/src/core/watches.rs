@@ -117,7 +117,8 @@ impl Core {
     ) -> PyResult<()> {
         let entry = reader.entry(object.into());
         let reading = match reader {
-            Reader::Readable(_) | Reader::MuchData(_) => Reading::Readiness,
+            Reader::Readable(_) => Reading::Readiness,
+            Reader::MuchData(_) => Reading::MuchData,
             Reader::Data(_) => Reading::Data,
             Reader::Connections(_) => Reading::Connections,
         };
@@ -341,20 +342,24 @@ impl Core {
         self.with_proactor(|_| ()).is_some()
     }
 
-    /// Receives nothing more of `fd` until [`go_on_receiving`](Self::go_on_receiving); what had come by now is told
-    /// all the same. False if nothing is received for whoever reads: he is told of readiness.
-    pub(crate) fn rest_receiving(&self, fd: RawFd) -> bool {
-        let token = self.watches.borrow().token(fd);
-        let rests = self.with_proactor(|proactor| token.is_some_and(|token| proactor.rest(token)));
-        rests.unwrap_or(false)
-    }
-
-    /// Receives again after [`rest_receiving`](Self::rest_receiving).
-    pub(crate) fn go_on_receiving(&self, fd: RawFd) {
-        let token = self.watches.borrow().token(fd);
-        if let Some(token) = token {
-            self.with_proactor(|proactor| proactor.go_on(fd, token));
+    /// Lets who reads the data of `fd` rest until [`read`](Self::read) is called again: he is told of what had come by
+    /// now, and nothing more is received. False for a loop that receives nothing: it can as well stop to watch.
+    pub(crate) fn rest(&self, py: Python<'_>, fd: RawFd) -> PyResult<bool> {
+        if !self.completes() {
+            return Ok(false);
         }
+        let (token, interest) = {
+            let mut watches = self.watches.borrow_mut();
+            let Some(token) = watches.token(fd) else { return Ok(false) };
+            let Some(watch) = watches.slots.get_mut(token) else { return Ok(false) };
+            if !matches!(watch.reading, Reading::Data | Reading::MuchData) {
+                return Ok(false);
+            }
+            watch.reading = Reading::Rests;
+            (token, watch.interest())
+        };
+        let change = Change { before: interest, after: interest, reading: Reading::Rests };
+        self.apply(py, fd, token, change).map(|()| true)
     }
 
     /// Takes data out of the loop's buffer, as `bytes`.

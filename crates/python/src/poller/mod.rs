@@ -145,6 +145,10 @@ pub(crate) enum Reading {
     Readiness,
     /// The data.
     Data,
+    /// The news of it, and the data that came while that was wanted.
+    MuchData,
+    /// Nothing at present, but the data that came while that was wanted.
+    Rests,
     /// The connections.
     Connections,
 }

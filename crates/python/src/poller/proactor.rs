@@ -116,14 +116,12 @@ struct UnderWay {
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
-    /// Whether nothing is received until `go_on`.
-    rests: bool,
     /// In which round the owner was told that the descriptor is ready, and in which directions.
     told: (u32, Interest),
 }
 
 impl UnderWay {
-    const NOTHING: Self = Self { poll: None, read: None, rests: false, told: (0, Interest::NONE) };
+    const NOTHING: Self = Self { poll: None, read: None, told: (0, Interest::NONE) };
 
     /// What is new of `readiness` in this round: a wait may see an operation complete twice.
     fn news(&mut self, round: u32, readiness: Interest) -> Interest {
@@ -166,59 +164,36 @@ impl ProactorPoller {
             sys::descriptor::check_pollable(fd)?;
         }
         let polled = match reading {
-            Reading::Readiness => after,
-            Reading::Data | Reading::Connections => after.without(Interest::READABLE),
+            Reading::Readiness | Reading::MuchData => after,
+            Reading::Data | Reading::Connections | Reading::Rests => {
+                after.without(Interest::READABLE)
+            }
         };
+        let reads = after.is_readable() && matches!(reading, Reading::Data | Reading::Connections);
         let place = token.index();
         if self.under_way.len() <= place {
             self.under_way.resize(place + 1, UnderWay::NOTHING);
         }
-        let UnderWay { poll, read, rests, told } = self.under_way[place];
+        let UnderWay { poll, read, .. } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
         }
-        let poll = (!polled.is_empty())
-            .then(|| self.proactor.submit(token, Operation::Poll { fd, interest: polled }));
-        let reads = after != polled;
         if let Some(read) = read
             && !reads
         {
             self.proactor.withdraw(read);
         }
-        let read = match read {
-            _ if !reads => None,
-            None if !rests => self.read(fd, token, reading),
-            read => read,
-        };
-        self.under_way[place] = UnderWay { poll, read, rests: rests && reads, told };
-        Ok(())
-    }
-
-    fn read(&mut self, fd: RawFd, token: Token, reading: Reading) -> Option<Token> {
-        let operation = match reading {
-            Reading::Readiness => return None,
-            Reading::Data => Operation::Receive { fd },
+        let poll = Operation::Poll { fd, interest: polled };
+        let poll = (!polled.is_empty()).then(|| self.proactor.submit(token, poll));
+        let receive = match reading {
             Reading::Connections => Operation::Accept { fd },
+            _ => Operation::Receive { fd },
         };
-        Some(self.proactor.submit(token, operation))
-    }
-
-    /// Stops to receive for the owner `token`, who is told of what has come by now; false for one who does not.
-    pub(crate) fn rest(&mut self, token: Token) -> bool {
-        let Some(under_way) = self.under_way.get_mut(token.index()) else { return false };
-        let Some(read) = under_way.read.take() else { return false };
-        under_way.rests = true;
-        self.proactor.withdraw(read);
-        true
-    }
-
-    /// Receives for the owner `token` again.
-    pub(crate) fn go_on(&mut self, fd: RawFd, token: Token) {
-        let read = self.read(fd, token, Reading::Data);
-        if let Some(under_way) = self.under_way.get_mut(token.index()) {
-            (under_way.read, under_way.rests) = (read, false);
-        }
+        let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
+        let under_way = &mut self.under_way[place];
+        (under_way.poll, under_way.read) = (poll, read);
+        Ok(())
     }
 
     /// Runs `use_data` on the data of a chunk, whose buffer is free again then.

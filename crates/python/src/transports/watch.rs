@@ -102,16 +102,12 @@ impl Watch {
         transport: &Bound<'_, PyAny>,
         reader: Reader,
     ) -> PyResult<()> {
-        let rested = {
+        {
             let mut state = self.state.borrow_mut();
             if std::mem::replace(&mut state.reads, true) {
                 return Ok(());
             }
-            std::mem::take(&mut state.rests)
-        };
-        if rested {
-            core.go_on_receiving(self.fd);
-            return Ok(());
+            state.rests = false;
         }
         core.read(self.fd, transport, reader).inspect_err(|_| self.state.borrow_mut().reads = false)
     }
@@ -132,7 +128,7 @@ impl Watch {
 
     /// Stops the loop for a while; where it has received something already, it still tells of that.
     pub(super) fn pause_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
-        if !self.reads() || !core.rest_receiving(self.fd) {
+        if !self.reads() || !core.rest(py, self.fd)? {
             return self.stop_reads(core, py);
         }
         let mut state = self.state.borrow_mut();
