@@ -152,6 +152,13 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         uring::Uring::new(config).map(Self::Uring)
     }
 
+    /// The same, made by the first wait that needs the kernel: one that sleeps, or that has more to
+    /// do than to look at a few polls for a few times. Making it is most of what a short run costs.
+    /// For who has asked [`probe`]; what is wrong all the same is that wait's error.
+    pub fn lazy(config: Config) -> Result<Self, Unavailable> {
+        uring::Uring::lazy(config).map(Self::Uring)
+    }
+
     /// The name of the mechanism, in small letters.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -159,7 +166,8 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         }
     }
 
-    /// What of [`Config::setup`] the kernel has granted.
+    /// What of [`Config::setup`] the kernel has granted; what was asked for, as long as it does not
+    /// know of a lazy one.
     pub const fn setup(&self) -> Setup {
         match self {
             Self::Uring(uring) => uring.setup(),

@@ -20,6 +20,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         Err(Unavailable::System)
     }
 
+    pub(super) fn lazy(config: Config) -> Result<Self, Unavailable> {
+        Self::new(config)
+    }
+
     pub(super) const fn setup(&self) -> Setup {
         match self.never {}
     }

@@ -7,11 +7,11 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use oxloop_engine::proactor::{Config, Returned};
+use oxloop_engine::proactor::{Config, Proactor, Returned};
 use oxloop_engine::sys::pipe::pipe;
 use oxloop_engine::{Interest, Waker};
 
-use super::{Brought, NOW, Operation, bench, interrupted, pattern};
+use super::{Bench, Brought, NOW, Operation, bench, elsewhere, interrupted, pattern, refuse_rings};
 
 pub(crate) fn timeouts_have_nanoseconds(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
@@ -273,4 +273,56 @@ pub(crate) fn a_ring_that_never_waited_can_be_dropped(config: Config) -> io::Res
     std::thread::scope(|scope| scope.spawn(|| drop(bench)).join().expect("no panic"));
     assert_eq!(right.read(&mut [0])?, 0);
     Ok(())
+}
+
+/// A loop that only looks needs no ring; one that sleeps makes it.
+pub(crate) fn looking_needs_no_ring(config: Config) -> io::Result<()> {
+    let (left, mut right) = UnixStream::pair()?;
+    let fd = left.as_raw_fd();
+    let bench = elsewhere(|| {
+        refuse_rings(libc::EMFILE)?;
+        let mut bench = Bench::of(Proactor::lazy(config).map_err(io::Error::other)?);
+        let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
+        let both = bench.submit(Operation::Poll { fd, interest: Interest::BOTH });
+        let none = bench.submit(Operation::Poll { fd, interest: Interest::NONE });
+        let done = bench.one_now()?;
+        assert_eq!((done.token, done.more), (both, true));
+        assert_eq!(done.returned, Brought::Readiness(Interest::WRITABLE));
+        right.write_all(b"x")?;
+        for _ in 0..2 {
+            let seen: Vec<_> =
+                bench.wait(NOW)?.into_iter().map(|done| (done.token, done.returned)).collect();
+            let expected = [
+                (poll, Brought::Readiness(Interest::READABLE)),
+                (both, Brought::Readiness(Interest::BOTH)),
+            ];
+            assert_eq!(seen, expected);
+        }
+        for token in [both, none] {
+            assert!(bench.proactor.cancel(token));
+        }
+        let ended = bench.wait(NOW)?;
+        assert!(ended.iter().take(2).all(|done| done.result == Err(libc::ECANCELED)), "{ended:?}");
+        assert!(bench.suspend()?.is_empty());
+        // To sleep takes one.
+        let error = bench.wait(None).expect_err("there is no ring for this thread");
+        assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+        Ok(bench)
+    })?;
+    elsewhere(|| {
+        let mut bench = bench;
+        let done = bench.one()?;
+        assert_eq!(done.returned, Brought::Readiness(Interest::READABLE));
+        (&left).read_exact(&mut [0])?;
+        // A long run looks at the ring in the end, and at a descriptor that is none always.
+        assert!(bench.wait(NOW)?.is_empty());
+        assert!(bench.suspend()?.is_empty());
+        for _ in 0..100 {
+            assert!(bench.wait(NOW)?.is_empty());
+        }
+        assert!(bench.suspend()?.is_empty());
+        bench.submit(Operation::Poll { fd: -1, interest: Interest::READABLE });
+        assert_eq!(bench.one_now()?.result, Err(libc::EBADF));
+        Ok(())
+    })
 }

@@ -20,10 +20,10 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
 
-use io_uring::IoUring;
 use io_uring::types::BufRingEntry;
 
 use super::super::{Chunk, Config};
+use super::ring::Ring;
 
 /// The name of the only group of buffers.
 pub(super) const GROUP: u16 = 0;
@@ -54,12 +54,15 @@ enum Place {
 pub(super) struct Buffers {
     /// The entries of the ring and, behind them, the buffers: one mapping of `length` bytes, which
     /// lives as long as this value, and in which the kernel writes the buffers that are offered.
+    /// Of no length until `register`.
     memory: NonNull<u8>,
     length: usize,
     /// Where in the mapping the buffers begin.
     start: usize,
     /// How many bytes a buffer has.
     size: usize,
+    /// How many buffers there are, once there are any.
+    count: u16,
     /// Where each buffer is, by number.
     places: Vec<Place>,
     /// The spare ones; the last one that was used is used first, as its memory is warm.
@@ -86,14 +89,32 @@ unsafe impl Send for Buffers {}
 unsafe impl Sync for Buffers {}
 
 impl Buffers {
-    /// All buffers, offered to nobody yet.
-    pub(super) fn new(config: &Config) -> io::Result<Self> {
+    /// No buffers before `register`.
+    pub(super) fn new(config: &Config) -> Self {
         let count = usize::from(config.buffers);
-        let size = config.buffer_size as usize;
-        let start = (count * size_of::<BufRingEntry>()).next_multiple_of(64);
-        let length = count
-            .checked_mul(size.checked_add(STAGGER).ok_or(io::ErrorKind::OutOfMemory)?)
-            .and_then(|length| length.checked_add(start))
+        Self {
+            memory: NonNull::dangling(),
+            length: 0,
+            start: (count * size_of::<BufRingEntry>()).next_multiple_of(64),
+            size: config.buffer_size as usize,
+            count: config.buffers,
+            places: Vec::new(),
+            spare: Vec::new(),
+            round: 0,
+            offered: 0,
+            volume: 0,
+            most_held: 0,
+            filled: 0,
+            tail: 0,
+            leaked: false,
+        }
+    }
+
+    /// Makes the memory, all of it spare.
+    fn map(&mut self) -> io::Result<()> {
+        let length = usize::from(self.count)
+            .checked_mul(self.size.checked_add(STAGGER).ok_or(io::ErrorKind::OutOfMemory)?)
+            .and_then(|length| length.checked_add(self.start))
             .ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nobody.
         let memory = unsafe {
@@ -109,33 +130,24 @@ impl Buffers {
         if memory == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self {
-            memory,
-            length,
-            start,
-            size,
-            places: vec![Place::Spare; count],
-            spare: (0..config.buffers).rev().collect(),
-            round: 0,
-            offered: 0,
-            volume: 0,
-            most_held: 0,
-            filled: 0,
-            tail: 0,
-            leaked: false,
-        })
+        self.memory = NonNull::new(memory.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+        self.length = length;
+        self.places = vec![Place::Spare; self.count.into()];
+        self.spare = (0..self.count).rev().collect();
+        Ok(())
     }
 
     /// Registers the ring, in place of any other, and offers the buffers again that were in it.
-    pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
-        let count = u16::try_from(self.places.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    pub(super) fn register(&mut self, ring: &Ring) -> io::Result<()> {
+        if self.length == 0 {
+            self.map()?;
+        }
         let address = self.memory.as_ptr() as u64;
         // SAFETY: the mapping holds that many entries at its beginning, on a page's; it outlives
         // the ring, or is leaked (see `Uring`).
-        unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0)? };
+        unsafe { ring.submitter()?.register_buf_ring_with_flags(address, self.count, GROUP, 0)? };
         (self.tail, self.offered) = (0, 0);
-        for buffer in 0..count {
+        for buffer in 0..self.count {
             if self.places[usize::from(buffer)] == Place::Offered {
                 self.offer(buffer);
             }
@@ -252,7 +264,7 @@ impl Buffers {
 
 impl Drop for Buffers {
     fn drop(&mut self) {
-        if self.leaked {
+        if self.leaked || self.length == 0 {
             return;
         }
         // SAFETY: the mapping is ours, and borrows of it have ended with those of `self`.

@@ -157,7 +157,8 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             Operation::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
             Operation::Poll { fd, interest } => {
-                opcode::PollAdd::new(types::Fd(*fd), poll_bits(*interest)).build()
+                let bits = poll_bits(*interest).cast_unsigned();
+                opcode::PollAdd::new(types::Fd(*fd), bits.into()).build()
             }
             Operation::Read { fd, buffer } => {
                 let (start, len) = buffer.room();
@@ -265,10 +266,11 @@ pub(super) fn readiness(bits: i32, interest: Interest) -> Interest {
     readiness.and(interest)
 }
 
-fn poll_bits(interest: Interest) -> u32 {
+/// The bits of poll(2) that an interest means.
+pub(super) const fn poll_bits(interest: Interest) -> libc::c_short {
     let read = if interest.is_readable() { libc::POLLIN } else { 0 };
     let write = if interest.is_writable() { libc::POLLOUT } else { 0 };
-    u32::from((read | write).cast_unsigned())
+    read | write
 }
 
 fn send_one<B: Lent>(fd: RawFd, buffer: &B, skip: usize) -> Entry {

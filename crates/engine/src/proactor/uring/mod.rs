@@ -19,6 +19,7 @@
 
 mod buffers;
 mod in_flight;
+mod peek;
 mod process;
 mod report;
 mod ring;
@@ -70,6 +71,8 @@ pub struct Uring<B: Lent, M: LentMut> {
     taken: Vec<cqueue::Entry>,
     /// Whether the next thread that waits may be any: set by `suspend`, cleared by `wait`.
     suspended: bool,
+    /// How often `wait` has looked without a ring since the last suspension.
+    peeks: u8,
     /// The process that made the ring: a child has no business with it.
     process: Process,
     config: Config,
@@ -77,17 +80,16 @@ pub struct Uring<B: Lent, M: LentMut> {
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     pub(super) fn new(config: Config) -> Result<Self, Unavailable> {
+        let mut uring = Self::lazy(config)?;
+        uring.open()?;
+        Ok(uring)
+    }
+
+    pub(super) fn lazy(config: Config) -> Result<Self, Unavailable> {
         config.check()?;
-        let ring = Ring::new(&config)?;
-        let process = Process::new().map_err(ring::unavailable)?;
-        let mut buffers = Buffers::new(&config).map_err(ring::unavailable)?;
-        buffers.register(ring.inner()).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => Unavailable::TooOld { feature: "buffer rings", since: "5.19" },
-            _ => ring::unavailable(error),
-        })?;
         Ok(Self {
-            ring,
-            buffers,
+            ring: Ring::unopened(&config),
+            buffers: Buffers::new(&config),
             in_flight: Slots::new(),
             lent: 0,
             resting: Vec::new(),
@@ -98,9 +100,22 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             early: Vec::new(),
             taken: Vec::new(),
             suspended: true,
-            process,
+            peeks: 0,
+            process: Process::any(),
             config,
         })
+    }
+
+    /// Makes a ring, in place of any other.
+    fn open(&mut self) -> Result<(), Unavailable> {
+        let ring = Ring::open(&self.config)?;
+        let process = Process::new().map_err(ring::unavailable)?;
+        self.buffers.register(&ring).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => Unavailable::TooOld { feature: "buffer rings", since: "5.19" },
+            _ => ring::unavailable(error),
+        })?;
+        (self.ring, self.process) = (ring, process);
+        Ok(())
     }
 
     pub(super) const fn setup(&self) -> Setup {
@@ -136,10 +151,18 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         self.clear(completions);
-        self.claim()?;
+        if self.process.is_other() {
+            self.forget();
+        }
         completions.list.append(&mut self.early);
         self.finish_ended(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
+        if self.suspended && left == Some(Duration::ZERO) && self.peek(completions) {
+            return Ok(());
+        }
+        if let Err(error) = self.claim() {
+            return if completions.is_empty() { Err(error) } else { Ok(()) };
+        }
         let deadline = left.filter(|left| !left.is_zero()).and_then(deadline);
         loop {
             let restarted = self.restart();
@@ -190,25 +213,15 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Makes sure that this thread has a ring.
     #[inline]
     fn claim(&mut self) -> io::Result<()> {
-        if self.process.is_other() {
-            self.forget();
-        }
-        if self.suspended {
-            self.resume()?;
-        }
-        Ok(())
+        if self.suspended { self.resume() } else { Ok(()) }
     }
 
     #[cold]
     fn resume(&mut self) -> io::Result<()> {
-        if self.ring.is_elsewhere() || self.process.is_other() {
-            let mut ring = Ring::new(&self.config)?;
-            let process = Process::new()?;
-            ring.enable()?;
-            self.buffers.register(ring.inner())?;
-            self.ring = ring;
-            self.process = process;
-        } else if !self.ring.is_enabled() {
+        if !self.ring.is_open() || self.ring.is_elsewhere() || self.process.is_other() {
+            self.open()?;
+        }
+        if !self.ring.is_enabled() {
             self.ring.enable()?;
         }
         self.suspended = false;

@@ -15,8 +15,8 @@ const LENGTH: usize = 1;
 /// The process that has made this value, or, in a child of it, another one.
 #[derive(Debug)]
 pub(super) struct Process {
-    /// One readable page: 1 in its first byte, in a child 0.
-    page: NonNull<u8>,
+    /// One readable page: 1 in its first byte, in a child 0. None until there is a ring.
+    page: Option<NonNull<u8>>,
 }
 
 // SAFETY: the mapping belongs to the value, whichever thread that is on, and is only read.
@@ -25,6 +25,11 @@ unsafe impl Send for Process {}
 unsafe impl Sync for Process {}
 
 impl Process {
+    /// Any process.
+    pub(super) const fn any() -> Self {
+        Self { page: None }
+    }
+
     /// This process.
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nobody.
@@ -41,13 +46,13 @@ impl Process {
         if page == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let process = Self { page: NonNull::new(page.cast()).ok_or(io::ErrorKind::OutOfMemory)? };
+        let process = Self { page: NonNull::new(page.cast()) };
         // SAFETY: the page is ours.
         if unsafe { libc::madvise(page, LENGTH, libc::MADV_WIPEONFORK) } != 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: nobody else knows the page.
-        unsafe { process.page.write(1) };
+        unsafe { page.cast::<u8>().write(1) };
         Ok(process)
     }
 
@@ -55,13 +60,15 @@ impl Process {
     #[inline]
     pub(super) fn is_other(&self) -> bool {
         // SAFETY: the page is readable; volatile, as nothing that the compiler sees changes it.
-        unsafe { self.page.read_volatile() == 0 }
+        self.page.is_some_and(|page| unsafe { page.read_volatile() == 0 })
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // SAFETY: the mapping is ours, and nobody refers to it.
-        unsafe { libc::munmap(self.page.as_ptr().cast(), LENGTH) };
+        if let Some(page) = self.page {
+            // SAFETY: the mapping is ours, and nobody refers to it.
+            unsafe { libc::munmap(page.as_ptr().cast(), LENGTH) };
+        }
     }
 }

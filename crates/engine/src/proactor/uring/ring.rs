@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use io_uring::squeue::Entry;
 use io_uring::types::{SubmitArgs, Timespec};
-use io_uring::{EnterFlags, IoUring, cqueue};
+use io_uring::{EnterFlags, IoUring, Submitter, cqueue};
 
 use super::super::{Config, Setup, Unavailable};
 
@@ -46,7 +46,8 @@ pub(super) struct Full(pub(super) Option<io::Error>);
 /// A ring. Between the calls of its owner there is nothing in its submission queue, unless the
 /// kernel would not take it.
 pub(super) struct Ring {
-    queues: IoUring,
+    /// None until a wait needs them.
+    queues: Option<IoUring>,
     setup: Setup,
     /// The thread that has made the ring its own.
     owner: Option<ThreadId>,
@@ -59,8 +60,13 @@ impl Debug for Ring {
 }
 
 impl Ring {
+    /// A ring that the kernel does not know of.
+    pub(super) const fn unopened(config: &Config) -> Self {
+        Self { queues: None, setup: config.setup, owner: None }
+    }
+
     /// A disabled ring, set up as well as the kernel can.
-    pub(super) fn new(config: &Config) -> Result<Self, Unavailable> {
+    pub(super) fn open(config: &Config) -> Result<Self, Unavailable> {
         let mut setup = config.setup;
         let queues = loop {
             match build(config.entries, setup) {
@@ -79,11 +85,17 @@ impl Ring {
         if !(params.is_feature_ext_arg() && params.is_feature_nodrop()) {
             return Err(Unavailable::TooOld { feature: "waits with a timeout", since: "5.11" });
         }
-        Ok(Self { queues, setup, owner: None })
+        Ok(Self { queues: Some(queues), setup, owner: None })
     }
 
-    pub(super) const fn inner(&self) -> &IoUring {
-        &self.queues
+    /// What is registered with the ring goes by this; ENXIO for one that is not open.
+    pub(super) fn submitter(&self) -> io::Result<Submitter<'_>> {
+        let unopened = || io::Error::from_raw_os_error(libc::ENXIO);
+        self.queues.as_ref().map(IoUring::submitter).ok_or_else(unopened)
+    }
+
+    pub(super) const fn is_open(&self) -> bool {
+        self.queues.is_some()
     }
 
     pub(super) const fn setup(&self) -> Setup {
@@ -92,7 +104,7 @@ impl Ring {
 
     /// Makes the ring this thread's.
     pub(super) fn enable(&mut self) -> io::Result<()> {
-        self.queues.submitter().register_enable_rings()?;
+        self.submitter()?.register_enable_rings()?;
         self.owner = Some(thread::current().id());
         Ok(())
     }
@@ -119,23 +131,35 @@ impl Ring {
     #[inline]
     pub(super) unsafe fn push(&mut self, entry: &Entry) -> Result<(), Full> {
         // SAFETY: the caller's promise.
-        if unsafe { self.queues.submission().push(entry) }.is_ok() {
+        if unsafe { self.append(entry) } {
             return Ok(());
         }
         let taken = self.call(0, EnterFlags::empty(), None);
         // SAFETY: the caller's promise.
-        if unsafe { self.queues.submission().push(entry) }.is_ok() {
-            return Ok(());
-        }
-        Err(Full(taken.err()))
+        if unsafe { self.append(entry) } { Ok(()) } else { Err(Full(taken.err())) }
+    }
+
+    /// # Safety
+    /// As of `push`.
+    #[inline]
+    unsafe fn append(&mut self, entry: &Entry) -> bool {
+        // SAFETY: the caller's promise.
+        let push = |queues: &mut IoUring| unsafe { queues.submission().push(entry) }.is_ok();
+        self.queues.as_mut().is_some_and(push)
+    }
+
+    #[inline]
+    fn has_completions(&mut self) -> bool {
+        self.queues.as_mut().is_some_and(|queues| !queues.completion().is_empty())
     }
 
     /// Submits everything and waits until there is a completion, for at most `timeout`.
     pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
-        let submission = self.queues.submission();
+        let Some(queues) = &mut self.queues else { return Ok(Entered::All) };
+        let submission = queues.submission();
         let (entries, work) = (submission.len(), submission.taskrun() || submission.cq_overflow());
         drop(submission);
-        let wait = timeout != Some(Duration::ZERO) && self.queues.completion().is_empty();
+        let wait = timeout != Some(Duration::ZERO) && queues.completion().is_empty();
         // Without task work to run a call would do nothing.
         if entries == 0 && !wait && !work && self.setup != Setup::Plain {
             return Ok(Entered::All);
@@ -144,7 +168,7 @@ impl Ring {
         let limit = if wait { timeout } else { None };
         match self.call(u32::from(wait), EnterFlags::GETEVENTS, limit) {
             Ok(taken) if taken < entries => Ok(Entered::Part),
-            Ok(_) if !wait || !self.queues.completion().is_empty() => Ok(Entered::All),
+            Ok(_) if !wait || self.has_completions() => Ok(Entered::All),
             Ok(_) if entries == 0 => Ok(Entered::All),
             Ok(_) => match (started, timeout) {
                 (Some(started), Some(timeout)) if started.elapsed() >= timeout => Ok(Entered::All),
@@ -174,20 +198,21 @@ impl Ring {
     /// Takes the completions out of the queue.
     #[inline]
     pub(super) fn take(&mut self, into: &mut Vec<cqueue::Entry>) {
-        into.extend(self.queues.completion());
+        into.extend(self.queues.iter_mut().flat_map(IoUring::completion));
     }
 
     /// Whether the kernel keeps completions that did not fit; moves them up, if so.
     #[inline]
     pub(super) fn take_overflow(&mut self) -> io::Result<bool> {
-        if !self.queues.submission().cq_overflow() {
+        let Some(queues) = &mut self.queues else { return Ok(false) };
+        if !queues.submission().cq_overflow() {
             return Ok(false);
         }
         // Nothing is submitted: that is for a call that looks at how much was.
         // SAFETY: no argument.
         unsafe {
             let flags = EnterFlags::GETEVENTS.bits();
-            self.queues.submitter().enter::<SubmitArgs<'_, '_>>(0, 0, flags, None)?;
+            queues.submitter().enter::<SubmitArgs<'_, '_>>(0, 0, flags, None)?;
         }
         Ok(true)
     }
@@ -199,8 +224,9 @@ impl Ring {
         flags: EnterFlags,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let entries = u32::try_from(self.queues.submission().len()).unwrap_or(u32::MAX);
-        let submitter = self.queues.submitter();
+        let Some(queues) = &mut self.queues else { return Ok(0) };
+        let entries = u32::try_from(queues.submission().len()).unwrap_or(u32::MAX);
+        let submitter = queues.submitter();
         let Some(timeout) = timeout else {
             // SAFETY: no argument.
             return unsafe {

@@ -62,7 +62,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.finish_ended(completions);
         self.begin()?;
         self.reclaim(completions)?;
-        self.suspended = true;
+        (self.suspended, self.peeks) = (true, 0);
         Ok(())
     }
 
