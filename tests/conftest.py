@@ -31,7 +31,7 @@ from support.backends import (  # noqa: E402
 )
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
-from support.tls import since_311_or_oxloop  # noqa: E402, F401
+from support.tls import authority, since_311_or_oxloop  # noqa: E402, F401
 
 # Seconds. The soft limit fails the test alone; the hard one is for a loop that looks at no signal.
 SOFT_LIMIT = 30

@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 from asyncio import constants
-from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, Tuple
+from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, NamedTuple, Tuple
 
 import pytest
 from support.backends import PY312, PY313, Backend
@@ -64,14 +64,17 @@ async def both(sending: Awaitable[int], receiving: Awaitable[bytes]) -> Tuple[in
     return sent, received
 
 
-def unavailable(loop: Any) -> None:
-    """Let the loop have no sendfile, in the way in which asyncio's own tests do it."""
+def running_loop(native: bool) -> Any:
+    """The running loop; unless `native`, without sendfile, in the way of asyncio's own tests."""
+    loop: Any = asyncio.get_running_loop()
 
     async def refuse(*args: Any) -> int:
         raise asyncio.SendfileNotAvailableError("not here")
 
-    loop._sock_sendfile_native = refuse
-    loop._sendfile_native = refuse
+    if not native:
+        loop._sock_sendfile_native = refuse
+        loop._sendfile_native = refuse
+    return loop
 
 
 def spoilt(backend: Backend, native: bool = False) -> None:
@@ -118,9 +121,7 @@ class TestSocket:
         left, right = pair
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             peer = Peer(right)
             sending = loop.sock_sendfile(left, file, *arguments)
             sent, received = await both(sending, peer.receive(len(expected)))
@@ -138,9 +139,7 @@ class TestSocket:
         left, right = pair
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             receiving = asyncio.ensure_future(Peer(right).receive_to_eof())
             await loop.sock_sendall(left, b"<" * 50_000)
             assert await loop.sock_sendfile(left, file) == len(DATA)
@@ -212,16 +211,6 @@ class TestSocket:
             assert sent == file.tell()
             # What the kernel had not sent yet may have been cut off under its hands.
             assert DATA.startswith((await receiving).rstrip(b"\0"))
-
-        run(main)
-
-    @pytest.mark.parametrize("name", ARGUMENTS)
-    def test_arguments(self, run: Run, pair: Pair, file: Any, name: str) -> None:
-        arguments, error, text = ARGUMENTS[name]
-
-        async def main() -> None:
-            with pytest.raises(error, match=text):
-                await asyncio.get_running_loop().sock_sendfile(pair[0], file, *arguments)
 
         run(main)
 
@@ -299,22 +288,6 @@ class TestSocket:
 
         run(main)
 
-    def test_a_file_in_memory(self, run: Run, pair: Pair) -> None:
-        left, right = pair
-
-        async def main() -> None:
-            loop = asyncio.get_running_loop()
-            memory = io.BytesIO(DATA)
-            with pytest.raises(asyncio.SendfileNotAvailableError, match="not a regular file"):
-                await loop.sock_sendfile(left, memory, fallback=False)
-            assert memory.tell() == 0
-            sending = loop.sock_sendfile(left, memory, 1000, 300_000)
-            sent, received = await both(sending, Peer(right).receive(300_000))
-            assert (sent, received) == (300_000, DATA[1000:301_000])
-            assert memory.tell() == 301_000
-
-        run(main)
-
     def test_a_pipe(self, run: Run, pair: Pair) -> None:
         """What cannot be sent by sendfile(2), nor be positioned."""
         left, right = pair
@@ -356,29 +329,6 @@ class TestSocket:
 
         run(main)
 
-    @WAYS
-    def test_a_peer_that_resets_in_the_middle(
-        self, run: Run, pair: Pair, file: Any, native: bool
-    ) -> None:
-        left, right = pair
-
-        async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
-            sending = asyncio.ensure_future(loop.sock_sendfile(left, file))
-            assert DATA.startswith(await Peer(right).receive(1024))
-            await turns(2)
-            assert not sending.done()
-            reset(right)
-            with pytest.raises(ConnectionError):
-                await sending
-            if native:
-                assert 0 < file.tell() < len(DATA)
-            assert loop.remove_writer(left) is False
-
-        run(main)
-
     def test_a_peer_that_was_gone(self, run: Run, pair: Pair, file: Any) -> None:
         left, right = pair
 
@@ -399,9 +349,7 @@ class TestSocket:
         left, right = pair
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             sending = asyncio.ensure_future(loop.sock_sendfile(left, file))
             peer = Peer(right)
             received = await peer.receive(20_000)
@@ -507,21 +455,6 @@ class TestSocket:
             return count
 
         assert run(main) >= 8
-
-    def test_an_overridden_method_is_asked(self, run: Run, pair: Pair, file: Any) -> None:
-        async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            asked: List[Any] = []
-
-            async def native(*args: Any) -> int:
-                asked.append(args)
-                return 42
-
-            loop._sock_sendfile_native = native
-            assert await loop.sock_sendfile(pair[0], file, 1, 2) == 42
-            assert asked == [(pair[0], file, 1, 2)]
-
-        run(main)
 
     def test_nothing_is_left_behind(self, run: Run, pair: Pair, file: Any) -> None:
         left, right = pair
@@ -651,8 +584,129 @@ async def link_of(name: str = "adopted") -> AsyncIterator[Link]:
         await link.end()
 
 
+class Outlet(NamedTuple):
+    """What files are sent to, by a method of the loop: a socket, or a transport."""
+
+    method: str
+    target: Any
+    peer: Peer
+
+    def send(self, file: Any, *args: Any, **options: Any) -> Any:
+        """Send `file`."""
+        loop: Any = asyncio.get_running_loop()
+        return getattr(loop, self.method)(self.target, file, *args, **options)
+
+
+@contextlib.asynccontextmanager
+async def outlet_of(method: str) -> AsyncIterator[Outlet]:
+    """An outlet, gone after the block."""
+    if method == "sendfile":
+        async with link_of() as link:
+            yield Outlet(method, link.transport, link.peer)
+            assert link.transport.get_protocol() in (link.protocol, None)
+        return
+    left, right = small_pair()
+    with left, contextlib.closing(Peer(right)) as peer:
+        yield Outlet(method, left, peer)
+        assert asyncio.get_running_loop().remove_writer(left) is False, "it is still watched"
+
+
+@pytest.mark.parametrize("method", ["sock_sendfile", "sendfile"])
+class TestBoth:
+    """What both methods do."""
+
+    @pytest.mark.parametrize("name", ARGUMENTS)
+    def test_arguments(self, run: Run, file: Any, method: str, name: str) -> None:
+        arguments, error, text = ARGUMENTS[name]
+
+        async def main() -> None:
+            async with outlet_of(method) as outlet:
+                with pytest.raises(error, match=text):
+                    await outlet.send(file, *arguments)
+                # As if nothing had been asked.
+                sent, received = await both(outlet.send(file, 0, 9), outlet.peer.receive(9))
+                assert (sent, received) == (9, DATA[:9])
+
+        run(main)
+
+    def test_a_file_in_memory(self, run: Run, backend: Backend, method: str) -> None:
+        spoilt(backend, native=method == "sock_sendfile")
+
+        async def main() -> None:
+            memory = io.BytesIO(DATA)
+            async with outlet_of(method) as outlet:
+                with pytest.raises(asyncio.SendfileNotAvailableError, match="not a regular file"):
+                    await outlet.send(memory, fallback=False)
+                assert memory.tell() == 0
+                sending = outlet.send(memory, 1000, 300_000)
+                sent, received = await both(sending, outlet.peer.receive(300_000))
+                assert (sent, received) == (300_000, DATA[1000:301_000])
+                assert memory.tell() == 301_000
+
+        run(main)
+
+    @WAYS
+    def test_a_peer_that_resets_in_the_middle(
+        self, run: Run, file: Any, method: str, native: bool
+    ) -> None:
+        async def main() -> None:
+            running_loop(native)
+            async with outlet_of(method) as outlet:
+                sending = asyncio.ensure_future(outlet.send(file))
+                assert DATA.startswith(await outlet.peer.receive(1024))
+                await turns(2)
+                assert not sending.done()
+                outlet.peer.reset()
+                with pytest.raises(ConnectionError):
+                    await sending
+                if native:
+                    assert 1024 <= file.tell() < len(DATA)
+
+        run(main)
+
+    def test_an_overridden_method_is_asked(self, run: Run, file: Any, method: str) -> None:
+        async def main() -> None:
+            asked: List[Any] = []
+
+            async def native(*args: Any) -> int:
+                asked.append(args)
+                return 42
+
+            setattr(asyncio.get_running_loop(), f"_{method}_native", native)
+            async with outlet_of(method) as outlet:
+                assert await outlet.send(file, 1, None) == 42
+                assert asked == [(outlet.target, file, 1, None)]
+
+        run(main)
+
+
 class TestTransport:
     """loop.sendfile."""
+
+    def test_a_refused_file_changes_nothing(self, run: Run, file: Any) -> None:
+        async def main() -> None:
+            async with link_of() as link:
+                with pytest.raises(ValueError, match="count must be a positive integer"):
+                    await asyncio.get_running_loop().sendfile(link.transport, file, 0, -1)
+                assert link.transport.is_reading()
+                link.transport.write(b"as before")
+                assert await link.peer.receive(9) == b"as before"
+
+        run(main)
+
+    def test_a_peer_that_resets_is_told_once(self, run: Run, file: Any) -> None:
+        async def main() -> None:
+            async with link_of() as link:
+                loop = asyncio.get_running_loop()
+                sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
+                await link.peer.receive(1024)
+                link.peer.reset()
+                with pytest.raises(ConnectionError):
+                    await sending
+                await link.protocol.lost()
+                assert link.protocol.events.count("lost") == 1
+
+        run(main)
 
     @WAYS
     @pytest.mark.parametrize("kind", LINKS)
@@ -665,9 +719,7 @@ class TestTransport:
         arguments, expected, position = PARTS[name]
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             async with link_of(kind) as link:
                 before, after = b"<" * 200_000, b">" * 200_000
                 receiving = asyncio.ensure_future(link.peer.receive_to_eof())
@@ -686,9 +738,7 @@ class TestTransport:
     @WAYS
     def test_reading_waits_and_goes_on(self, run: Run, file: Any, native: bool) -> None:
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             async with link_of() as link:
                 sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
                 await link.peer.send(b"meanwhile")
@@ -705,9 +755,7 @@ class TestTransport:
     @WAYS
     def test_reading_stays_paused(self, run: Run, file: Any, native: bool) -> None:
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             async with link_of() as link:
                 link.transport.pause_reading()
                 await both(loop.sendfile(link.transport, file), link.peer.receive(len(DATA)))
@@ -818,36 +866,6 @@ class TestTransport:
 
         run(main)
 
-    @pytest.mark.parametrize("name", ["negative count", "offset of text", "None"])
-    def test_arguments(self, run: Run, file: Any, name: str) -> None:
-        arguments, error, text = ARGUMENTS[name]
-
-        async def main() -> None:
-            async with link_of() as link:
-                with pytest.raises(error, match=text):
-                    await asyncio.get_running_loop().sendfile(link.transport, file, *arguments)
-                assert link.transport.is_reading()
-                link.transport.write(b"as before")
-                assert await link.peer.receive(9) == b"as before"
-
-        run(main)
-
-    def test_a_file_in_memory(self, run: Run, backend: Backend) -> None:
-        spoilt(backend)
-
-        async def main() -> None:
-            loop = asyncio.get_running_loop()
-            memory = io.BytesIO(DATA)
-            async with link_of() as link:
-                with pytest.raises(asyncio.SendfileNotAvailableError, match="not a regular file"):
-                    await loop.sendfile(link.transport, memory, fallback=False)
-                sending = loop.sendfile(link.transport, memory, 5)
-                sent, received = await both(sending, link.peer.receive(len(DATA) - 5))
-                assert (sent, received) == (len(DATA) - 5, DATA[5:])
-                assert memory.tell() == len(DATA)
-
-        run(main)
-
     def test_a_file_that_cannot_be_read(self, run: Run) -> None:
         """The protocol has its transport back."""
 
@@ -867,33 +885,13 @@ class TestTransport:
         run(main)
 
     @WAYS
-    def test_a_peer_that_resets_in_the_middle(self, run: Run, file: Any, native: bool) -> None:
-        async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
-            async with link_of() as link:
-                sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
-                await link.peer.receive(1024)
-                link.peer.reset()
-                with pytest.raises(ConnectionError):
-                    await sending
-                assert 1024 <= file.tell() < len(DATA)
-                await link.protocol.lost()
-                assert link.protocol.events.count("lost") == 1
-
-        run(main)
-
-    @WAYS
     def test_a_peer_that_resets_before_its_turn(
         self, run: Run, backend: Backend, file: Any, native: bool, reports: Reports
     ) -> None:
         """What was written before never went."""
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             async with link_of() as link:
                 link.transport.write(DATA)
                 sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
@@ -939,8 +937,7 @@ class TestTransport:
 
     def test_closing_in_the_middle_of_the_fallback(self, run: Run, file: Any) -> None:
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            unavailable(loop)
+            loop = running_loop(native=False)
             async with link_of() as link:
                 sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
                 await link.peer.receive(1024)
@@ -957,9 +954,7 @@ class TestTransport:
         spoilt(backend, native)
 
         async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            if not native:
-                unavailable(loop)
+            loop = running_loop(native)
             async with link_of() as link:
                 sending = asyncio.ensure_future(loop.sendfile(link.transport, file))
                 received = await link.peer.receive(20_000)
@@ -1022,9 +1017,7 @@ class TestTransport:
 
         run(main)
 
-    def test_a_tls_transport(self, run: Run, file: Any) -> None:
-        authority = Authority()
-
+    def test_a_tls_transport(self, run: Run, authority: Authority, file: Any) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
             async with client_of(authority) as (end, peer):
@@ -1043,9 +1036,8 @@ class TestTransport:
 
         run(main)
 
-    def test_a_tls_server(self, run: Run, file: Any) -> None:
+    def test_a_tls_server(self, run: Run, authority: Authority, file: Any) -> None:
         """TLS at both ends."""
-        authority = Authority()
 
         async def main() -> None:
             loop: Any = asyncio.get_running_loop()
@@ -1138,22 +1130,6 @@ class TestTransport:
             assert transport.calls[-2:] == ["set_protocol", "resume_reading"]
             assert transport.get_protocol() is protocol
             await turns(2)
-
-        run(main)
-
-    def test_an_overridden_method_is_asked(self, run: Run, file: Any) -> None:
-        async def main() -> None:
-            loop: Any = asyncio.get_running_loop()
-            asked: List[Any] = []
-
-            async def native(*args: Any) -> int:
-                asked.append(args)
-                return 42
-
-            async with link_of() as link:
-                loop._sendfile_native = native
-                assert await loop.sendfile(link.transport, file, 1, None) == 42
-                assert asked == [(link.transport, file, 1, None)]
 
         run(main)
 

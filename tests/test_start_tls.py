@@ -31,12 +31,6 @@ from support.tls import (
 )
 
 
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    """Who has issued the certificates."""
-    return Authority()
-
-
 async def upgraded(
     near: Tuple[Any, Any], far: Tuple[Any, Any], authority: Authority
 ) -> Tuple[Any, Any]:

@@ -34,13 +34,6 @@ from support.tls import (
     serving,
 )
 
-
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    """Who has issued the certificates."""
-    return Authority()
-
-
 # Data
 
 

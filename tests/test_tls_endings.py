@@ -36,13 +36,6 @@ from support.tls import (
     serving,
 )
 
-
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    """Who has issued the certificates."""
-    return Authority()
-
-
 # Handshakes that fail
 
 

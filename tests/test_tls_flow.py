@@ -25,13 +25,6 @@ from support.tls import (
     server_of,
 )
 
-
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    """Who has issued the certificates."""
-    return Authority()
-
-
 # Buffers of protocols
 
 

@@ -30,12 +30,6 @@ from support.tls import (
 )
 
 
-@pytest.fixture(scope="session")
-def authority() -> Authority:
-    """Who has issued the certificates."""
-    return Authority()
-
-
 def records_of(wire: bytes) -> List[Tuple[int, int]]:
     """The kind and the length of each record on the wire: RFC 8446, section 5.1."""
     records = []

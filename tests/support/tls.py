@@ -86,6 +86,12 @@ class Authority:
         return context
 
 
+@pytest.fixture(scope="session")
+def authority() -> Authority:
+    """Who has issued the certificates."""
+    return Authority()
+
+
 class TlsPeer(Peer):
     """The other end of a TLS transport, which does only what the test says.
 

@@ -1,5 +1,8 @@
 //! What a turn of the loop runs.
 
+use std::os::fd::OwnedFd;
+
+use oxloop_engine::proactor::Chunk;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
@@ -15,12 +18,66 @@ pub(crate) enum Entry {
     /// Something native: `run(object)`. It deals with the errors that it expects; any other is reported as an
     /// exception of a callback, or leaves the loop.
     Native { object: Ref, run: Run },
+    /// Something native that is given what has come: `run(object, arrival)`. Errors are those of `Native`.
+    Arrival { object: Ref, run: Receive, arrival: Arrival },
 }
 
 /// What a native entry calls, with the object that it was left with.
 pub(crate) type Run = for<'py> fn(&Bound<'py, PyAny>) -> PyResult<()>;
 
+/// What a native entry calls that is given what has come.
+pub(crate) type Receive = for<'py> fn(&Bound<'py, PyAny>, Arrival) -> PyResult<()>;
+
+/// What has come by a descriptor.
+pub(crate) enum Arrival {
+    /// Something: the descriptor is readable, and whoever is told reads.
+    Readable,
+    /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)).
+    Data(Chunk),
+    /// A connection.
+    Connection(OwnedFd),
+    /// Nothing any more: the peer sends no more.
+    End,
+    /// An error of the kernel, by its number. Nothing comes after it.
+    Failed(i32),
+}
+
+/// What whoever reads wants to be told.
+#[derive(Clone, Copy)]
+pub(crate) enum Reader {
+    /// That the descriptor is readable.
+    Readable(Run),
+    /// What data has come.
+    Data(Receive),
+    /// What connections have come.
+    Connections(Receive),
+}
+
+impl Reader {
+    /// The entry by which `object` is told.
+    pub(super) fn entry(self, object: Ref) -> Entry {
+        match self {
+            Self::Readable(run) => Entry::Native { object, run },
+            Self::Data(run) | Self::Connections(run) => {
+                Entry::Arrival { object, run, arrival: Arrival::Readable }
+            }
+        }
+    }
+}
+
 impl Entry {
+    /// The same for what has come now; the arrival back from an entry that takes none.
+    #[inline]
+    pub(super) fn arrived(&self, py: Python<'_>, arrival: Arrival) -> Result<Self, Arrival> {
+        match self {
+            Self::Arrival { object, run, .. } => {
+                Ok(Self::Arrival { object: object.clone_ref(py), run: *run, arrival })
+            }
+            _ => Err(arrival),
+        }
+    }
+
+    /// The same once more, for what is readable now.
     #[inline]
     pub(crate) fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
@@ -33,6 +90,11 @@ impl Entry {
             Self::Native { object, run } => {
                 Self::Native { object: object.clone_ref(py), run: *run }
             }
+            Self::Arrival { object, run, .. } => Self::Arrival {
+                object: object.clone_ref(py),
+                run: *run,
+                arrival: Arrival::Readable,
+            },
         }
     }
 
@@ -45,7 +107,7 @@ impl Entry {
                 visit.call(&**context)?;
                 argument.as_ref().map_or(Ok(()), |argument| visit.call(&**argument))
             }
-            Self::Native { object, .. } => visit.call(&**object),
+            Self::Native { object, .. } | Self::Arrival { object, .. } => visit.call(&**object),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::RawFd;
 use std::time::Duration;
 
+use oxloop_engine::proactor::Chunk;
 use oxloop_engine::{Engine, Interest, Slots, Token};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -11,10 +12,10 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyInt, PyWeakrefMethods, PyWeakrefReference};
 
-use super::{Core, Entry};
+use super::{Arrival, Core, Entry, Reader};
 use crate::error::os_error;
-use crate::ffi::Ref;
-use crate::poller::{self, Change, NativePoller, Poller};
+use crate::ffi::{self, Ref};
+use crate::poller::{self, Change, NativePoller, Poller, ProactorPoller, Reading, Told};
 
 /// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
 pub(crate) struct Watch {
@@ -22,6 +23,8 @@ pub(crate) struct Watch {
     /// The file object by which the user named the descriptor, if it was none of ours and no number.
     file: Option<Ref>,
     pub(crate) reader: Option<Entry>,
+    /// What the reader wants.
+    reading: Reading,
     pub(crate) writer: Option<Entry>,
 }
 
@@ -102,6 +105,27 @@ impl Core {
         }
     }
 
+    /// Tells `object` what it wants of `fd`, in place of who was told before.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub(crate) fn read(
+        &self,
+        fd: RawFd,
+        object: &Bound<'_, PyAny>,
+        reader: Reader,
+    ) -> PyResult<()> {
+        let entry = reader.entry(object.into());
+        let reading = match reader {
+            Reader::Readable(_) => Reading::Readiness,
+            Reader::Data(_) => Reading::Data,
+            Reader::Connections(_) => Reading::Connections,
+        };
+        let replaced = self.watch_as(object.py(), fd, Interest::READABLE, entry, reading)?;
+        drop(replaced);
+        Ok(())
+    }
+
     /// Tells `entry` whenever `fd` is ready in `direction` (one of the two). Returns what was told before.
     ///
     /// # Errors
@@ -113,18 +137,32 @@ impl Core {
         direction: Interest,
         entry: Entry,
     ) -> PyResult<Option<Entry>> {
-        let (token, before, is_new) = {
+        self.watch_as(py, fd, direction, entry, Reading::Readiness)
+    }
+
+    fn watch_as(
+        &self,
+        py: Python<'_>,
+        fd: RawFd,
+        direction: Interest,
+        entry: Entry,
+        reading: Reading,
+    ) -> PyResult<Option<Entry>> {
+        let (token, before, read_before, is_new) = {
             let mut watches = self.watches.borrow_mut();
             if let Some(token) = watches.token(fd) {
-                let interest = watches.get(token).map_or(Interest::NONE, Watch::interest);
-                (token, interest, false)
+                let watch = watches.get(token);
+                let interest = watch.map_or(Interest::NONE, Watch::interest);
+                let reading = watch.map_or(Reading::Readiness, |watch| watch.reading);
+                (token, interest, reading, false)
             } else {
-                let token =
-                    watches.slots.insert(Watch { fd, file: None, reader: None, writer: None });
-                (token, Interest::NONE, true)
+                let reading = Reading::Readiness;
+                let watch = Watch { fd, file: None, reader: None, reading, writer: None };
+                (watches.slots.insert(watch), Interest::NONE, reading, true)
             }
         };
-        let change = Change { before, after: before.with(direction) };
+        let reading = if direction.is_readable() { reading } else { read_before };
+        let change = Change { before, after: before.with(direction), reading };
         if let Err(error) = self.apply(py, fd, token, change) {
             let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
             drop(removed);
@@ -135,8 +173,9 @@ impl Core {
             // Not before the selector has said that there is such a descriptor.
             watches.tokens.insert(fd, token);
         }
-        let slot = watches.slots.get_mut(token).map(|watch| watch.slot(direction));
-        Ok(slot.and_then(|slot| slot.replace(entry)))
+        let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
+        watch.reading = reading;
+        Ok(watch.slot(direction).replace(entry))
     }
 
     /// Stops telling about `fd` in `direction`. Returns what was told, `None` if nothing was.
@@ -147,21 +186,21 @@ impl Core {
         direction: Interest,
     ) -> PyResult<Option<Entry>> {
         self.check_selector()?;
-        let (token, entry, after) = {
+        let (token, entry, after, reading) = {
             let mut watches = self.watches.borrow_mut();
             let Some(token) = watches.token(fd) else { return Ok(None) };
             let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
             let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
-            let interest = watch.interest();
+            let (interest, reading) = (watch.interest(), watch.reading);
             if interest.is_empty() {
                 let removed = watches.slots.remove(token);
                 watches.tokens.remove(&fd);
-                (token, (entry, removed), interest)
+                (token, (entry, removed), interest, reading)
             } else {
-                (token, (entry, None), interest)
+                (token, (entry, None), interest, reading)
             }
         };
-        let change = Change { before: after.with(direction), after };
+        let change = Change { before: after.with(direction), after, reading };
         self.apply(py, fd, token, change)?;
         Ok(Some(entry.0))
     }
@@ -255,18 +294,100 @@ impl Core {
     fn queue_all_ready(&self, py: Python<'_>, native: &mut NativePoller) {
         let watches = self.watches.borrow();
         let mut engine = self.engine.borrow_mut();
-        let mut tell = |token, readiness| {
-            if let Some(watch) = watches.get(token) {
-                queue_ready(py, &mut engine, watch, readiness);
-            }
-        };
         match native {
             NativePoller::Selector { events, .. } => {
                 for event in &*events {
-                    tell(event.token, event.readiness);
+                    if let Some(watch) = watches.get(event.token) {
+                        queue_ready(py, &mut engine, watch, event.readiness);
+                    }
                 }
             }
-            NativePoller::Proactor(proactor) => proactor.ready(tell),
+            NativePoller::Proactor(proactor) => proactor.tell(|token, told| {
+                let watch = watches.get(token);
+                match told {
+                    Told::Ready(readiness) => {
+                        if let Some(watch) = watch {
+                            queue_ready(py, &mut engine, watch, readiness);
+                        }
+                        None
+                    }
+                    Told::Arrived(arrival) => {
+                        let reader = watch.and_then(|watch| watch.reader.as_ref());
+                        let Some(reader) = reader else { return Some(arrival) };
+                        match reader.arrived(py, arrival) {
+                            Ok(entry) => engine.ready.push(entry),
+                            Err(arrival) => return Some(arrival),
+                        }
+                        None
+                    }
+                }
+            }),
+        }
+    }
+
+    /// Runs `use_proactor` on the loop's proactor; `None` for a loop that has none.
+    fn with_proactor<R>(&self, use_proactor: impl FnOnce(&mut ProactorPoller) -> R) -> Option<R> {
+        match &mut *self.poller.borrow_mut() {
+            Poller::Native(Some(native)) => match &mut **native {
+                NativePoller::Proactor(proactor) => Some(use_proactor(proactor)),
+                NativePoller::Selector { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Receives nothing more of `fd` until [`go_on_receiving`](Self::go_on_receiving); what had come by now is told
+    /// all the same. False if nothing is received for whoever reads: he is told of readiness.
+    pub(crate) fn rest_receiving(&self, fd: RawFd) -> bool {
+        let token = self.watches.borrow().token(fd);
+        let rests = self.with_proactor(|proactor| token.is_some_and(|token| proactor.rest(token)));
+        rests.unwrap_or(false)
+    }
+
+    /// Receives again after [`rest_receiving`](Self::rest_receiving).
+    pub(crate) fn go_on_receiving(&self, fd: RawFd) {
+        let token = self.watches.borrow().token(fd);
+        if let Some(token) = token {
+            self.with_proactor(|proactor| proactor.go_on(fd, token));
+        }
+    }
+
+    /// Takes data out of the loop's buffer, as `bytes`.
+    pub(crate) fn take_data<'py>(
+        &self,
+        py: Python<'py>,
+        chunk: Chunk,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let taken =
+            self.with_proactor(|proactor| proactor.take(chunk, |data| ffi::bytes(py, data)));
+        taken.ok_or_else(poller::in_use)?
+    }
+
+    /// Takes data out of the loop's buffer into the read buffer, and runs `use_data` on it there.
+    pub(crate) fn with_data<R>(&self, chunk: Chunk, use_data: impl FnOnce(&[u8]) -> R) -> R {
+        self.with_read_buffer(|buffer| {
+            let mut large = Vec::new();
+            let length = self.with_proactor(|proactor| {
+                proactor.take(chunk, |data| {
+                    match buffer.get_mut(..data.len()) {
+                        Some(place) => place.copy_from_slice(data),
+                        None => large.extend_from_slice(data),
+                    }
+                    data.len()
+                })
+            });
+            if large.is_empty() {
+                use_data(&buffer[..length.unwrap_or_default()])
+            } else {
+                use_data(&large)
+            }
+        })
+    }
+
+    /// Drops data that nobody wants.
+    pub(crate) fn drop_data(&self, arrival: Arrival) {
+        if let Arrival::Data(chunk) = arrival {
+            self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
         }
     }
 

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use crate::core::{Core, Entry};
+use crate::core::{Arrival, Core, Entry};
 use crate::error;
 use crate::ffi;
 use crate::handle::Handle;
@@ -173,11 +173,11 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     }
     let batch = core.engine.borrow().batch_len();
     for _ in 0..batch {
-        let Some(entry) = core.engine.borrow_mut().ready.pop() else { break };
+        let Some(mut entry) = core.engine.borrow_mut().ready.pop() else { break };
         if core.debug() {
-            run_measured(event_loop, &entry)?;
+            run_measured(event_loop, &mut entry)?;
         } else {
-            run_entry(event_loop, &entry)?;
+            run_entry(event_loop, &mut entry)?;
         }
     }
     end_turn(event_loop)
@@ -186,15 +186,15 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 /// Sends what was written in this turn.
 #[inline]
 fn end_turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
-    while let Some(entry) = event_loop.get().pop_turn_end() {
-        run_entry(event_loop, &entry)?;
+    while let Some(mut entry) = event_loop.get().pop_turn_end() {
+        run_entry(event_loop, &mut entry)?;
     }
     Ok(())
 }
 
 /// Calls what is in `entry`. The error is one that leaves the loop.
 #[inline]
-fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
+fn run_entry(event_loop: &Bound<'_, Core>, entry: &mut Entry) -> PyResult<()> {
     let py = event_loop.py();
     match entry {
         Entry::Handle(handle) => {
@@ -216,6 +216,11 @@ fn run_entry(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
             let object = object.bind(py);
             run(object).or_else(|error| report_callback(event_loop, object, error))
         }
+        Entry::Arrival { object, run, arrival } => {
+            let object = object.bind(py);
+            let arrival = std::mem::replace(arrival, Arrival::Readable);
+            run(object, arrival).or_else(|error| report_callback(event_loop, object, error))
+        }
     }
 }
 
@@ -234,7 +239,7 @@ fn report_callback(
 }
 
 /// Debug mode: calls what is in `entry`, and logs if it took long.
-fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
+fn run_measured(event_loop: &Bound<'_, Core>, entry: &mut Entry) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
     if let Entry::Handle(handle) = entry {
@@ -254,9 +259,9 @@ fn run_measured(event_loop: &Bound<'_, Core>, entry: &Entry) -> PyResult<()> {
             .base_events
             .bind(py)
             .call_method1(intern!(py, "_format_handle"), (handle.bind(py),))?,
-        Entry::TaskStep { callback: object, .. } | Entry::Native { object, .. } => {
-            object.bind(py).repr()?.into_any()
-        }
+        Entry::TaskStep { callback: object, .. }
+        | Entry::Native { object, .. }
+        | Entry::Arrival { object, .. } => object.bind(py).repr()?.into_any(),
     };
     let logger = report::logger(py)?;
     logger.call_method1("warning", ("Executing %s took %.3f seconds", what, took))?;

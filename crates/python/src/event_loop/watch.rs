@@ -82,6 +82,6 @@ pub(super) fn remove(
 fn cancel(py: Python<'_>, entry: &Entry) -> PyResult<()> {
     match entry {
         Entry::Handle(handle) => handle.bind(py).call_method0(intern!(py, "cancel")).map(drop),
-        Entry::TaskStep { .. } | Entry::Native { .. } => Ok(()),
+        Entry::TaskStep { .. } | Entry::Native { .. } | Entry::Arrival { .. } => Ok(()),
     }
 }

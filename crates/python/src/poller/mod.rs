@@ -18,7 +18,7 @@ use pyo3::prelude::*;
 use crate::error::os_error;
 use crate::ffi::Ref;
 use crate::imports::imports;
-pub(crate) use proactor::{IoUringProactor, ProactorPoller, unavailable};
+pub(crate) use proactor::{IoUringProactor, ProactorPoller, Told, unavailable};
 
 /// Events that one wait can report; more come with the next turn.
 const EVENT_CAPACITY: usize = 1024;
@@ -134,6 +134,19 @@ fn class_name(kind: SelectorKind) -> Option<&'static str> {
 pub(crate) struct Change {
     pub(crate) before: Interest,
     pub(crate) after: Interest,
+    /// What is wanted of it as far as it is readable.
+    pub(crate) reading: Reading,
+}
+
+/// What is to come of a descriptor that is readable. A selector tells of readiness, whatever is wanted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reading {
+    /// The news of it.
+    Readiness,
+    /// The data.
+    Data,
+    /// The connections.
+    Connections,
 }
 
 /// The change as a selector sees it.

@@ -11,8 +11,9 @@ use oxloop_engine::{Interest, Token, sys};
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::Change;
+use super::{Change, Reading};
 use crate::buffer::Chunk;
+use crate::core::Arrival;
 
 /// How a `ProactorEventLoop` uses `io_uring(7)`.
 ///
@@ -73,12 +74,29 @@ pub(crate) fn unavailable() -> Option<String> {
     proactor::probe().err().map(|reason| reason.to_string())
 }
 
-/// A proactor, and the operations by which it watches descriptors.
+/// A proactor, and what it does for those who watch descriptors.
 pub(crate) struct ProactorPoller {
     proactor: Proactor<Chunk, Box<[u8]>>,
     completions: Completions<Chunk, Box<[u8]>>,
-    /// By the place of a watch's token: the operation that watches its descriptor.
-    polls: Vec<Option<Token>>,
+    /// By the place of a watch's token: the operations that are under way for it.
+    under_way: Vec<UnderWay>,
+}
+
+/// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
+#[derive(Clone, Copy, Default)]
+struct UnderWay {
+    /// Tells of readiness.
+    poll: Option<Token>,
+    /// Receives or accepts.
+    read: Option<Token>,
+    /// Whether nothing is received until `go_on`.
+    rests: bool,
+}
+
+/// What whoever watches a descriptor is told.
+pub(crate) enum Told {
+    Ready(Interest),
+    Arrived(Arrival),
 }
 
 impl ProactorPoller {
@@ -86,7 +104,7 @@ impl ProactorPoller {
         let proactor = Proactor::new(proactor.config).map_err(|reason| {
             PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
         })?;
-        Ok(Self { proactor, completions: Completions::new(), polls: Vec::new() })
+        Ok(Self { proactor, completions: Completions::new(), under_way: Vec::new() })
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -95,24 +113,76 @@ impl ProactorPoller {
 
     /// Watches a descriptor for the owner `token`. What was watched before the kernel lets go of at once.
     pub(super) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
-        let Change { before, after } = change;
+        let Change { before, after, reading } = change;
         if !before.contains(after) {
             // As a selector does, and not at the next wait.
             sys::descriptor::check_pollable(fd)?;
         }
+        let polled = match reading {
+            Reading::Readiness => after,
+            Reading::Data | Reading::Connections => after.without(Interest::READABLE),
+        };
         let place = token.index();
-        if self.polls.len() <= place {
-            self.polls.resize(place + 1, None);
+        if self.under_way.len() <= place {
+            self.under_way.resize(place + 1, UnderWay::default());
         }
+        let UnderWay { poll, read, rests } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
-        if let Some(poll) = self.polls[place].take() {
+        if let Some(poll) = poll {
             self.proactor.withdraw(poll);
         }
-        if !after.is_empty() {
-            let poll = Operation::Poll { fd, interest: after };
-            self.polls[place] = Some(self.proactor.submit(token, poll));
+        let poll = (!polled.is_empty())
+            .then(|| self.proactor.submit(token, Operation::Poll { fd, interest: polled }));
+        let reads = after != polled;
+        if let Some(read) = read
+            && !reads
+        {
+            self.proactor.withdraw(read);
         }
+        let read = match read {
+            _ if !reads => None,
+            None if !rests => self.read(fd, token, reading),
+            read => read,
+        };
+        self.under_way[place] = UnderWay { poll, read, rests: rests && reads };
         Ok(())
+    }
+
+    fn read(&mut self, fd: RawFd, token: Token, reading: Reading) -> Option<Token> {
+        let operation = match reading {
+            Reading::Readiness => return None,
+            Reading::Data => Operation::Receive { fd },
+            Reading::Connections => Operation::Accept { fd },
+        };
+        Some(self.proactor.submit(token, operation))
+    }
+
+    /// Stops to receive for the owner `token`, who is told of what has come by now; false for one who does not.
+    pub(crate) fn rest(&mut self, token: Token) -> bool {
+        let Some(under_way) = self.under_way.get_mut(token.index()) else { return false };
+        let Some(read) = under_way.read.take() else { return false };
+        under_way.rests = true;
+        self.proactor.withdraw(read);
+        true
+    }
+
+    /// Receives for the owner `token` again.
+    pub(crate) fn go_on(&mut self, fd: RawFd, token: Token) {
+        let read = self.read(fd, token, Reading::Data);
+        if let Some(under_way) = self.under_way.get_mut(token.index()) {
+            (under_way.read, under_way.rests) = (read, false);
+        }
+    }
+
+    /// Runs `use_data` on the data of a chunk, whose buffer is free again then.
+    pub(crate) fn take<R>(
+        &mut self,
+        chunk: proactor::Chunk,
+        use_data: impl FnOnce(&[u8]) -> R,
+    ) -> R {
+        let result = use_data(self.proactor.bytes(&chunk));
+        self.proactor.recycle(chunk);
+        result
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
@@ -124,14 +194,33 @@ impl ProactorPoller {
         self.proactor.suspend(&mut self.completions)
     }
 
-    /// Takes out what has come: for each owner the directions in which its descriptor is ready.
-    pub(crate) fn ready(&mut self, mut tell: impl FnMut(Token, Interest)) {
+    /// Takes out what has come, and tells each owner; he gives back what he does not want.
+    pub(crate) fn tell(&mut self, mut tell: impl FnMut(Token, Told) -> Option<Arrival>) {
         for completion in self.completions.drain() {
-            let Completion { token, owner, returned, .. } = completion;
-            if let Returned::Readiness(readiness) = returned
-                && self.polls.get(owner.index()) == Some(&Some(token))
-            {
-                tell(owner, readiness);
+            let Completion { token, owner, result, returned, more } = completion;
+            let told = match (returned, result) {
+                (Returned::Readiness(readiness), _) => {
+                    let under_way = self.under_way.get(owner.index());
+                    // Its owner may watch by another operation by now.
+                    if under_way.is_none_or(|under_way| under_way.poll != Some(token)) {
+                        continue;
+                    }
+                    Told::Ready(readiness)
+                }
+                (Returned::Chunk(chunk), _) => Told::Arrived(Arrival::Data(chunk)),
+                (Returned::Connection(connection), _) => {
+                    Told::Arrived(Arrival::Connection(connection))
+                }
+                (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
+                (_, Err(error)) => match error.raw_os_error() {
+                    // Withdrawn.
+                    None | Some(libc::ECANCELED) => continue,
+                    Some(errno) => Told::Arrived(Arrival::Failed(errno)),
+                },
+                _ => continue,
+            };
+            if let Some(Arrival::Data(unwanted)) = tell(owner, told) {
+                self.proactor.recycle(unwanted);
             }
         }
     }

@@ -1,17 +1,17 @@
 //! A listening socket of a server: what comes in becomes connections.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 
-use oxloop_engine::{Interest, Timestamp, Token, sys};
+use oxloop_engine::{Address, Interest, Timestamp, Token, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::Server;
 use crate::cell::LoopCell;
-use crate::core::{Core, Entry};
+use crate::core::{Arrival, Core, Reader};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
@@ -67,10 +67,7 @@ impl Listener {
     pub(super) fn watch(slf: &Bound<'_, Self>) -> PyResult<()> {
         let this = slf.get();
         let core = this.server.get().core.get();
-        let entry = Entry::Native { object: slf.as_any().into(), run: acceptable };
-        let replaced = core.watch(slf.py(), this.fd, Interest::READABLE, entry)?;
-        drop(replaced);
-        Ok(())
+        core.read(this.fd, slf.as_any(), Reader::Connections(arrived))
     }
 
     pub(super) fn unwatch(slf: &Bound<'_, Self>) -> PyResult<()> {
@@ -96,13 +93,18 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(error) => return Self::accept_failed(slf, &error),
             };
-            let socket = Socket::Descriptor { fd: connection, kind: this.kind };
-            let peer = address_object(slf.py(), &peer)?;
-            // Each connection has a context of its own, as the task has that asyncio makes for it.
-            let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
-            ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))?;
+            Self::accepted(slf, connection, &peer)?;
         }
         Ok(())
+    }
+
+    fn accepted(slf: &Bound<'_, Self>, connection: OwnedFd, peer: &Address) -> PyResult<()> {
+        let this = slf.get();
+        let socket = Socket::Descriptor { fd: connection, kind: this.kind };
+        let peer = address_object(slf.py(), peer)?;
+        // Each connection has a context of its own, as the task has that asyncio makes for it.
+        let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
+        ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))
     }
 
     /// Makes the protocol and the transport of a new connection.
@@ -192,9 +194,23 @@ impl Listener {
     }
 }
 
-/// The listening socket is readable.
-fn acceptable(listener: &Bound<'_, PyAny>) -> PyResult<()> {
-    Listener::accept(ffi::cast_known::<Listener>(listener))
+/// A connection has come, or the listening socket is readable.
+fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
+    let listener = ffi::cast_known::<Listener>(listener);
+    match arrival {
+        Arrival::Readable => Listener::accept(listener),
+        // A server that was closed meanwhile: so is its connection.
+        Arrival::Connection(_) if !listener.get().server.get().serving.load(Relaxed) => Ok(()),
+        Arrival::Connection(connection) => {
+            // A peer that is gone by now has no address any more, and is noticed in time.
+            let peer = sys::socket::peer_address(connection.as_fd());
+            Listener::accepted(listener, connection, &peer.unwrap_or(Address::UnixUnnamed))
+        }
+        Arrival::Failed(errno) => {
+            Listener::accept_failed(listener, &io::Error::from_raw_os_error(errno))
+        }
+        Arrival::Data(_) | Arrival::End => Ok(()),
+    }
 }
 
 /// Time to look again for connections.

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use crate::cell::LoopCell;
-use crate::core::{Core, Entry, Run};
+use crate::core::{Core, Entry, Reader, Run};
 use crate::ffi::{self, Ref};
 
 /// The descriptor of a transport, as the loop watches it.
@@ -25,6 +25,8 @@ struct State {
     paused: bool,
     /// Whether the loop tells when the descriptor is readable.
     reads: bool,
+    /// Whether the loop, during a pause, tells of what had come before it.
+    rests: bool,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the write that was not sent at once; `None` while the loop does not tell when there is room.
@@ -34,7 +36,7 @@ struct State {
 impl Watch {
     pub(super) fn new(py: Python<'_>, fd: RawFd) -> PyResult<Self> {
         let reading = ffi::copy_context(py)?;
-        let state = State { paused: false, reads: false, reading, writing: None };
+        let state = State { paused: false, reads: false, rests: false, reading, writing: None };
         Ok(Self { fd, state: LoopCell::new(state) })
     }
 
@@ -50,6 +52,12 @@ impl Watch {
     /// Whether the loop tells when the descriptor is readable.
     pub(super) fn reads(&self) -> bool {
         self.state.borrow().reads
+    }
+
+    /// Whether the loop tells of what has come, be it of what came before a pause.
+    pub(super) fn is_told(&self) -> bool {
+        let state = self.state.borrow();
+        state.reads || state.rests
     }
 
     /// Whether the loop tells when there is room.
@@ -87,24 +95,45 @@ impl Watch {
         self.state.borrow().writing.as_ref().map(|context| context.clone_ref(py))
     }
 
-    /// Lets the loop call `run(transport)` when the descriptor is readable.
+    /// Lets the loop tell the transport, as `reader` says, when the descriptor is readable.
     pub(super) fn start_reads(
         &self,
         core: &Core,
         transport: &Bound<'_, PyAny>,
-        run: Run,
+        reader: Reader,
     ) -> PyResult<()> {
-        if std::mem::replace(&mut self.state.borrow_mut().reads, true) {
+        let rested = {
+            let mut state = self.state.borrow_mut();
+            if std::mem::replace(&mut state.reads, true) {
+                return Ok(());
+            }
+            std::mem::take(&mut state.rests)
+        };
+        if rested {
+            core.go_on_receiving(self.fd);
             return Ok(());
         }
-        self.watch(core, transport, Interest::READABLE, run)
-            .inspect_err(|_| self.state.borrow_mut().reads = false)
+        core.read(self.fd, transport, reader).inspect_err(|_| self.state.borrow_mut().reads = false)
+    }
+
+    /// Stops the loop for a while; where it has received something already, it still tells of that.
+    pub(super) fn pause_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
+        if !self.reads() || !core.rest_receiving(self.fd) {
+            return self.stop_reads(core, py);
+        }
+        let mut state = self.state.borrow_mut();
+        (state.reads, state.rests) = (false, true);
+        Ok(())
     }
 
     /// Stops the loop from telling when the descriptor is readable.
     pub(super) fn stop_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
-        if !std::mem::replace(&mut self.state.borrow_mut().reads, false) {
-            return Ok(());
+        {
+            let mut state = self.state.borrow_mut();
+            if !state.reads && !state.rests {
+                return Ok(());
+            }
+            (state.reads, state.rests) = (false, false);
         }
         let entry = core.unwatch(py, self.fd, Interest::READABLE)?;
         drop(entry);
@@ -124,10 +153,18 @@ impl Watch {
             drop(before);
             return Ok(());
         }
-        self.watch(core, transport, Interest::WRITABLE, run).inspect_err(|_| {
-            let context = self.state.borrow_mut().writing.take();
-            drop(context);
-        })
+        let entry = Entry::Native { object: transport.into(), run };
+        match core.watch(transport.py(), self.fd, Interest::WRITABLE, entry) {
+            Ok(replaced) => {
+                drop(replaced);
+                Ok(())
+            }
+            Err(error) => {
+                let context = self.state.borrow_mut().writing.take();
+                drop(context);
+                Err(error)
+            }
+        }
     }
 
     /// Stops the loop from telling when there is room.
@@ -139,19 +176,6 @@ impl Watch {
         drop(context);
         let entry = core.unwatch(py, self.fd, Interest::WRITABLE)?;
         drop(entry);
-        Ok(())
-    }
-
-    fn watch(
-        &self,
-        core: &Core,
-        transport: &Bound<'_, PyAny>,
-        direction: Interest,
-        run: Run,
-    ) -> PyResult<()> {
-        let entry = Entry::Native { object: transport.into(), run };
-        let replaced = core.watch(transport.py(), self.fd, direction, entry)?;
-        drop(replaced);
         Ok(())
     }
 

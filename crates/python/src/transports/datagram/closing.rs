@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use super::receiving::{self, Arrival};
 use super::{DatagramTransport, Departure, State, sending};
 use crate::cell::LoopCell;
-use crate::core::{Core, Run};
+use crate::core::{Core, Reader, Run};
 use crate::ffi::Ref;
 use crate::transports::endpoint::{self, Endpoint, Life, socket_text};
 use crate::transports::watch::Watch;
@@ -34,8 +34,8 @@ impl Endpoint for DatagramTransport {
         socket_text(self, "DatagramTransport")
     }
 
-    fn readable(&self) -> Option<Run> {
-        Some(receiving::readable)
+    fn reader(&self) -> Option<Reader> {
+        Some(Reader::Readable(receiving::readable))
     }
 
     /// The protocol is told of no further datagram.

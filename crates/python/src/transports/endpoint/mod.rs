@@ -20,7 +20,7 @@ use pyo3::types::PyDict;
 use super::phase::Phase;
 use super::watch::Watch;
 use crate::cell::LoopCell;
-use crate::core::{Core, Run};
+use crate::core::{Core, Reader, Run};
 use crate::coroutine;
 use crate::ffi::{self, Ref};
 use crate::report;
@@ -47,8 +47,14 @@ pub(super) trait Endpoint: PyClass<Frozen = True> + Sync {
     /// The transport's `repr()`.
     fn text(&self) -> String;
 
-    /// What the loop runs when the descriptor is readable; `None` if nothing can be learnt from that.
-    fn readable(&self) -> Option<Run>;
+    /// What the loop runs when the descriptor is readable, or something has come; `None` if nothing can be learnt
+    /// from that.
+    fn reader(&self) -> Option<Reader>;
+
+    /// Reading goes on: what had come before, and was kept, can be delivered.
+    fn resumed(_transport: &Bound<'_, Self>) -> PyResult<()> {
+        Ok(())
+    }
 
     /// What becomes of an error of the selector, which does not tell when the descriptor is readable.
     fn unwatchable(transport: &Bound<'_, Self>, error: PyErr) -> PyResult<()> {

@@ -9,7 +9,7 @@ use super::{Endpoint, State};
 pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
     let this = transport.get();
     this.core().get().check_closed()?;
-    let Some(readable) = this.readable() else { return Ok(()) };
+    let Some(reader) = this.reader() else { return Ok(()) };
     {
         let state = this.state().borrow();
         if state.life().phase.is_closing() || this.watch().is_paused() || state.is_closed() {
@@ -17,7 +17,7 @@ pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>
         }
     }
     this.watch()
-        .start_reads(this.core().get(), transport.as_any(), readable)
+        .start_reads(this.core().get(), transport.as_any(), reader)
         .or_else(|error| T::unwatchable(transport, error))
 }
 
@@ -38,7 +38,7 @@ pub(in crate::transports) fn pause<T: Endpoint>(transport: &Bound<'_, T>) -> PyR
     if this.state().borrow().life().phase.is_closing() || !this.watch().pause() {
         return Ok(());
     }
-    stop_reading(transport)?;
+    this.watch().pause_reads(this.core().get(), transport.py())?;
     T::log(transport, "debug", "pauses reading")
 }
 
@@ -50,6 +50,7 @@ pub(in crate::transports) fn resume<T: Endpoint>(transport: &Bound<'_, T>) -> Py
         return Ok(false);
     }
     start_reading(transport)?;
+    T::resumed(transport)?;
     T::log(transport, "debug", "resumes reading")?;
     Ok(true)
 }

@@ -10,7 +10,7 @@ use pyo3::prelude::*;
 use super::{End, PipeTransport, State, reading, writing};
 use crate::buffer::Chunk;
 use crate::cell::LoopCell;
-use crate::core::{Core, Run};
+use crate::core::{Core, Reader, Run};
 use crate::ffi::Ref;
 use crate::transports::endpoint::{self, Endpoint, Life};
 use crate::transports::watch::Watch;
@@ -38,11 +38,11 @@ impl Endpoint for PipeTransport {
     }
 
     /// What there is to read; at the writing end the loss of the reader, where that can be told.
-    fn readable(&self) -> Option<Run> {
+    fn reader(&self) -> Option<Reader> {
         match (self.end, self.kind) {
-            (End::Reading, _) => Some(reading::readable),
+            (End::Reading, _) => Some(Reader::Readable(reading::readable)),
             (End::Writing, Kind::CharacterDevice) => None,
-            (End::Writing, _) => Some(reading::left),
+            (End::Writing, _) => Some(Reader::Readable(reading::left)),
         }
     }
 

@@ -5,10 +5,10 @@ use std::collections::VecDeque;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{State, StreamTransport, file, reading, writing};
+use super::{State, StreamTransport, delivering, file, reading, writing};
 use crate::buffer::Chunk;
 use crate::cell::LoopCell;
-use crate::core::{Core, Run};
+use crate::core::{Core, Reader, Run};
 use crate::ffi::{self, Ref};
 use crate::transports::endpoint::{self, Endpoint, Life, socket_text};
 use crate::transports::watch::Watch;
@@ -35,8 +35,12 @@ impl Endpoint for StreamTransport {
         socket_text(self, "StreamTransport")
     }
 
-    fn readable(&self) -> Option<Run> {
-        Some(reading::readable)
+    fn reader(&self) -> Option<Reader> {
+        Some(Reader::Data(reading::arrived))
+    }
+
+    fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {
+        delivering::later(transport)
     }
 
     fn before_close(transport: &Bound<'_, Self>) -> PyResult<()> {

@@ -10,10 +10,12 @@
 //! so each step looks at the state again rather than carry a conclusion over a call.
 
 mod closing;
+mod delivering;
 mod file;
 mod reading;
 mod writing;
 
+use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::write_queue::WriteQueue;
@@ -35,6 +37,7 @@ use crate::transports::socket::{Socket, describe};
 use crate::transports::tls::TlsProtocol;
 use crate::transports::watch::Watch;
 
+use delivering::Piece;
 pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
@@ -48,6 +51,8 @@ pub(super) struct State {
     queue: WriteQueue<Chunk>,
     /// Whether the last call received so much that the next one should not go through the shared buffer.
     received_much: bool,
+    /// What the loop had received before reading was paused, to be delivered when it goes on.
+    held: VecDeque<Piece>,
     /// Set by `write_eof`.
     eof_written: bool,
     /// The file that is sent, or waits for the queue to be empty: nothing may be written meanwhile.
@@ -100,6 +105,7 @@ impl StreamTransport {
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
             received_much: false,
+            held: VecDeque::new(),
             eof_written: false,
             sendfile: None,
             server: server.map(Ref::from),
