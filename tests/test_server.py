@@ -16,7 +16,7 @@ from typing import Any, AsyncIterator, Callable, Dict, List
 
 import pytest
 from support.backends import PY312, PY313, Backend
-from support.descriptors import no_more_descriptors
+from support.descriptors import few_descriptors, no_more_descriptors
 from support.recorders import BufferedRecorder, Recorder
 from support.reports import Reports
 from support.running import Run, finish, turns
@@ -805,7 +805,8 @@ def test_emfile_is_reported_and_the_listener_recovers(
             sock.close()
             await accepted.protocols[0].lost()
 
-    loop.run_until_complete(main())
+    with few_descriptors():
+        loop.run_until_complete(main())
     del loop.time
 
 
@@ -825,7 +826,8 @@ def test_emfile_does_not_spin(loop: Any) -> None:
                 await turns(50)
             sock.close()
 
-    loop.run_until_complete(main())
+    with few_descriptors():
+        loop.run_until_complete(main())
     del loop.time
     # asyncio 3.9 to 3.13 goes round its accepting loop `backlog` times before it leaves it.
     assert 1 <= len(contexts) <= 100
@@ -861,7 +863,8 @@ def test_closing_a_server_that_backs_off(loop: Any, backend: Backend) -> None:
             assert failures == []
             sock.close()
 
-    loop.run_until_complete(main())
+    with few_descriptors():
+        loop.run_until_complete(main())
     del loop.time
 
 
@@ -1094,7 +1097,8 @@ def test_a_listening_socket_that_is_gone_when_the_server_tries_again(loop: Any) 
             server.close()
         sock.close()
 
-    loop.run_until_complete(main())
+    with few_descriptors():
+        loop.run_until_complete(main())
     del loop.time
     assert loop.run_until_complete(asyncio.sleep(0, "alive")) == "alive"
     assert contexts[0]["message"] == "socket.accept() out of system resource"

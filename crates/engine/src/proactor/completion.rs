@@ -44,6 +44,8 @@ pub enum Returned<B, M> {
     Buffer(M),
     /// The same, with the address that the datagram came from, if that has one.
     Datagram(M, Option<Address>),
+    /// The only buffer that was lent, whether it was sent or not.
+    Sent(B),
     /// The buffers that were lent, whether they were sent or not.
     Buffers(Vec<B>),
     /// What a descriptor is ready for: part of the interest, and never empty.

@@ -40,6 +40,21 @@
 //! * `close` cancels everything, waits until the kernel is done with the buffers, and hands them
 //!   back. Dropping the proactor does so, too, and drops them.
 //!
+//! # What to use when
+//!
+//! Measured on Linux 6.18, loopback TCP, in CPU of the whole echo against epoll's:
+//!
+//! * Small messages: [`Operation::Receive`] and a copy out of the chunk; 0.9 to 1.0.
+//! * Large ones, known by a chunk as large as a buffer: [`Operation::Poll`], then recv(2) into the
+//!   final memory and send(2) while the processor has it in its cache; 0.9 to 1.06. A turn that
+//!   receives for all connections first and sends for all afterwards moves each byte twice through
+//!   memory: into memory of their own ([`Operation::ReceiveInto`]) it took 1.16, by shared buffers
+//!   and copies 1.3 and more.
+//! * An event of [`Operation::Poll`] costs 0.8 (one in a turn) to 1.05 (a hundred) of what one of
+//!   epoll does: submitting it again is a part of the system call that waits.
+//! * [`Operation::SendOne`] costs what send(2) does if the turn has something else to submit or to
+//!   wait for, and a system call more otherwise.
+//!
 //! Another thread ends a wait by a [`Waker`](crate::Waker) that an [`Operation::Poll`] watches. A
 //! proactor belongs to the thread that waits first, until it is suspended.
 
@@ -87,7 +102,8 @@ pub struct Config {
     /// How many submissions leave in one system call; more of them take several. From 1 to 32768,
     /// rounded up to a power of two.
     pub entries: u32,
-    /// How many buffers receivers share; a power of two from 1 to 32768.
+    /// How many buffers receivers share at most; a power of two from 1 to 32768. Few of them are
+    /// in use at first, and as many as have data at the same time later on.
     pub buffers: u16,
     /// How many bytes one of them has. Memory that no data has arrived in yet is not taken.
     pub buffer_size: u32,
@@ -97,7 +113,7 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { entries: 256, buffers: 64, buffer_size: 64 * 1024, setup: Setup::Deferred }
+        Self { entries: 256, buffers: 1024, buffer_size: 32 * 1024, setup: Setup::Deferred }
     }
 }
 

@@ -103,6 +103,15 @@ pub enum Operation<B, M> {
         /// How many bytes of the first buffer have gone already.
         skip: usize,
     },
+    /// Sends one buffer as [`Send`](Self::Send) does, without a list of one.
+    SendOne {
+        /// A connected socket.
+        fd: RawFd,
+        /// What to send.
+        buffer: B,
+        /// How many of its bytes have gone already.
+        skip: usize,
+    },
     /// Receives one datagram, cut to the buffer's length, and the address of its sender.
     ReceiveFrom {
         /// A socket.

@@ -173,6 +173,7 @@ pub(crate) fn closed_descriptors_are_an_error_of_the_completion(config: Config) 
         Operation::Receive { fd: -1 },
         Operation::ReceiveInto { fd: -1, buffer: buffer() },
         Operation::Send { fd: -1, buffers: vec![buffer()], skip: 0 },
+        Operation::SendOne { fd: -1, buffer: buffer(), skip: 0 },
         Operation::ReceiveFrom { fd: -1, buffer: buffer() },
         Operation::SendTo { fd: -1, buffers: vec![buffer()], address: Some(address()) },
         Operation::Connect { fd: -1, address: address() },
@@ -185,7 +186,7 @@ pub(crate) fn closed_descriptors_are_an_error_of_the_completion(config: Config) 
     let all = bench.all()?;
     assert!(all.iter().all(|done| done.result == Err(libc::EBADF) && !done.more), "{all:?}");
     assert_eq!(all.iter().map(|done| done.token).collect::<HashSet<_>>(), tokens);
-    assert_eq!(all.len(), 11);
+    assert_eq!(all.len(), 12);
     Ok(())
 }
 

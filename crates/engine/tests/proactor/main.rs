@@ -6,6 +6,7 @@
 mod descriptors;
 mod endings;
 mod pressure;
+mod processes;
 mod streams;
 mod withdrawal;
 
@@ -101,6 +102,7 @@ impl Bench {
             }
             Returned::Buffer(buffer) => Brought::Data(filled(buffer)),
             Returned::Datagram(buffer, sender) => Brought::Datagram(filled(buffer), sender),
+            Returned::Sent(buffer) => Brought::Buffers(vec![buffer]),
             Returned::Buffers(buffers) => Brought::Buffers(buffers),
             Returned::Readiness(interest) => Brought::Readiness(interest),
         };
@@ -183,6 +185,8 @@ on_every_setup! { pressure:
     more_completions_than_fit
     receivers_share_few_buffers
     one_buffer_goes_round
+    buffers_grow_with_many_messages
+    buffers_do_not_grow_with_large_messages
     chunks_that_are_left_are_given_back
 }
 
@@ -247,41 +251,33 @@ fn bench(config: Config) -> io::Result<Bench> {
     Bench::new(config).map_err(io::Error::other)
 }
 
-#[test]
-fn rings_leave_nothing_behind() -> io::Result<()> {
-    if let Err(reason) = proactor::probe() {
-        println!("skipped: {reason}");
-        return Ok(());
-    }
-    // In a process of its own, as other tests open descriptors, too.
-    if std::env::var_os("OXLOOP_TEST_ALONE").is_none() {
-        let status = std::process::Command::new(std::env::current_exe()?)
-            .args(["--exact", "rings_leave_nothing_behind"])
-            .env("OXLOOP_TEST_ALONE", "1")
-            .status()?;
-        assert!(status.success());
-        return Ok(());
-    }
-    let before = descriptors()?;
-    for _ in 0..20 {
-        let mut bench = Bench::new(Config::default()).map_err(io::Error::other)?;
-        let (left, right) = UnixStream::pair()?;
-        bench.submit(Operation::Receive { fd: left.as_raw_fd() });
-        bench.submit(Operation::Close { fd: right.into() });
-        bench.all()?;
-        // On other threads, and dropped on a third.
-        bench.submit(Operation::Receive { fd: left.as_raw_fd() });
-        for _ in 0..3 {
-            bench.suspend()?;
-            bench = elsewhere(|| {
-                bench.wait(NOW)?;
-                bench.suspend()?;
-                Ok(bench)
-            })?;
-        }
-    }
-    assert_eq!(descriptors()?, before);
-    Ok(())
+/// One test per function, in a process of its own.
+macro_rules! alone {
+    ($group:ident: $($name:ident)*) => {
+        $(#[test]
+        fn $name() -> io::Result<()> {
+            if let Err(reason) = proactor::probe() {
+                println!("skipped: {reason}");
+                return Ok(());
+            }
+            if std::env::var_os("OXLOOP_TEST_ALONE").is_some() {
+                return $group::$name();
+            }
+            let status = std::process::Command::new(std::env::current_exe()?)
+                .args(["--exact", stringify!($name)])
+                .env("OXLOOP_TEST_ALONE", "1")
+                .status()?;
+            assert!(status.success());
+            Ok(())
+        })*
+    };
+}
+
+alone! { processes:
+    rings_leave_nothing_behind
+    many_threads_close_their_rings
+    children_drop_their_copy
+    children_go_on_with_their_copy
 }
 
 #[test]

@@ -113,6 +113,54 @@ pub(crate) fn one_buffer_goes_round(config: Config) -> io::Result<()> {
     Ok(())
 }
 
+/// Few buffers at first, and as many as are needed when many have a little.
+pub(crate) fn buffers_grow_with_many_messages(config: Config) -> io::Result<()> {
+    const MANY: usize = 300;
+    let mut bench = bench(config)?;
+    let mut pairs: Vec<_> = (0..MANY).map(|_| UnixStream::pair()).collect::<io::Result<_>>()?;
+    for (left, _) in &pairs {
+        bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    }
+    for round in 0..3 {
+        for (_, right) in &mut pairs {
+            right.write_all(b"data")?;
+        }
+        let mut held = Vec::new();
+        while held.len() < MANY {
+            bench.proactor.wait(&mut bench.completions, None)?;
+            assert!(round > 0 || !held.is_empty() || bench.completions.len() <= 16);
+            held.extend(bench.completions.drain());
+        }
+        for completion in held {
+            assert_eq!(bench.look(completion).returned, Brought::Data(b"data".to_vec()));
+        }
+    }
+    Ok(())
+}
+
+/// One with much to receive does not bring all of it in one turn.
+pub(crate) fn buffers_do_not_grow_with_large_messages(config: Config) -> io::Result<()> {
+    let mut bench = bench(Config { buffer_size: 1_024, ..config })?;
+    let (left, mut right) = UnixStream::pair()?;
+    right.write_all(&pattern(150_000))?;
+    right.shutdown(Shutdown::Write)?;
+    bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+    let mut received = Vec::new();
+    let mut more = true;
+    while more {
+        bench.proactor.wait(&mut bench.completions, None)?;
+        assert!(bench.completions.len() <= 33, "{}", bench.completions.len());
+        for done in bench.look_at_all() {
+            more = done.more;
+            if let Brought::Data(data) = done.returned {
+                received.extend(data);
+            }
+        }
+    }
+    assert!(received == pattern(150_000));
+    Ok(())
+}
+
 pub(crate) fn chunks_that_are_left_are_given_back(config: Config) -> io::Result<()> {
     let mut bench = bench(Config { buffers: 1, buffer_size: 16, ..config })?;
     let (left, mut right) = UnixStream::pair()?;

@@ -93,15 +93,15 @@ impl Listener {
                 Ok(accepted) => accepted,
                 Err(error) => return Self::accept_failed(slf, &error),
             };
-            Self::accepted(slf, connection, &peer)?;
+            Self::accepted(slf, connection, Some(&peer))?;
         }
         Ok(())
     }
 
-    fn accepted(slf: &Bound<'_, Self>, connection: OwnedFd, peer: &Address) -> PyResult<()> {
+    fn accepted(slf: &Bound<'_, Self>, connection: OwnedFd, peer: Option<&Address>) -> PyResult<()> {
         let this = slf.get();
         let socket = Socket::Descriptor { fd: connection, kind: this.kind };
-        let peer = address_object(slf.py(), peer)?;
+        let peer = peer.map(|peer| address_object(slf.py(), peer)).transpose()?;
         // Each connection has a context of its own, as the task has that asyncio makes for it.
         let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
         ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))
@@ -111,7 +111,7 @@ impl Listener {
     fn connect<'py>(
         slf: &Bound<'py, Self>,
         socket: Socket,
-        peer: Bound<'py, PyAny>,
+        peer: Option<Bound<'py, PyAny>>,
     ) -> PyResult<()> {
         let py = slf.py();
         let server = slf.get().server.bind(py);
@@ -130,7 +130,7 @@ impl Listener {
             let opening = Opening {
                 socket,
                 protocol: &protocol,
-                peer: Some(peer),
+                peer,
                 waiter: waiter.as_ref(),
                 server: Some(server.as_any()),
             };
@@ -202,9 +202,9 @@ fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
         // A server that was closed meanwhile: so is its connection.
         Arrival::Connection(_) if !listener.get().server.get().serving.load(Relaxed) => Ok(()),
         Arrival::Connection(connection) => {
-            // A peer that is gone by now has no address any more, and is noticed in time.
-            let peer = sys::socket::peer_address(connection.as_fd());
-            Listener::accepted(listener, connection, &peer.unwrap_or(Address::UnixUnnamed))
+            // A peer that has gone by now has no address any more.
+            let peer = sys::socket::peer_address(connection.as_fd()).ok();
+            Listener::accepted(listener, connection, peer.as_ref())
         }
         Arrival::Failed(errno) => {
             Listener::accept_failed(listener, &io::Error::from_raw_os_error(errno))

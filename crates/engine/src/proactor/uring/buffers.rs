@@ -3,6 +3,11 @@
 //! They are offered to the kernel in a ring of its own, from which it takes one when data is
 //! there, not when a receive is submitted: so a thousand idle connections need no buffer at all.
 //!
+//! The kernel takes them in the order in which they are offered, and so goes through all of them,
+//! be there ever so little to receive. Hence only few go round at first; the others are spare, and
+//! join them when receivers find none, unless there was much in those that they found: it is many
+//! small messages that need many buffers. When few were enough for a while, some become spare again.
+//!
 //! What surprised us: the end of the ring lies inside its first entry, in a field that is reserved
 //! in all others; an entry must therefore be written field by field, never as a whole. And the
 //! memory is the kernel's to write for as long as the ring of submissions lives, hence `close`
@@ -10,6 +15,7 @@
 #![allow(unsafe_code)] // memory that the kernel writes
 
 use std::io;
+use std::mem;
 use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -22,21 +28,52 @@ use super::super::{Chunk, Config};
 /// The name of the only group of buffers.
 pub(super) const GROUP: u16 = 0;
 
-/// Buffers, each of them either offered to the kernel or held by the consumer.
+/// How many buffers go round at least, if there are as many.
+const FIRST: usize = 16;
+/// So many full buffers are enough for a turn.
+const ENOUGH: usize = 32;
+/// How many buffers are filled before it is asked whether fewer would do.
+const PERIOD: u32 = 10_000;
+/// Buffers begin in different sets of the processor's caches: with a power of two between them
+/// their first bytes, all that most messages need, would displace each other.
+const STAGGER: usize = 4096 + 64;
+
+/// Where a buffer is.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+enum Place {
+    /// Nowhere: it is not needed.
+    Spare,
+    /// In the ring, for the kernel to fill, or being filled.
+    Offered,
+    /// With the consumer.
+    Held,
+}
+
+/// All buffers.
 #[derive(Debug)]
 pub(super) struct Buffers {
     /// The entries of the ring and, behind them, the buffers: one mapping of `length` bytes, which
-    /// lives as long as this value, and in which the kernel writes the buffers that are not held.
+    /// lives as long as this value, and in which the kernel writes the buffers that are offered.
     memory: NonNull<u8>,
     length: usize,
     /// Where in the mapping the buffers begin.
     start: usize,
     /// How many bytes a buffer has.
     size: usize,
-    /// Which buffers the consumer holds, by number.
-    held: Vec<bool>,
+    /// Where each buffer is, by number.
+    places: Vec<Place>,
+    /// The spare ones; the last one that was used is used first, as its memory is warm.
+    spare: Vec<u16>,
+    /// How many are offered or held at most, at present.
+    round: usize,
     /// How many buffers are offered.
     offered: usize,
+    /// How many bytes have come since `next_turn`.
+    volume: usize,
+    /// How many were held at once in this period, at most.
+    most_held: usize,
+    /// How many were filled in this period.
+    filled: u32,
     /// Where the next buffer is offered: a count that wraps.
     tail: u16,
     /// Set by `leak`: the mapping is never given back.
@@ -55,7 +92,7 @@ impl Buffers {
         let size = config.buffer_size as usize;
         let start = (count * size_of::<BufRingEntry>()).next_multiple_of(64);
         let length = count
-            .checked_mul(size)
+            .checked_mul(size.checked_add(STAGGER).ok_or(io::ErrorKind::OutOfMemory)?)
             .and_then(|length| length.checked_add(start))
             .ok_or(io::ErrorKind::OutOfMemory)?;
         // SAFETY: a new mapping at an address of the kernel's choice disturbs nobody.
@@ -64,7 +101,7 @@ impl Buffers {
                 ptr::null_mut(),
                 length,
                 libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
                 -1,
                 0,
             )
@@ -78,26 +115,32 @@ impl Buffers {
             length,
             start,
             size,
-            held: vec![false; count],
+            places: vec![Place::Spare; count],
+            spare: (0..config.buffers).rev().collect(),
+            round: 0,
             offered: 0,
+            volume: 0,
+            most_held: 0,
+            filled: 0,
             tail: 0,
             leaked: false,
         })
     }
 
-    /// Registers the ring, in place of any other, and offers every buffer that is not held.
+    /// Registers the ring, in place of any other, and offers the buffers again that were in it.
     pub(super) fn register(&mut self, ring: &IoUring) -> io::Result<()> {
-        let count = u16::try_from(self.held.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        let count = u16::try_from(self.places.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
         let address = self.memory.as_ptr() as u64;
         // SAFETY: the mapping holds that many entries at its beginning, on a page's; it outlives
         // the ring, or is leaked (see `Uring`).
         unsafe { ring.submitter().register_buf_ring_with_flags(address, count, GROUP, 0)? };
         (self.tail, self.offered) = (0, 0);
         for buffer in 0..count {
-            if !self.held[usize::from(buffer)] {
+            if self.places[usize::from(buffer)] == Place::Offered {
                 self.offer(buffer);
             }
         }
+        self.widen(FIRST);
         Ok(())
     }
 
@@ -106,11 +149,42 @@ impl Buffers {
         self.offered
     }
 
+    /// Lets more buffers go round if there are receivers that have found none, and yet few bytes have
+    /// come. Called once in a turn.
+    #[inline]
+    pub(super) fn next_turn(&mut self, starving: usize) {
+        let volume = mem::take(&mut self.volume);
+        if starving > 0 && volume < ENOUGH * self.size {
+            self.widen(starving.max(self.round * 2));
+            (self.filled, self.most_held) = (0, 0);
+        }
+    }
+
+    /// Lets at least as many buffers go round, if there are as many.
+    fn widen(&mut self, round: usize) {
+        self.round = self.round.max(round).min(self.places.len());
+        while self.places.len() - self.spare.len() < self.round {
+            let Some(buffer) = self.spare.pop() else { break };
+            self.offer(buffer);
+        }
+    }
+
     /// Notes that the kernel has filled a buffer.
     #[inline]
     pub(super) fn take(&mut self, buffer: u16, len: usize) -> Chunk {
-        self.held[usize::from(buffer)] = true;
+        self.places[usize::from(buffer)] = Place::Held;
         self.offered -= 1;
+        self.volume += len;
+        self.filled += 1;
+        let held = self.places.len() - self.spare.len() - self.offered;
+        self.most_held = self.most_held.max(held);
+        if self.filled >= PERIOD {
+            // Half of them would have been twice as many as were needed.
+            if self.most_held <= self.round / 4 {
+                self.round = (self.round / 2).max(FIRST).min(self.places.len());
+            }
+            (self.filled, self.most_held) = (0, 0);
+        }
         let len = u32::try_from(len.min(self.size)).unwrap_or(u32::MAX);
         Chunk { buffer, len }
     }
@@ -118,24 +192,28 @@ impl Buffers {
     /// The bytes of a buffer that is held.
     #[inline]
     pub(super) fn bytes(&self, chunk: &Chunk) -> &[u8] {
-        let buffer = usize::from(chunk.buffer);
-        assert!(self.held[buffer] && chunk.len() <= self.size, "a chunk of another proactor");
+        let held = self.places[usize::from(chunk.buffer)] == Place::Held;
+        assert!(held && chunk.len() <= self.size, "a chunk of another proactor");
         // SAFETY: the buffer is inside the mapping, which is initialised (with zeros, by mmap); the
         // kernel writes no buffer that is held, and it is held until `recycle` takes `&mut self`.
         unsafe {
-            let start = self.memory.as_ptr().add(self.start + buffer * self.size);
+            let start = self.memory.as_ptr().add(self.place_of(chunk.buffer));
             slice::from_raw_parts(start, chunk.len())
         }
     }
 
-    /// Offers the buffer of a chunk again.
+    /// Takes the buffer of a chunk back, and offers it again unless enough others go round.
     #[inline]
     #[expect(clippy::needless_pass_by_value, reason = "the chunk is no more")]
     pub(super) fn recycle(&mut self, chunk: Chunk) {
-        let buffer = usize::from(chunk.buffer);
+        let count = self.places.len();
+        let place = self.places.get_mut(usize::from(chunk.buffer));
         // A chunk of another proactor must not offer what is offered already.
-        if self.held.get(buffer) == Some(&true) {
-            self.held[buffer] = false;
+        let Some(place) = place.filter(|place| **place == Place::Held) else { return };
+        if count - self.spare.len() > self.round {
+            *place = Place::Spare;
+            self.spare.push(chunk.buffer);
+        } else {
             self.offer(chunk.buffer);
         }
     }
@@ -145,13 +223,19 @@ impl Buffers {
         self.leaked = true;
     }
 
+    /// Where in the mapping a buffer begins.
+    const fn place_of(&self, buffer: u16) -> usize {
+        self.start + buffer as usize * (self.size + STAGGER)
+    }
+
     fn offer(&mut self, buffer: u16) {
-        let count = self.held.len();
+        let count = self.places.len();
         let entries: *mut BufRingEntry = self.memory.as_ptr().cast();
         let place = usize::from(self.tail) & (count - 1);
+        self.places[usize::from(buffer)] = Place::Offered;
         self.tail = self.tail.wrapping_add(1);
         self.offered += 1;
-        let address = self.start + usize::from(buffer) * self.size;
+        let address = self.place_of(buffer);
         // SAFETY: the place is one of `count` entries at the beginning of the mapping. The kernel
         // reads it only after the tail has passed it, and the tail, which the store publishes, is
         // an aligned u16 inside the first entry that only we write.

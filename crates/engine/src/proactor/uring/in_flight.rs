@@ -26,6 +26,8 @@ use crate::{Address, Interest, Token};
 const MOST_BYTES: usize = 0x7fff_f000;
 /// `UIO_MAXIOV`: more slices than that are refused.
 const MOST_SLICES: usize = 1024;
+/// The whole, and an error instead of a signal.
+const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 /// The file position "where the file is": pipes and terminals have no other.
 const CURRENT: u64 = u64::MAX;
 
@@ -109,7 +111,18 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 let (start, len) = buffer.room();
                 opcode::Recv::new(types::Fd(*fd), start, length(len)).build()
             }
-            Operation::Send { fd, buffers, skip } => send(*fd, buffers, *skip, message),
+            Operation::SendOne { fd, buffer, skip } => send_one(*fd, buffer, *skip),
+            Operation::Send { fd, buffers, skip } => match &buffers[..] {
+                [buffer] => send_one(*fd, buffer, *skip),
+                buffers => {
+                    let message = message.get_or_insert_with(Message::new);
+                    message.slices = slices(buffers, *skip);
+                    let header = message.link(0);
+                    opcode::SendMsg::new(types::Fd(*fd), header)
+                        .flags(SEND_FLAGS.cast_unsigned())
+                        .build()
+                }
+            },
             Operation::ReceiveFrom { fd, buffer } => {
                 let message = message.get_or_insert_with(Message::new);
                 let (start, len) = buffer.room();
@@ -171,6 +184,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 let sender = result.as_ref().ok().and(self.message).and_then(|m| m.sender());
                 Returned::Datagram(buffer, sender)
             }
+            Operation::SendOne { buffer, .. } => Returned::Sent(buffer),
             Operation::Send { buffers, .. }
             | Operation::SendTo { buffers, .. }
             | Operation::Write { buffers, .. } => Returned::Buffers(buffers),
@@ -257,22 +271,9 @@ fn poll_bits(interest: Interest) -> u32 {
     u32::from((read | write).cast_unsigned())
 }
 
-fn send<B: Lent>(
-    fd: RawFd,
-    buffers: &[B],
-    skip: usize,
-    message: &mut Option<Box<Message>>,
-) -> Entry {
-    let flags = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
-    if let [buffer] = buffers {
-        let bytes = buffer.bytes().get(skip..).unwrap_or_default();
-        let len = length(bytes.len());
-        return opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len).flags(flags).build();
-    }
-    let message = message.get_or_insert_with(Message::new);
-    message.slices = slices(buffers, skip);
-    let header = message.link(0);
-    opcode::SendMsg::new(types::Fd(fd), header).flags(flags.cast_unsigned()).build()
+fn send_one<B: Lent>(fd: RawFd, buffer: &B, skip: usize) -> Entry {
+    let bytes = buffer.bytes().get(skip..).unwrap_or_default();
+    opcode::Send::new(types::Fd(fd), bytes.as_ptr(), length(bytes.len())).flags(SEND_FLAGS).build()
 }
 
 fn slices<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<libc::iovec> {

@@ -142,10 +142,11 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
         let deadline = left.filter(|left| !left.is_zero()).and_then(deadline);
         loop {
-            let entered = match self.restart() {
-                Ok(()) if self.ended.is_empty() => self.ring.enter(left),
-                // Nothing that ended may have to wait.
-                Ok(()) => self.ring.enter(Some(Duration::ZERO)),
+            let restarted = self.restart();
+            // What has ended may not have to wait, nor what is still to be started.
+            let hurry = !self.ended.is_empty() || self.has_starving();
+            let entered = match restarted {
+                Ok(()) => self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }),
                 Err(Full(None)) => Ok(Entered::Part),
                 Err(Full(Some(error))) => Err(error),
             };
@@ -157,7 +158,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             }
             match entered? {
                 Entered::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
-                Entered::All if left == Some(Duration::ZERO) => return Ok(()),
+                Entered::All if left == Some(Duration::ZERO) && !hurry => return Ok(()),
                 // What came is ours alone: a cancellation, say.
                 Entered::All | Entered::Part => {}
             }
@@ -218,24 +219,35 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     /// that have got least.
     fn restart(&mut self) -> Result<(), Full> {
         self.ask_to_cancel()?;
-        // All of them, however few buffers there are: the first ones may have nothing to receive.
-        if self.buffers.offered() > 0 {
+        let starving = self.starved.len() + self.sated.len();
+        self.buffers.next_turn(starving);
+        // More of them than there are buffers, as the first ones may have nothing to receive. But
+        // not all: a thousand that try in vain in each turn are most of what it costs.
+        if self.has_starving() {
+            let most = 2 * self.buffers.offered() + 16;
             let (mut starved, mut sated) =
                 (mem::take(&mut self.starved), mem::take(&mut self.sated));
-            let result = self.start(&mut starved).and_then(|()| self.start(&mut sated));
+            let left = most.saturating_sub(starved.len());
+            let result = self.start(&mut starved, most).and_then(|()| self.start(&mut sated, left));
             (self.starved, self.sated) = (starved, sated);
             result?;
         }
         let mut resting = mem::take(&mut self.resting);
-        let result = self.start(&mut resting);
+        let result = self.start(&mut resting, usize::MAX);
         self.resting = resting;
         result
     }
 
-    /// Hands resting operations to the kernel; leaves those that it does not take.
-    fn start(&mut self, tokens: &mut Vec<Token>) -> Result<(), Full> {
+    /// Whether there are receivers without a buffer, and buffers.
+    fn has_starving(&self) -> bool {
+        self.buffers.offered() > 0 && !(self.starved.is_empty() && self.sated.is_empty())
+    }
+
+    /// Hands resting operations to the kernel, as many as are wanted; leaves those that it does not
+    /// take.
+    fn start(&mut self, tokens: &mut Vec<Token>, most: usize) -> Result<(), Full> {
         let mut started = 0;
-        let result = tokens.iter().try_for_each(|token| {
+        let result = tokens.iter().take(most).try_for_each(|token| {
             self.start_one(*token)?;
             started += 1;
             Ok(())

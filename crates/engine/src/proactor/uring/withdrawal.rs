@@ -109,7 +109,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         let result = self.claim();
         if result.is_ok() {
             // What does not fit begins with the next wait.
-            let _ = self.start(&mut once);
+            let _ = self.start(&mut once, usize::MAX);
         }
         self.resting.append(&mut once);
         result
