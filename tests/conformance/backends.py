@@ -18,7 +18,7 @@ import sys
 from typing import Any
 
 from .suite import PACKAGE
-from .virtual_time import VirtualTime
+from .virtual_time import VirtualTime, VirtualTimeOfProactor
 
 #: ``asyncio`` is the untouched standard library: the oracle.
 BACKENDS = ("asyncio", "epoll", "poll", "select", "proactor")
@@ -42,7 +42,8 @@ def install(backend: str) -> None:
         _replace(asyncio, "EventLoop", loop_class)
     if sys.version_info >= (3, 14):
         _replace(asyncio, "_DefaultEventLoopPolicy", policy_class)
-    test_loop_class = type("TestLoop", (VirtualTime, base_class), {})
+    clock = VirtualTimeOfProactor if backend == "proactor" else VirtualTime
+    test_loop_class = type("TestLoop", (clock, base_class), {})
     _replace(importlib.import_module(f"{PACKAGE}.utils"), "TestLoop", test_loop_class)
 
 

@@ -5,7 +5,7 @@ own turn. This one has the same contract on public ground: ``loop.time`` is over
 selector of the user's own stands where the loop would wait. The generator given by a test is sent
 the time of each new timer, after the turn that made it, and answers how far the clock moves; when
 the loop is closed it must have ended. Some tests also ask ``_ready`` whether a callback waits for
-its turn.
+its turn. A proactor has no selector; there a callback of our own stands in each turn.
 """
 
 from __future__ import annotations
@@ -59,6 +59,9 @@ class VirtualTime(_Loop):
         self._clock = gen() if gen is not None else _stopped_clock()
         self._must_end = gen is not None
         next(self._clock)
+        self._make()
+
+    def _make(self) -> None:
         selector = _NothingReady()
         super().__init__(selector)
         selector.turn = self._turn
@@ -124,6 +127,18 @@ class VirtualTime(_Loop):
         timers, self._new_timers = self._new_timers, []
         for when in timers:
             self.advance_time(self._clock.send(when))
+
+
+class VirtualTimeOfProactor(VirtualTime):
+    """The same where there is no selector: a callback in each turn keeps the loop from waiting."""
+
+    def _make(self) -> None:
+        super(VirtualTime, self).__init__()
+        super(VirtualTime, self).call_soon(self._in_each_turn)
+
+    def _in_each_turn(self) -> None:
+        self._turn()
+        super(VirtualTime, self).call_soon(self._in_each_turn)
 
 
 def _stopped_clock() -> Clock:
