@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::proactor::{
@@ -97,6 +98,9 @@ pub(crate) fn unavailable() -> Option<String> {
     proactor::probe().err().map(|reason| reason.to_string())
 }
 
+/// Whether the system has made a proactor for this process.
+static HAD_ONE: AtomicBool = AtomicBool::new(false);
+
 /// A proactor, and what it does for those who watch descriptors.
 pub(crate) struct ProactorPoller {
     proactor: Proactor<Chunk, Box<[u8]>>,
@@ -140,9 +144,13 @@ pub(crate) enum Told {
 impl ProactorPoller {
     pub(super) fn new(proactor: &IoUringProactor) -> PyResult<Self> {
         let config = proactor.config;
-        let proactor = Proactor::new(config).map_err(|reason| {
+        // Where there was a proactor before, the next one is made when it is needed.
+        let proactor =
+            if HAD_ONE.load(Relaxed) { Proactor::lazy(config) } else { Proactor::new(config) };
+        let proactor = proactor.map_err(|reason| {
             PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
         })?;
+        HAD_ONE.store(true, Relaxed);
         Ok(Self {
             proactor,
             completions: Completions::new(),
