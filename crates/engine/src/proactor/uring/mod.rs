@@ -27,10 +27,12 @@ mod withdrawal;
 
 use std::io;
 use std::mem;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Flags;
 use io_uring::{cqueue, opcode};
+use rustix::event::{EventfdFlags, eventfd};
 
 use self::buffers::Buffers;
 use self::in_flight::InFlight;
@@ -51,6 +53,9 @@ pub struct Uring<B: Lent, M: LentMut> {
     ring: Ring,
     /// Leaked by `drop`, as what is `in_flight`, if the kernel may still use it.
     buffers: Buffers,
+    /// Holds the place of the ring's descriptor until there is a ring: a loop that was made while there were
+    /// descriptors runs when none are left.
+    reserve: Option<OwnedFd>,
     in_flight: Slots<InFlight<B, M>>,
     /// How many of them are the kernel's, and do not rest.
     lent: usize,
@@ -87,7 +92,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     pub(super) fn lazy(config: Config) -> Result<Self, Unavailable> {
         config.check()?;
+        let reserve =
+            eventfd(0, EventfdFlags::CLOEXEC).map_err(|errno| ring::unavailable(errno.into()))?;
         Ok(Self {
+            reserve: Some(reserve),
             ring: Ring::unopened(&config),
             buffers: Buffers::new(&config),
             in_flight: Slots::new(),
@@ -108,6 +116,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     /// Makes a ring, in place of any other.
     fn open(&mut self) -> Result<(), Unavailable> {
+        drop(self.reserve.take());
         let ring = Ring::open(&self.config)?;
         let process = Process::new().map_err(ring::unavailable)?;
         self.buffers.register(&ring).map_err(|error| match error.raw_os_error() {
