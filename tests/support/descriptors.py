@@ -7,7 +7,6 @@ import os
 import resource
 from typing import Callable, Iterator
 
-
 #: How many descriptors are left by `few_descriptors`.
 FEW = 100
 

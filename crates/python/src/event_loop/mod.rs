@@ -891,7 +891,7 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         warned
     }
 
-    /// The name of the backend: "epoll", "poll", "select", "kqueue", "io_uring", or None for a selector of the
+    /// The name of the backend: "epoll", "poll", "select", "kqueue", "`io_uring`", or None for a selector of the
     /// user's.
     #[getter]
     fn _backend(slf: &Bound<'_, Self>) -> Option<&'static str> {

@@ -24,6 +24,7 @@ pub(crate) use proactor::{IoUringProactor, ProactorPoller, Told, unavailable};
 const EVENT_CAPACITY: usize = 1024;
 
 /// What the engine offers to wait in.
+#[expect(clippy::large_enum_variant, reason = "it is always in a box")]
 pub(crate) enum NativePoller {
     /// A selector, and the buffer that its events land in.
     Selector { selector: Selector, events: Events },

@@ -36,10 +36,9 @@ impl Endpoint for StreamTransport {
     }
 
     fn reader(&self) -> Option<Reader> {
-        Some(match self.state.borrow().volume.is_much() {
-            true => Reader::MuchData(reading::arrived),
-            false => Reader::Data(reading::arrived),
-        })
+        let much = self.state.borrow().volume.is_much();
+        let reader = if much { Reader::MuchData } else { Reader::Data };
+        Some(reader(reading::arrived))
     }
 
     fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {
