@@ -68,7 +68,7 @@ class TestConfiguration:
 
     def test_its_defaults(self, oxloop: Any) -> None:
         proactor = oxloop.IoUringProactor()
-        assert (proactor.entries, proactor.buffers, proactor.buffer_size) == (256, 64, 65536)
+        assert (proactor.entries, proactor.buffers, proactor.buffer_size) == (256, 1024, 32768)
 
     def test_its_values(self, oxloop: Any) -> None:
         proactor = oxloop.IoUringProactor(entries=8, buffers=16, buffer_size=1000)
