@@ -274,8 +274,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     }
 }
 
-/// Why this process can have no proactor, if so. Makes a small one to find out.
+/// Why this process can have no proactor of the default size, if so. Makes one to find out.
 pub fn probe() -> Result<(), Unavailable> {
-    let config = Config { entries: 1, buffers: 1, buffer_size: 64, ..Config::default() };
-    Proactor::<Vec<u8>, Vec<u8>>::new(config).map(drop)
+    Proactor::<Vec<u8>, Vec<u8>>::new(Config::default()).map(drop)
 }

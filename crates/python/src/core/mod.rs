@@ -4,7 +4,9 @@
 //! the Python object that the user knows. Transports, servers and flows see this module and never the
 //! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
 
+mod data;
 mod entry;
+mod wait;
 mod watches;
 
 use std::collections::{HashMap, VecDeque};

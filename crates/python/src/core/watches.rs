@@ -2,20 +2,18 @@
 
 use std::collections::HashMap;
 use std::os::fd::RawFd;
-use std::time::Duration;
 
-use oxloop_engine::proactor::Chunk;
-use oxloop_engine::{Engine, Interest, Slots, Token};
+use oxloop_engine::{Interest, Slots, Token};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyInt, PyWeakrefMethods, PyWeakrefReference};
 
-use super::{Arrival, Core, Entry, Reader};
+use super::{Core, Entry, Reader};
 use crate::error::os_error;
-use crate::ffi::{self, Ref};
-use crate::poller::{self, Change, NativePoller, Poller, ProactorPoller, Reading, Told};
+use crate::ffi::Ref;
+use crate::poller::{self, Change, Poller, Reading};
 
 /// Who is told when a descriptor becomes ready. A descriptor has at most one of each.
 pub(crate) struct Watch {
@@ -255,93 +253,6 @@ impl Core {
         poller::apply_python(selector.bind(py), fd, change)
     }
 
-    /// Waits for at most `timeout` (`None`: without end), and queues what became ready.
-    pub(crate) fn poll(&self, py: Python<'_>, timeout: Option<Duration>) -> PyResult<()> {
-        let taken = match &mut *self.poller.borrow_mut() {
-            Poller::Closed => {
-                self.check_closed()?;
-                let message = "the event loop was not initialised: super().__init__() not called";
-                return Err(PyRuntimeError::new_err(message));
-            }
-            Poller::Native(native) => Ok(native.take().ok_or_else(poller::in_use)?),
-            Poller::Python(selector) => Err(selector.clone_ref(py)),
-        };
-        let mut native = match taken {
-            Ok(native) => native,
-            Err(selector) => return self.poll_python(py, &selector, timeout),
-        };
-        let waited = self.sleep(timeout, |timeout| {
-            if timeout == Some(Duration::ZERO) {
-                // Nothing to wait for: not worth handing the interpreter to another thread.
-                native.wait(timeout)
-            } else {
-                py.detach(|| native.wait(timeout))
-            }
-        });
-        if waited.is_ok() {
-            self.receive();
-            self.queue_all_ready(py, &mut native);
-        }
-        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
-            *place = Some(native);
-        }
-        match waited {
-            Err(error) if error.kind() != std::io::ErrorKind::Interrupted => Err(os_error(&error)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Queues what a wait has found to be ready.
-    fn queue_all_ready(&self, py: Python<'_>, native: &mut NativePoller) {
-        let watches = self.watches.borrow();
-        let mut engine = self.engine.borrow_mut();
-        match native {
-            NativePoller::Selector { events, .. } => {
-                for event in &*events {
-                    if let Some(watch) = watches.get(event.token) {
-                        queue_ready(py, &mut engine, watch, event.readiness);
-                    }
-                }
-            }
-            NativePoller::Proactor(proactor) => proactor.tell(|token, told| {
-                let watch = watches.get(token);
-                match told {
-                    Told::Ready(readiness) => {
-                        if let Some(watch) = watch {
-                            queue_ready(py, &mut engine, watch, readiness);
-                        }
-                        None
-                    }
-                    Told::Arrived(arrival) => {
-                        let reader = watch.and_then(|watch| watch.reader.as_ref());
-                        let Some(reader) = reader else { return Some(arrival) };
-                        match reader.arrived(py, arrival) {
-                            Ok(entry) => engine.ready.push(entry),
-                            Err(arrival) => return Some(arrival),
-                        }
-                        None
-                    }
-                }
-            }),
-        }
-    }
-
-    /// Runs `use_proactor` on the loop's proactor; `None` for a loop that has none.
-    fn with_proactor<R>(&self, use_proactor: impl FnOnce(&mut ProactorPoller) -> R) -> Option<R> {
-        match &mut *self.poller.borrow_mut() {
-            Poller::Native(Some(native)) => match &mut **native {
-                NativePoller::Proactor(proactor) => Some(use_proactor(proactor)),
-                NativePoller::Selector { .. } => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// Whether the loop waits for completions.
-    pub(crate) fn completes(&self) -> bool {
-        self.with_proactor(|_| ()).is_some()
-    }
-
     /// Lets who reads the data of `fd` rest until [`read`](Self::read) is called again: he is told of what had come by
     /// now, and nothing more is received. False for a loop that receives nothing: it can as well stop to watch.
     pub(crate) fn rest(&self, py: Python<'_>, fd: RawFd) -> PyResult<bool> {
@@ -360,85 +271,6 @@ impl Core {
         };
         let change = Change { before: interest, after: interest, reading: Reading::Rests };
         self.apply(py, fd, token, change).map(|()| true)
-    }
-
-    /// Takes data out of the loop's buffer, as `bytes`.
-    pub(crate) fn take_data<'py>(
-        &self,
-        py: Python<'py>,
-        chunk: Chunk,
-    ) -> PyResult<Bound<'py, PyAny>> {
-        let taken =
-            self.with_proactor(|proactor| proactor.take(chunk, |data| ffi::bytes(py, data)));
-        taken.ok_or_else(poller::in_use)?
-    }
-
-    /// Takes data out of the loop's buffer into the read buffer, and runs `use_data` on it there.
-    pub(crate) fn with_data<R>(&self, chunk: Chunk, use_data: impl FnOnce(&[u8]) -> R) -> R {
-        self.with_read_buffer(|buffer| {
-            let mut large = Vec::new();
-            let length = self.with_proactor(|proactor| {
-                proactor.take(chunk, |data| {
-                    match buffer.get_mut(..data.len()) {
-                        Some(place) => place.copy_from_slice(data),
-                        None => large.extend_from_slice(data),
-                    }
-                    data.len()
-                })
-            });
-            if large.is_empty() {
-                use_data(&buffer[..length.unwrap_or_default()])
-            } else {
-                use_data(&large)
-            }
-        })
-    }
-
-    /// Drops data that nobody wants.
-    pub(crate) fn drop_data(&self, arrival: Arrival) {
-        if let Arrival::Data { chunk, .. } = arrival {
-            self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
-        }
-    }
-
-    /// The loop stops to run: nothing stays with the kernel that belongs to this thread.
-    pub(crate) fn suspend(&self, py: Python<'_>) -> PyResult<()> {
-        let native = match &mut *self.poller.borrow_mut() {
-            Poller::Native(native) => native.take(),
-            _ => None,
-        };
-        let Some(mut native) = native else { return Ok(()) };
-        let suspended = match &mut *native {
-            NativePoller::Selector { .. } => Ok(()),
-            NativePoller::Proactor(proactor) => {
-                let suspended = proactor.suspend();
-                self.queue_all_ready(py, &mut native);
-                suspended
-            }
-        };
-        if let Poller::Native(place) = &mut *self.poller.borrow_mut() {
-            *place = Some(native);
-        }
-        suspended.map_err(|error| os_error(&error))
-    }
-
-    fn poll_python(
-        &self,
-        py: Python<'_>,
-        selector: &Ref,
-        timeout: Option<Duration>,
-    ) -> PyResult<()> {
-        let ready =
-            self.sleep(timeout, |timeout| poller::select_python(selector.bind(py), timeout))?;
-        self.receive();
-        let watches = self.watches.borrow();
-        let mut engine = self.engine.borrow_mut();
-        for (fd, readiness) in ready {
-            if let Some(watch) = watches.by_fd(fd) {
-                queue_ready(py, &mut engine, watch, readiness);
-            }
-        }
-        Ok(())
     }
 
     /// Whether a poll that does not wait could find anything.
@@ -486,20 +318,5 @@ impl Core {
                 transport.repr()?
             ))),
         }
-    }
-}
-
-/// Queues the entries of `watch` that `readiness` concerns.
-#[inline]
-fn queue_ready(py: Python<'_>, engine: &mut Engine<Entry>, watch: &Watch, readiness: Interest) {
-    if readiness.is_readable()
-        && let Some(reader) = &watch.reader
-    {
-        engine.ready.push(reader.clone_ref(py));
-    }
-    if readiness.is_writable()
-        && let Some(writer) = &watch.writer
-    {
-        engine.ready.push(writer.clone_ref(py));
     }
 }

@@ -110,13 +110,13 @@ impl<'py> Running<'py> {
         let event_loop = &self.event_loop.0;
         let py = event_loop.py();
         event_loop.get().stopping.store(false, Relaxed);
-        event_loop.get().suspend(py)?;
+        let suspended = event_loop.get().suspend(py);
         let sys = imports(py).sys.bind(py);
         ffi::call(&running_loop_function(py, "_set_running_loop")?, &[py.None().bind(py)])?;
         track_origins(event_loop, false)?;
         let hooks = (self.asyncgen_hooks.get_item(0)?, self.asyncgen_hooks.get_item(1)?);
         sys.call_method1(intern!(py, "set_asyncgen_hooks"), hooks)?;
-        Ok(())
+        suspended
     }
 }
 

@@ -1,0 +1,66 @@
+//! What a proactor has received for those who read: in buffers of its own, which it gets back as soon as the data is
+//! somewhere else.
+
+use oxloop_engine::proactor::Chunk;
+use pyo3::prelude::*;
+
+use super::{Arrival, Core};
+use crate::ffi;
+use crate::poller::{self, NativePoller, Poller, ProactorPoller};
+
+impl Core {
+    /// Runs `use_proactor` on the loop's proactor; `None` for a loop that has none.
+    fn with_proactor<R>(&self, use_proactor: impl FnOnce(&mut ProactorPoller) -> R) -> Option<R> {
+        match &mut *self.poller.borrow_mut() {
+            Poller::Native(Some(native)) => match &mut **native {
+                NativePoller::Proactor(proactor) => Some(use_proactor(proactor)),
+                NativePoller::Selector { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether the loop waits for completions.
+    pub(crate) fn completes(&self) -> bool {
+        self.with_proactor(|_| ()).is_some()
+    }
+
+    /// Takes data out of the loop's buffer, as `bytes`.
+    pub(crate) fn take_data<'py>(
+        &self,
+        py: Python<'py>,
+        chunk: Chunk,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let taken =
+            self.with_proactor(|proactor| proactor.take(chunk, |data| ffi::bytes(py, data)));
+        taken.ok_or_else(poller::in_use)?
+    }
+
+    /// Takes data out of the loop's buffer into the read buffer, and runs `use_data` on it there.
+    pub(crate) fn with_data<R>(&self, chunk: Chunk, use_data: impl FnOnce(&[u8]) -> R) -> R {
+        self.with_read_buffer(|buffer| {
+            let mut large = Vec::new();
+            let length = self.with_proactor(|proactor| {
+                proactor.take(chunk, |data| {
+                    match buffer.get_mut(..data.len()) {
+                        Some(place) => place.copy_from_slice(data),
+                        None => large.extend_from_slice(data),
+                    }
+                    data.len()
+                })
+            });
+            if large.is_empty() {
+                use_data(&buffer[..length.unwrap_or_default()])
+            } else {
+                use_data(&large)
+            }
+        })
+    }
+
+    /// Drops data that nobody wants.
+    pub(crate) fn drop_data(&self, arrival: Arrival) {
+        if let Arrival::Data { chunk, .. } = arrival {
+            self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
+        }
+    }
+}
