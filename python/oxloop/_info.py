@@ -7,7 +7,7 @@ import platform
 import sys
 from typing import TYPE_CHECKING
 
-from oxloop import _compat, _loops, _native, _policy
+from oxloop import _compat, _native, _policy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,8 @@ def lines() -> Iterator[str]:
     yield "SelectorEventLoop"
     yield from _selectors()
     yield "ProactorEventLoop"
-    yield _row("io_uring", _io_uring())
+    reason = _native.proactor_unavailable()
+    yield _row("io_uring", "yes" if reason is None else f"no: {reason}")
     yield _row("iocp", f"no: Windows has it, this is {sys.platform}")
 
 
@@ -55,16 +56,6 @@ def _default_loop() -> str:
         return f"none: {error}"
     chosen = os.environ.get(_policy.LOOP_VARIABLE)
     return f"{name}, chosen by {_policy.LOOP_VARIABLE}" if chosen else name
-
-
-def _io_uring() -> str:
-    reason = _native.proactor_unavailable()
-    if reason is None:
-        try:  # a loop of the default size needs more than the kernel's permission
-            _loops.ProactorEventLoop().close()
-        except RuntimeError as error:
-            reason = str(error)
-    return "yes" if reason is None else f"no: {reason}"
 
 
 def _row(name: str, value: str) -> str:
