@@ -192,6 +192,8 @@ on_every_setup! { descriptors:
 on_every_setup! { pressure:
     more_than_fits_into_the_queues
     more_completions_than_fit
+    more_completions_than_fit_when_suspended
+    streams_survive_everything
     receivers_share_few_buffers
     one_buffer_goes_round
     buffers_grow_with_many_messages

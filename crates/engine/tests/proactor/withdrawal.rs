@@ -244,6 +244,7 @@ pub(crate) fn chunks_outlive_their_ring(config: Config) -> io::Result<()> {
             bench.proactor.wait(&mut bench.completions, None)?;
             held += bench.completions.drain().map(std::mem::forget).count();
         }
+        assert!(bench.suspend()?.is_empty());
         Ok(())
     })
 }

@@ -49,6 +49,9 @@ pub(super) struct Ring {
     /// None until a wait needs them.
     queues: Option<IoUring>,
     setup: Setup,
+    /// `NO_IOWAIT` where it is known (Linux 6.15): a loop without work is idle, and does not wait
+    /// for a disk, which is what tools would show.
+    flags: EnterFlags,
     /// The thread that has made the ring its own.
     owner: Option<ThreadId>,
 }
@@ -62,7 +65,7 @@ impl Debug for Ring {
 impl Ring {
     /// A ring that the kernel does not know of.
     pub(super) const fn unopened(config: &Config) -> Self {
-        Self { queues: None, setup: config.setup, owner: None }
+        Self { queues: None, setup: config.setup, flags: EnterFlags::empty(), owner: None }
     }
 
     /// A disabled ring, set up as well as the kernel can.
@@ -85,7 +88,9 @@ impl Ring {
         if !(params.is_feature_ext_arg() && params.is_feature_nodrop()) {
             return Err(Unavailable::TooOld { feature: "waits with a timeout", since: "5.11" });
         }
-        Ok(Self { queues: Some(queues), setup, owner: None })
+        let idle = params.is_feature_no_iowait();
+        let flags = if idle { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
+        Ok(Self { queues: Some(queues), setup, flags, owner: None })
     }
 
     /// What is registered with the ring goes by this; ENXIO for one that is not open.
@@ -227,6 +232,7 @@ impl Ring {
         let Some(queues) = &mut self.queues else { return Ok(0) };
         let entries = u32::try_from(queues.submission().len()).unwrap_or(u32::MAX);
         let submitter = queues.submitter();
+        let flags = flags | self.flags;
         let Some(timeout) = timeout else {
             // SAFETY: no argument.
             return unsafe {

@@ -98,11 +98,15 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     /// Hands what is done once to the kernel: it was submitted before the end of the run.
     fn begin(&mut self) -> io::Result<()> {
-        let once = |token: &Token| {
-            self.in_flight.get(*token).is_some_and(|operation| !operation.goes_on())
-        };
-        let (mut once, on): (Vec<_>, Vec<_>) = self.resting.drain(..).partition(once);
-        self.resting = on;
+        let mut once = Vec::new();
+        self.resting.retain(|token| match self.in_flight.get(*token) {
+            Some(operation) if operation.goes_on() => true,
+            Some(_) => {
+                once.push(*token);
+                false
+            }
+            None => false,
+        });
         if once.is_empty() {
             return Ok(());
         }
