@@ -236,7 +236,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Hands what rests to the kernel, and what is to be cancelled; of the receivers first those
     /// that have got least.
     fn restart(&mut self) -> Result<(), Full> {
-        self.ask_to_cancel()?;
+        self.ask_to_cancel(usize::MAX)?;
         let starving = self.starved.len() + self.sated.len();
         self.buffers.next_turn(starving);
         // More of them than there are buffers, as the first ones may have nothing to receive. But
@@ -296,8 +296,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         Ok(())
     }
 
-    fn ask_to_cancel(&mut self) -> Result<(), Full> {
-        while let Some(token) = self.unwanted.last() {
+    /// Asks the kernel to cancel what is not wanted, as many as `most`, the last ones first.
+    fn ask_to_cancel(&mut self, most: usize) -> Result<(), Full> {
+        for _ in 0..most {
+            let Some(token) = self.unwanted.last() else { break };
             let entry = opcode::AsyncCancel::new(token.to_u64()).build();
             // The operation's own completion says enough.
             let entry = entry.flags(Flags::SKIP_SUCCESS).user_data(CANCEL);
