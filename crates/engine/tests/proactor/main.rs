@@ -288,6 +288,7 @@ macro_rules! alone {
 alone! { processes:
     rings_leave_nothing_behind
     many_threads_close_their_rings
+    ten_thousand_connections_leave_nothing_behind
     children_drop_their_copy
     children_go_on_with_their_copy
 }
