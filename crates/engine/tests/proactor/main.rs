@@ -219,6 +219,7 @@ on_every_setup! { withdrawal:
     a_withdrawn_listener_is_closed
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
+    withdrawing_reports_no_poll_twice
     going_on_elsewhere
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended

@@ -11,7 +11,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::super::{Completions, Lent, LentMut};
+use super::super::{Completions, Lent, LentMut, Returned};
 use super::Uring;
 use crate::Token;
 
@@ -45,6 +45,8 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             self.collect(&mut completions);
         }
         self.early = completions.list;
+        // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
+        self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
         true
     }
 
