@@ -219,6 +219,7 @@ on_every_setup! { withdrawal:
     a_withdrawn_listener_is_closed
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
+    withdrawing_reports_no_poll_twice
     going_on_elsewhere
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended
@@ -288,6 +289,7 @@ macro_rules! alone {
 alone! { processes:
     rings_leave_nothing_behind
     many_threads_close_their_rings
+    ten_thousand_connections_leave_nothing_behind
     children_drop_their_copy
     children_go_on_with_their_copy
 }

@@ -1,10 +1,11 @@
 //! Proactors in children of the process, and on many threads; each test is a process of its own, as
 //! others open descriptors and start threads, too.
 
+use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use oxloop_engine::Interest;
@@ -71,6 +72,68 @@ pub(crate) fn many_threads_close_their_rings() -> io::Result<()> {
         threads.into_iter().try_for_each(|thread| thread.join().expect("no panic"))
     })?;
     assert_eq!(descriptors()?, before);
+    Ok(())
+}
+
+/// Nothing of a connection stays: no descriptor, no operation, and none of four buffers.
+pub(crate) fn ten_thousand_connections_leave_nothing_behind() -> io::Result<()> {
+    const AT_ONCE: usize = 100;
+    let path = std::env::temp_dir().join(format!("oxloop-many-{}", std::process::id()));
+    let listener = UnixListener::bind(&path)?;
+    let mut bench = bench(Config { buffers: 4, buffer_size: 64, ..Config::default() })?;
+    let accept = bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
+    let mut connections = HashMap::new();
+    let mut before = None;
+    for round in 0..10_000 / AT_ONCE {
+        let mut clients: Vec<_> =
+            (0..AT_ONCE).map(|_| UnixStream::connect(&path)).collect::<io::Result<_>>()?;
+        for client in &mut clients {
+            client.write_all(b"message")?;
+        }
+        // Half of them are closed by their clients, the others while they receive.
+        let mut left = 2 * AT_ONCE;
+        while left > 0 {
+            for done in bench.wait(None)? {
+                match done.returned {
+                    Brought::Connection(fd) => {
+                        let token = bench.submit(Operation::Receive { fd });
+                        let place = bench.connections.iter().position(|s| s.as_raw_fd() == fd);
+                        let socket = bench.connections.remove(place.expect("it has come"));
+                        connections.insert(token, socket);
+                        left -= 1;
+                    }
+                    Brought::Data(data) => {
+                        assert_eq!(data, b"message");
+                        left -= 1;
+                    }
+                    _ => panic!("{done:?}"),
+                }
+            }
+        }
+        clients.truncate(AT_ONCE / 2);
+        while connections.len() > AT_ONCE / 2 {
+            for done in bench.wait(None)? {
+                assert_eq!((done.result, done.more), (Ok(0), false));
+                connections.remove(&done.token);
+            }
+        }
+        for (token, socket) in connections.drain() {
+            bench.proactor.withdraw(token);
+            drop(socket);
+        }
+        for client in &mut clients {
+            assert_eq!(client.read(&mut [0])?, 0);
+        }
+        drop(clients);
+        while bench.proactor.len() > 1 {
+            bench.wait(NOW)?;
+        }
+        bench.wait(NOW)?;
+        assert_eq!(descriptors()?, *before.get_or_insert(descriptors()?), "round {round}");
+    }
+    std::fs::remove_file(&path)?;
+    assert!(bench.proactor.cancel(accept));
+    assert_eq!(bench.one()?.result, Err(libc::ECANCELED));
     Ok(())
 }
 

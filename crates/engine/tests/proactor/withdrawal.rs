@@ -95,6 +95,32 @@ pub(crate) fn withdrawing_loses_nothing(config: Config) -> io::Result<()> {
     Ok(())
 }
 
+/// A level is asked for by the wait that reports it, whatever was seen before.
+pub(crate) fn withdrawing_reports_no_poll_twice(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, _right) = UnixStream::pair()?;
+    let (watched, mut peer) = UnixStream::pair()?;
+    let readable = |fd| Operation::Poll { fd, interest: Interest::READABLE };
+    for (drained, expected) in [(false, 1), (true, 0)] {
+        let receive = bench.submit(Operation::Receive { fd: left.as_raw_fd() });
+        let poll = bench.submit(readable(watched.as_raw_fd()));
+        assert!(bench.wait(Some(std::time::Duration::from_nanos(1)))?.is_empty());
+        peer.write_all(b"x")?;
+        assert!(bench.proactor.withdraw(receive));
+        if drained {
+            (&watched).read_exact(&mut [0])?;
+        }
+        let done = bench.wait(NOW)?;
+        assert_eq!(done.iter().filter(|done| done.token == poll).count(), expected, "{done:?}");
+        assert!(bench.proactor.withdraw(poll));
+        bench.all()?;
+        if !drained {
+            (&watched).read_exact(&mut [0])?;
+        }
+    }
+    Ok(())
+}
+
 /// A loop that runs on one thread after the other, and is closed on a third one.
 pub(crate) fn going_on_elsewhere(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
