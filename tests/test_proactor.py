@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Callable, ClassVar, Dict, Iterator, List
 
 import pytest
-from support.backends import proactor_unavailable
+from support.backends import GIL, proactor_unavailable
 from support.children import environment_of, run_python
 from support.recorders import Recorder
 from support.running import turns
@@ -241,6 +241,7 @@ class TestReasons:
         assert all("not permitted here (EPERM)" in line for line in said), said
 
     @available
+    @pytest.mark.skipif(not GIL, reason="this interpreter's allocator needs the room first")
     def test_no_room_in_the_address_space(self) -> None:
         """mmap(2) of the rings fails with ENOMEM."""
         limit = """
@@ -704,6 +705,8 @@ oxloop.run(main(), loop_factory=oxloop.ProactorEventLoop)
 )
 def test_a_process_that_forks_in_its_loop(child: str) -> None:
     """The child makes a loop of its own; that of its parent is none of its business."""
+    if not GIL and "loop" in child:
+        pytest.skip("CPython 3.14.0 without a GIL: a forked child hangs in any loop's first run")
     result = run_python(FORK.replace("{child}", child))
     assert (result.stdout, result.returncode) == ("unharmed\n", 0), result.stderr
 
