@@ -32,9 +32,9 @@ pub(crate) type Receive = for<'py> fn(&Bound<'py, PyAny>, Arrival) -> PyResult<(
 pub(crate) enum Arrival {
     /// Something: the descriptor is readable, and whoever is told reads.
     Readable,
-    /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)). One that
-    /// `is_full` will not have been all.
-    Data { chunk: Chunk, is_full: bool },
+    /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)). Where it
+    /// `is_much` at a time, who reads does better to ask for [`Reader::MuchData`].
+    Data { chunk: Chunk, is_much: bool },
     /// A connection.
     Connection(OwnedFd),
     /// Nothing any more: the peer sends no more.

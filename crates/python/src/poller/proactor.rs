@@ -12,7 +12,7 @@ use oxloop_engine::{Interest, Token, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{Change, Reading};
+use super::{Change, MUCH, Reading};
 use crate::buffer::Chunk;
 use crate::core::Arrival;
 
@@ -109,8 +109,8 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// How often owners were told of what had come.
     round: u32,
-    /// The size of the buffers that data comes in, in bytes.
-    buffer_size: usize,
+    /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
+    much: usize,
 }
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
@@ -156,7 +156,7 @@ impl ProactorPoller {
             completions: Completions::new(),
             under_way: Vec::new(),
             round: 0,
-            buffer_size: config.buffer_size as usize,
+            much: MUCH.min(config.buffer_size as usize),
         })
     }
 
@@ -241,8 +241,8 @@ impl ProactorPoller {
                     }
                 }
                 (Returned::Chunk(chunk), _) => {
-                    let is_full = chunk.len() >= self.buffer_size;
-                    Told::Arrived(Arrival::Data { chunk, is_full })
+                    let is_much = chunk.len() >= self.much;
+                    Told::Arrived(Arrival::Data { chunk, is_much })
                 }
                 (Returned::Connection(connection), _) => {
                     Told::Arrived(Arrival::Connection(connection))

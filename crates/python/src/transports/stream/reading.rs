@@ -9,6 +9,7 @@ use super::{Kind, StreamTransport};
 use crate::core::{Arrival, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
+use crate::poller::MUCH;
 use crate::transports::endpoint;
 
 /// Something has come, or the descriptor is readable.
@@ -22,8 +23,8 @@ pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResul
             core.drop_data(arrival);
             Ok(())
         }
-        Arrival::Data { chunk, is_full } => {
-            if is_full {
+        Arrival::Data { chunk, is_much } => {
+            if is_much {
                 note(transport, MUCH)?;
             }
             if this.takes_memory() {
@@ -65,10 +66,7 @@ fn readable(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
 /// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
 /// than to allocate for (and a small message must not cost an allocation of the largest size).
 const LARGE: usize = 64 * 1024;
-/// From this many bytes at a time on, a proactor is asked for readiness and not for data: its buffers are small, so
-/// that those of a thousand connections stay in the processor's cache.
-const MUCH: usize = 4096;
-/// After so many times of less than that the proactor receives for us again.
+/// After so many times of less than [`MUCH`] a proactor receives for us again.
 const FEW: u8 = 16;
 
 /// How much came at a time.
