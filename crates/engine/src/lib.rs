@@ -22,6 +22,7 @@ pub mod timers;
 pub mod tls_records;
 pub mod token;
 pub mod turn;
+pub mod volume;
 pub mod waker;
 pub mod write_queue;
 
@@ -35,5 +36,6 @@ pub use selector::{Event, Events, Selector, SelectorKind};
 pub use timers::Timers;
 pub use token::{Slots, Token};
 pub use turn::Engine;
+pub use volume::Volume;
 pub use waker::Waker;
 pub use write_queue::WriteQueue;

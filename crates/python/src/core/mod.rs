@@ -87,7 +87,7 @@ pub(crate) struct Core {
 }
 
 /// The size of the shared read buffer, in bytes: what asyncio reads at most at a time.
-pub(crate) const READ_SIZE: usize = 256 * 1024;
+pub(crate) const READ_SIZE: usize = oxloop_engine::volume::MOST;
 
 impl Core {
     /// A core that can queue work but does not poll yet.

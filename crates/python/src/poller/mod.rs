@@ -20,10 +20,6 @@ use crate::ffi::Ref;
 use crate::imports::imports;
 pub(crate) use proactor::{IoUringProactor, ProactorPoller, Told, unavailable};
 
-/// How many bytes at a time are so many that they are better received into their own memory, when the descriptor is
-/// readable, than by a proactor into a buffer and copied: the copy then costs more than the system call.
-pub(crate) const MUCH: usize = 4096;
-
 /// Events that one wait can report; more come with the next turn.
 const EVENT_CAPACITY: usize = 1024;
 

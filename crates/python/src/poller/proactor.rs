@@ -8,11 +8,12 @@ use std::time::Duration;
 use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
+use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Token, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
-use super::{Change, MUCH, Reading};
+use super::{Change, Reading};
 use crate::buffer::Chunk;
 use crate::core::Arrival;
 

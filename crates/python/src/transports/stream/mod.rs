@@ -18,6 +18,7 @@ mod writing;
 use std::collections::VecDeque;
 use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::Volume;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -38,7 +39,6 @@ use crate::transports::tls::TlsProtocol;
 use crate::transports::watch::Watch;
 
 use delivering::Piece;
-use reading::Volume;
 pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 

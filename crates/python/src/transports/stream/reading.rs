@@ -2,14 +2,14 @@
 //! loop has received for us.
 
 use oxloop_engine::sys;
+use oxloop_engine::volume::MUCH;
 use pyo3::prelude::*;
 
 use super::delivering::{self, FAILED, Recipient};
 use super::{Kind, StreamTransport};
-use crate::core::{Arrival, READ_SIZE};
+use crate::core::Arrival;
 use crate::error::{self, os_error};
 use crate::ffi;
-use crate::poller::MUCH;
 use crate::transports::endpoint;
 
 /// Something has come, or the descriptor is readable.
@@ -63,38 +63,10 @@ fn readable(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     }
 }
 
-/// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
-/// than to allocate for (and a small message must not cost an allocation of the largest size).
-const LARGE: usize = 64 * 1024;
-/// After so many times of less than [`MUCH`] a proactor receives for us again.
-const FEW: u8 = 16;
-
-/// How much came at a time.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Volume {
-    /// Whether the last time brought much.
-    large: bool,
-    /// How many more times of little end what was once much; 0 for little.
-    left: u8,
-}
-
-impl Volume {
-    /// Whether much is expected: then a loop that receives tells of readiness instead.
-    pub(super) fn is_much(self) -> bool {
-        self.left > 0
-    }
-}
-
 /// Notes how many bytes came, and lets the loop receive or tell of readiness, whichever is better for so many.
 #[inline]
 fn note(transport: &Bound<'_, StreamTransport>, count: usize) -> PyResult<()> {
-    let changed = {
-        let volume = &mut transport.get().state.borrow_mut().volume;
-        let was_much = volume.is_much();
-        let left = if count >= MUCH { FEW } else { volume.left.saturating_sub(1) };
-        *volume = Volume { large: count >= LARGE, left };
-        was_much != volume.is_much()
-    };
+    let changed = transport.get().state.borrow_mut().volume.note(count);
     if changed { endpoint::change_reading(transport) } else { Ok(()) }
 }
 
@@ -103,9 +75,9 @@ fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Option<Boun
     let py = transport.py();
     let this = transport.get();
     let Some(fd) = this.open_fd(py)? else { return Ok(None) };
-    let expects_much = this.state.borrow().volume.large;
-    let received = if expects_much {
-        ffi::bytes_filled(py, READ_SIZE, |memory| sys::socket::recv_uninit(fd, memory))?
+    let room = this.state.borrow().volume.room();
+    let received = if let Some(room) = room {
+        ffi::bytes_filled(py, room, |memory| sys::socket::recv_uninit(fd, memory))?
     } else {
         this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
             Ok(count) => ffi::bytes(py, &buffer[..count]).map(Ok),

@@ -1,0 +1,90 @@
+//! How much comes at a time, and what is the best way to receive as much.
+//!
+//! Little is received by the proactor, or into the loop's buffer, and copied. Much is received into the object that
+//! the protocol gets. What surprised us: malloc(3) maps new memory for everything from 128 KiB on
+//! (`M_MMAP_THRESHOLD`, mallopt(3)), and learns better only from what is freed in that size. An object that is made
+//! for 256 KiB and cut to the 64 KiB that came is never freed in it: so each message costs mmap, mremap and munmap,
+//! and the pages are cleared anew, three times the price of the message itself.
+
+/// How many bytes at a time are so many that they are better received into their own memory, when the descriptor is
+/// readable, than by a proactor into a buffer and copied: the copy then costs more than the system call.
+pub const MUCH: usize = 4096;
+/// How many bytes are received at most at a time.
+pub const MOST: usize = 256 * 1024;
+/// From this many bytes at a time on, the next call receives into an object of its own: less is cheaper to copy
+/// than to allocate for.
+const LARGE: usize = 64 * 1024;
+/// What such an object has room for unless more has come: just less than what malloc(3) maps for itself.
+const ROOM: usize = 120 * 1024;
+/// After so many times of less than [`MUCH`] a proactor receives for us again.
+const FEW: u8 = 16;
+
+/// How much came of late.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Volume {
+    /// How many bytes the last time brought.
+    last: usize,
+    /// How many more times of little end what was once much; 0 for little.
+    left: u8,
+}
+
+impl Volume {
+    /// Notes how many bytes came; whether [`is_much`](Self::is_much) has changed.
+    #[inline]
+    pub const fn note(&mut self, count: usize) -> bool {
+        let was_much = self.is_much();
+        self.last = count;
+        self.left = if count >= MUCH { FEW } else { self.left.saturating_sub(1) };
+        was_much != self.is_much()
+    }
+
+    /// Whether much is expected: then a loop that could receive tells of readiness instead.
+    #[inline]
+    pub const fn is_much(self) -> bool {
+        self.left > 0
+    }
+
+    /// How many bytes an object should have room for that is made before it is known how many come; `None` where
+    /// it is better to make it afterwards.
+    #[inline]
+    pub const fn room(self) -> Option<usize> {
+        match self.last {
+            0..LARGE => None,
+            LARGE..ROOM => Some(ROOM),
+            _ => Some(MOST),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_follows_what_came() {
+        let mut volume = Volume::default();
+        for (count, room) in [
+            (0, None),
+            (LARGE - 1, None),
+            (LARGE, Some(ROOM)),
+            (ROOM, Some(MOST)),
+            (MOST, Some(MOST)),
+            (LARGE, Some(ROOM)),
+            (1, None),
+        ] {
+            volume.note(count);
+            assert_eq!(volume.room(), room, "{count}");
+        }
+    }
+
+    #[test]
+    fn much_is_expected_for_a_while() {
+        let mut volume = Volume::default();
+        assert!(!volume.note(MUCH - 1) && !volume.is_much());
+        assert!(volume.note(MUCH) && volume.is_much());
+        for _ in 1..FEW {
+            assert!(!volume.note(1) && volume.is_much());
+        }
+        assert!(volume.note(1) && !volume.is_much());
+    }
+}
