@@ -108,32 +108,17 @@ pub(crate) struct ProactorPoller {
     completions: Completions<Chunk, Box<[u8]>>,
     /// By the place of a watch's token: the operations that are under way for it.
     under_way: Vec<UnderWay>,
-    /// How often owners were told of what had come.
-    round: u32,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
 }
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct UnderWay {
     /// Tells of readiness.
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
-    /// In which round the owner was told that the descriptor is ready, and in which directions.
-    told: (u32, Interest),
-}
-
-impl UnderWay {
-    const NOTHING: Self = Self { poll: None, read: None, told: (0, Interest::NONE) };
-
-    /// What is new of `readiness` in this round: a wait may see an operation complete twice.
-    fn news(&mut self, round: u32, readiness: Interest) -> Interest {
-        let before = if self.told.0 == round { self.told.1 } else { Interest::NONE };
-        self.told = (round, before.with(readiness));
-        readiness.without(before)
-    }
 }
 
 /// What whoever watches a descriptor is told.
@@ -156,7 +141,6 @@ impl ProactorPoller {
             proactor,
             completions: Completions::new(),
             under_way: Vec::new(),
-            round: 0,
             much: MUCH.min(config.buffer_size as usize),
         })
     }
@@ -181,9 +165,9 @@ impl ProactorPoller {
         let reads = after.is_readable() && matches!(reading, Reading::Data | Reading::Connections);
         let place = token.index();
         if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::NOTHING);
+            self.under_way.resize(place + 1, UnderWay::default());
         }
-        let UnderWay { poll, read, .. } = self.under_way[place];
+        let UnderWay { poll, read } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
@@ -200,8 +184,7 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        let under_way = &mut self.under_way[place];
-        (under_way.poll, under_way.read) = (poll, read);
+        self.under_way[place] = UnderWay { poll, read };
         Ok(())
     }
 
@@ -227,19 +210,16 @@ impl ProactorPoller {
 
     /// Takes out what has come, and tells each owner; he gives back what he does not want.
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(Token, Told) -> Option<Arrival>) {
-        self.round = self.round.wrapping_add(1);
         for completion in self.completions.drain() {
             let Completion { token, owner, result, returned, more } = completion;
             let told = match (returned, result) {
                 (Returned::Readiness(readiness), _) => {
-                    let under_way = self.under_way.get_mut(owner.index());
+                    let under_way = self.under_way.get(owner.index());
                     // Its owner may watch by another operation by now.
-                    let under_way = under_way.filter(|under_way| under_way.poll == Some(token));
-                    let news = under_way.map(|under_way| under_way.news(self.round, readiness));
-                    match news {
-                        None | Some(Interest::NONE) => continue,
-                        Some(news) => Told::Ready(news),
+                    if under_way.is_none_or(|under_way| under_way.poll != Some(token)) {
+                        continue;
                     }
+                    Told::Ready(readiness)
                 }
                 (Returned::Chunk(chunk), _) => {
                     let is_much = chunk.len() >= self.much;
