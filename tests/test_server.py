@@ -810,6 +810,42 @@ def test_emfile_is_reported_and_the_listener_recovers(
     del loop.time
 
 
+def test_a_limit_of_descriptors_that_is_lowered_later(loop: Any, backend: Backend) -> None:
+    """An accept of io_uring's that is under way keeps to the limit of when it began."""
+    if not backend.is_proactor:
+        pytest.skip("accept(2) looks at the limit each time")
+
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            await asyncio.sleep(0.001)  # a wait of the loop
+            with socket.socket() as sock, no_more_descriptors():
+                sock.setblocking(False)
+                await loop.sock_connect(sock, server.sockets[0].getsockname())
+                await accepted.count(1)
+            await accepted.protocols[0].lost()
+
+    loop.run_until_complete(main())
+
+
+def test_the_peers_name_of_one_who_has_gone(run: Run, backend: Backend) -> None:
+    """accept(2) tells the name with the connection, io_uring does not, and a reset has none."""
+
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            sock = socket.create_connection(server.sockets[0].getsockname())
+            name = sock.getsockname()
+            reset(sock)
+            (protocol,) = await accepted.count(1)
+            found = protocol.transport.get_extra_info("peername")
+            assert found == (None if backend.is_proactor else name)
+            protocol.transport.abort()
+            await protocol.until_event("lost")
+
+    run(main)
+
+
 def test_emfile_does_not_spin(loop: Any) -> None:
     """SPEC section 5: EMFILE on accept: one report per retry, not one per turn."""
     now = loop.time()
