@@ -79,11 +79,15 @@ async def threads(round_: Round) -> None:
     started = [threading.Thread(target=send) for _ in range(count)]
     for thread in started:
         thread.start()
+    dropped = False
     try:
         await done
+    except GeneratorExit:
+        dropped = True  # by the collector, perhaps in the middle of threading's own code and its locks
+        raise
     finally:
-        for thread in started:
-            thread.join()
+        while started and not dropped:
+            started.pop().join()
 
 
 @lifecycle()
