@@ -82,8 +82,8 @@ async def threads(round_: Round) -> None:
     dropped = False
     try:
         await done
-    except GeneratorExit:
-        dropped = True  # by the collector, perhaps in the middle of threading's own code and its locks
+    except GeneratorExit:  # by the collector, perhaps in the middle of threading's own code
+        dropped = True
         raise
     finally:
         while started and not dropped:
