@@ -555,3 +555,124 @@ def test_the_peer_sees_the_end_as_soon_as_the_connection_is_lost(
             assert it.peer.recv(10) == b""
 
     run(main)
+
+
+def numbered(start: int, size: int) -> bytes:
+    """Bytes that show where in a stream they stood: words that count, from `start` bytes on."""
+    return b"".join(number.to_bytes(4, "big") for number in range(start // 4, (start + size) // 4))
+
+
+def test_a_connection_that_begins_to_carry_much(run: Run) -> None:
+    """What had come by then is first, also if a pause kept it and what comes next is there already."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ends = await adopted(Recorder)
+        ends.peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        sent = 0
+
+        def send(size: int) -> None:
+            nonlocal sent
+            ends.send(numbered(sent, size))
+            sent += size
+
+        class Pausing(Recorder):
+            def data_received(self, data: bytes) -> None:
+                super().data_received(data)
+                if self.events.count("data") == 1:
+                    send(400)
+                if self.events.count("data") == 2:
+                    self.transport.pause_reading()
+
+        protocol = Pausing()
+        protocol.connection_made(ends.transport)
+        ends.transport.set_protocol(protocol)
+
+        def resume() -> None:
+            if not ends.transport.is_reading():
+                ends.transport.resume_reading()
+
+        noisy, feeding = socket.socketpair()
+        idle, other = socket.socketpair()
+        with noisy, feeding, idle, other:
+            feeding.send(b"x")
+            loop.add_reader(idle, resume)
+            loop.add_reader(noisy, resume)
+            await turns(10)
+            loop.call_soon(lambda: (send(100_000), loop.remove_reader(idle)))
+            send(5_000)
+            await protocol.until(lambda: len(protocol.data) >= 105_400)
+            loop.remove_reader(noisy)
+        assert digest(protocol.data) == digest(numbered(0, sent))
+        ends.transport.abort()
+        await turns(2)
+        ends.peer.close()
+
+    run(main)
+
+
+class Interrupting:
+    """Mixed into a protocol: lets data, and the end, interrupt the loop."""
+
+    interrupts = 2
+
+    def interrupt(self, when: bool) -> None:
+        """Raise, if it is time to."""
+        if when and self.interrupts:
+            self.interrupts -= 1
+            raise KeyboardInterrupt
+
+
+class InterruptingRecorder(Recorder, Interrupting):
+    """By `data_received`; the second data interrupts, the first pauses."""
+
+    def data_received(self, data: bytes) -> None:
+        """Note it first."""
+        super().data_received(data)
+        count = self.events.count("data")
+        if count == 1:
+            self.transport.pause_reading()
+        self.interrupt(count == 2)
+
+    def eof_received(self) -> None:
+        """Note it first."""
+        super().eof_received()
+        self.interrupt(self.events.count("eof") == 1)
+
+
+class InterruptingBuffer(BufferedRecorder, Interrupting):
+    """Into a buffer of its own."""
+
+    def buffer_updated(self, count: int) -> None:
+        """Note it first."""
+        super().buffer_updated(count)
+        self.interrupt(len(self.data) <= 8)
+
+    def eof_received(self) -> None:
+        """Note it first."""
+        super().eof_received()
+        self.interrupt(self.events.count("eof") == 1)
+
+
+@pytest.mark.parametrize("make", [InterruptingRecorder, lambda: InterruptingBuffer(4)])
+def test_an_interrupt_loses_nothing(loop: Any, make: Callable[[], Any]) -> None:
+    """KeyboardInterrupt out of a protocol leaves the loop, and the rest is delivered by the next run."""
+
+    def interrupted(main: Awaitable[Any]) -> None:
+        with contextlib.suppress(KeyboardInterrupt):
+            loop.run_until_complete(main)
+
+    ends = loop.run_until_complete(adopted(make))
+    ends.peer.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+    sent = b""
+    for data in (numbered(0, 100_000), b"in between", b"the end"):
+        ends.send(data)
+        sent += data
+        for _ in range(3):
+            interrupted(asyncio.sleep(0.001))
+            ends.transport.resume_reading()
+    ends.peer.close()
+    for _ in range(4):
+        interrupted(asyncio.sleep(0.001))
+    loop.run_until_complete(ends.protocol.lost())
+    assert digest(ends.protocol.data) == digest(sent)

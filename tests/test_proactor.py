@@ -914,3 +914,61 @@ def test_ten_thousand_connections(oxloop: Any) -> None:
         assert descriptors() == before
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@available
+@pytest.mark.parametrize("buffers", [1, 2])
+def test_what_came_before_another_thread_runs_the_loop(oxloop: Any, buffers: int) -> None:
+    """All buffers are full then, and the new ring must have none of them before they are told."""
+    config = oxloop.IoUringProactor(entries=1, buffers=buffers, buffer_size=64)
+    loop = oxloop.ProactorEventLoop(config)
+    protocol = Recorder()
+    left, right = tcp_pair()
+
+    async def first() -> None:
+        await loop.create_connection(lambda: protocol, sock=left)
+        await asyncio.sleep(0.001)
+        right.send(b"1" * 64 * buffers)
+
+    async def second() -> None:
+        assert await protocol.received(64 * buffers + 6) == b"1" * 64 * buffers + b"SECOND"
+        protocol.transport.abort()
+        await protocol.until_event("lost")
+
+    errors: List[BaseException] = []
+
+    def run_again() -> None:
+        try:
+            loop.run_until_complete(asyncio.wait_for(second(), 10))
+        except BaseException as error:
+            errors.append(error)
+
+    loop.run_until_complete(first())
+    right.send(b"SECOND")
+    thread = threading.Thread(target=run_again)
+    thread.start()
+    thread.join()
+    loop.close()
+    right.close()
+    assert errors == []
+
+
+@available
+def test_another_thread_without_descriptors(oxloop: Any) -> None:
+    """The ring of the thread that ran the loop before leaves its descriptor to the next one."""
+    child = run_python(
+        f"import sys; sys.path.append({str(Path(__file__).parent)!r})"
+        """
+import asyncio, threading, oxloop
+from support.descriptors import few_descriptors, no_more_descriptors
+loop = oxloop.ProactorEventLoop()
+loop.run_until_complete(asyncio.sleep(0.001))
+with few_descriptors(), no_more_descriptors():
+    run = lambda: print(loop.run_until_complete(asyncio.sleep(0.001, "ran")))
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+loop.close()
+"""
+    )
+    assert (child.stdout, child.returncode) == ("ran\n", 0), child.stderr

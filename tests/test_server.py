@@ -846,6 +846,34 @@ def test_the_peers_name_of_one_who_has_gone(run: Run, backend: Backend) -> None:
     run(main)
 
 
+def test_a_listening_socket_that_listens_again(run: Run) -> None:
+    """An error of accepting that passes is reported, and connections come as before."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        reported = loop.create_future()
+
+        def handler(loop: Any, context: Any) -> None:
+            if not reported.done():
+                reported.set_result(context)
+
+        loop.set_exception_handler(handler)
+        accepted = Accepted()
+        listening = listener()
+        server = await loop.create_server(accepted, sock=listening)
+        await asyncio.sleep(0.001)
+        listening.shutdown(socket.SHUT_RD)  # accept(2) answers EINVAL
+        assert (await reported)["exception"].errno == errno.EINVAL
+        listening.listen(10)
+        with socket.create_connection(listening.getsockname()):
+            await accepted.count(1)
+        await accepted.protocols[0].lost()
+        server.close()
+        await server.wait_closed()
+
+    run(main)
+
+
 def test_emfile_does_not_spin(loop: Any) -> None:
     """SPEC section 5: EMFILE on accept: one report per retry, not one per turn."""
     now = loop.time()

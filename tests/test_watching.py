@@ -518,6 +518,20 @@ def test_the_peer_sees_a_close_after_the_loops_at_once(loop: Any, pair: Pair) ->
     assert right.recv(10) == b""
 
 
+def test_a_character_device_that_cannot_be_waited_for(loop: Any, backend: Backend) -> None:
+    calls: List[str] = []
+    with open(os.devnull, "rb") as device:
+        if backend.name in ("asyncio", "epoll"):
+            with pytest.raises(PermissionError):
+                loop.add_reader(device, calls.append, "ready")
+        else:
+            loop.add_reader(device, calls.append, "ready")
+            one_turn(loop)
+            one_turn(loop)
+            assert len(calls) >= 1
+            loop.remove_reader(device)
+
+
 def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> None:
     """Where the kernel keeps what it watches open, the peer sees the end when the watch ends."""
     left, right = pair
@@ -556,6 +570,31 @@ def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pai
     loop.close()
     left.send(b"alive")
     assert right.recv(10) == b"alive"
+
+
+def test_a_loop_of_many_descriptors_that_runs_again(loop: Any, pair: Pair) -> None:
+    """A descriptor that became ready in the last turn of a run is told of once in the next run."""
+    left, right = pair
+    pairs = [socket.socketpair() for _ in range(300)]
+    calls: List[bytes] = []
+
+    async def first() -> None:
+        await asyncio.sleep(0.001)
+        right.send(b"x")
+
+    loop.add_reader(left, lambda: calls.append(left.recv(10)))
+    for watched, _ in pairs:
+        loop.add_reader(watched, nothing)
+    try:
+        loop.run_until_complete(first())
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert calls == [b"x"]
+    finally:
+        loop.remove_reader(left)
+        for watched, other in pairs:
+            loop.remove_reader(watched)
+            watched.close()
+            other.close()
 
 
 def test_watching_many_descriptors(loop: Any) -> None:

@@ -1,13 +1,13 @@
 //! How much comes at a time, and what is the best way to receive as much.
 //!
-//! Little is received by the proactor, or into the loop's buffer, and copied. Much is received into the object that
-//! the protocol gets. What surprised us: malloc(3) maps new memory for everything from 128 KiB on
+//! Little is received by the proactor where there is one; more is received when the descriptor is readable, into the
+//! loop's buffer, and copied; and a lot into the object that the protocol gets. What surprised us: malloc(3) maps new memory for everything from 128 KiB on
 //! (`M_MMAP_THRESHOLD`, mallopt(3)), and learns better only from what is freed in that size. An object that is made
 //! for 256 KiB and cut to the 64 KiB that came is never freed in it: so each message costs mmap, mremap and munmap,
 //! and the pages are cleared anew, three times the price of the message itself.
 
-/// How many bytes at a time are so many that they are better received into their own memory, when the descriptor is
-/// readable, than by a proactor into a buffer and copied: the copy then costs more than the system call.
+/// How many bytes at a time are so many that they are better received when the descriptor is readable than by a
+/// proactor: they are in the processor's cache then when they are used, and that is worth more than a system call.
 pub const MUCH: usize = 4096;
 /// How many bytes are received at most at a time.
 pub const MOST: usize = 256 * 1024;

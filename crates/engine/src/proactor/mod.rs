@@ -22,8 +22,8 @@
 //!   does at once. Completions that come later are known by their [`owner`](Completion::owner): a
 //!   token whose generation has passed finds nobody, and dropping the completion drops what it
 //!   brings.
-//! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait for as
-//!   long as the descriptor is ready. Errors and hang-ups count as ready in every direction asked
+//! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait, once, for
+//!   as long as the descriptor is ready, and by nothing else. Errors and hang-ups count as ready in every direction asked
 //!   for.
 //! * `wait` replaces what was in [`Completions`]. EINTR is the caller's to see
 //!   (`ErrorKind::Interrupted`); neither it nor any other error loses anything. The nanoseconds of

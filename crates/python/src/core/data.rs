@@ -37,7 +37,11 @@ impl Core {
     }
 
     /// Takes data out of the loop's buffer into the read buffer, and runs `use_data` on it there.
-    pub(crate) fn with_data<R>(&self, chunk: Chunk, use_data: impl FnOnce(&[u8]) -> R) -> R {
+    pub(crate) fn with_data(
+        &self,
+        chunk: Chunk,
+        use_data: impl FnOnce(&[u8]) -> PyResult<()>,
+    ) -> PyResult<()> {
         self.with_read_buffer(|buffer| {
             let mut large = Vec::new();
             let length = self.with_proactor(|proactor| {
@@ -49,11 +53,8 @@ impl Core {
                     data.len()
                 })
             });
-            if large.is_empty() {
-                use_data(&buffer[..length.unwrap_or_default()])
-            } else {
-                use_data(&large)
-            }
+            let length = length.ok_or_else(poller::in_use)?;
+            if large.is_empty() { use_data(&buffer[..length]) } else { use_data(&large) }
         })
     }
 

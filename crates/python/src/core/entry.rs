@@ -50,8 +50,7 @@ pub(crate) enum Reader {
     Readable(Run),
     /// What data has come.
     Data(Receive),
-    /// What data has come, or that the descriptor is readable: much is expected, which is better received into its
-    /// own memory.
+    /// That the descriptor is readable, as much is expected; and what data had come before.
     MuchData(Receive),
     /// What connections have come.
     Connections(Receive),

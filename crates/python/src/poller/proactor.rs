@@ -121,6 +121,15 @@ struct UnderWay {
     read: Option<Token>,
 }
 
+impl UnderWay {
+    /// Notes that an operation has ended.
+    fn end(&mut self, operation: Token) {
+        for place in [&mut self.poll, &mut self.read] {
+            *place = place.filter(|under_way| *under_way != operation);
+        }
+    }
+}
+
 /// What whoever watches a descriptor is told.
 pub(crate) enum Told {
     Ready(Interest),
@@ -212,6 +221,9 @@ impl ProactorPoller {
     pub(crate) fn tell(&mut self, mut tell: impl FnMut(Token, Told) -> Option<Arrival>) {
         for completion in self.completions.drain() {
             let Completion { token, owner, result, returned, more } = completion;
+            if !more && let Some(under_way) = self.under_way.get_mut(owner.index()) {
+                under_way.end(token);
+            }
             let told = match (returned, result) {
                 (Returned::Readiness(readiness), _) => {
                     let under_way = self.under_way.get(owner.index());

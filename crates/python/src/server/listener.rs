@@ -211,7 +211,11 @@ fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
             Listener::accepted(listener, connection, peer.as_ref())
         }
         Arrival::Failed(errno) => {
-            Listener::accept_failed(listener, &io::Error::from_raw_os_error(errno))
+            Listener::accept_failed(listener, &io::Error::from_raw_os_error(errno))?;
+            // It has ended, unlike a watch.
+            let this = listener.get();
+            let goes_on = this.retry.get().is_none() && this.server.get().serving.load(Relaxed);
+            if goes_on { Listener::watch(listener) } else { Ok(()) }
         }
         Arrival::Data { .. } | Arrival::End => Ok(()),
     }

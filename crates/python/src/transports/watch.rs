@@ -23,20 +23,27 @@ pub(super) struct Watch {
 struct State {
     /// Set and cleared by `pause_reading` and `resume_reading`.
     paused: bool,
-    /// Whether the loop tells when the descriptor is readable.
-    reads: bool,
-    /// Whether the loop, during a pause, tells of what had come before it.
-    rests: bool,
+    reads: Reads,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the write that was not sent at once; `None` while the loop does not tell when there is room.
     writing: Option<Ref>,
 }
 
+/// What the loop tells of what there is to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reads {
+    Nothing,
+    /// What has come, or that the descriptor is readable.
+    News,
+    /// During a pause: what had come before it.
+    Past,
+}
+
 impl Watch {
     pub(super) fn new(py: Python<'_>, fd: RawFd) -> PyResult<Self> {
         let reading = ffi::copy_context(py)?;
-        let state = State { paused: false, reads: false, rests: false, reading, writing: None };
+        let state = State { paused: false, reads: Reads::Nothing, reading, writing: None };
         Ok(Self { fd, state: LoopCell::new(state) })
     }
 
@@ -51,13 +58,12 @@ impl Watch {
 
     /// Whether the loop tells when the descriptor is readable.
     pub(super) fn reads(&self) -> bool {
-        self.state.borrow().reads
+        self.state.borrow().reads == Reads::News
     }
 
     /// Whether the loop tells of what has come, be it of what came before a pause.
     pub(super) fn is_told(&self) -> bool {
-        let state = self.state.borrow();
-        state.reads || state.rests
+        self.state.borrow().reads != Reads::Nothing
     }
 
     /// Whether the loop tells when there is room.
@@ -102,14 +108,11 @@ impl Watch {
         transport: &Bound<'_, PyAny>,
         reader: Reader,
     ) -> PyResult<()> {
-        {
-            let mut state = self.state.borrow_mut();
-            if std::mem::replace(&mut state.reads, true) {
-                return Ok(());
-            }
-            state.rests = false;
+        if std::mem::replace(&mut self.state.borrow_mut().reads, Reads::News) == Reads::News {
+            return Ok(());
         }
-        core.read(self.fd, transport, reader).inspect_err(|_| self.state.borrow_mut().reads = false)
+        core.read(self.fd, transport, reader)
+            .inspect_err(|_| self.state.borrow_mut().reads = Reads::Nothing)
     }
 
     /// Lets a loop that has more than one way to do so tell the transport in another one, if it tells it at all.
@@ -128,22 +131,21 @@ impl Watch {
 
     /// Stops the loop for a while; where it has received something already, it still tells of that.
     pub(super) fn pause_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
-        if !self.reads() || !core.rest(py, self.fd)? {
+        if !self.reads() {
+            return Ok(());
+        }
+        if !core.rest(py, self.fd)? {
             return self.stop_reads(core, py);
         }
-        let mut state = self.state.borrow_mut();
-        (state.reads, state.rests) = (false, true);
+        self.state.borrow_mut().reads = Reads::Past;
         Ok(())
     }
 
     /// Stops the loop from telling when the descriptor is readable.
     pub(super) fn stop_reads(&self, core: &Core, py: Python<'_>) -> PyResult<()> {
-        {
-            let mut state = self.state.borrow_mut();
-            if !state.reads && !state.rests {
-                return Ok(());
-            }
-            (state.reads, state.rests) = (false, false);
+        let before = std::mem::replace(&mut self.state.borrow_mut().reads, Reads::Nothing);
+        if before == Reads::Nothing {
+            return Ok(());
         }
         let entry = core.unwatch(py, self.fd, Interest::READABLE)?;
         drop(entry);

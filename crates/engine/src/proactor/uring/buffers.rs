@@ -143,10 +143,12 @@ impl Buffers {
             self.map()?;
         }
         let address = self.memory.as_ptr() as u64;
+        // A tail that was left in the memory would offer what lies behind it to the new ring.
+        self.publish(0);
         // SAFETY: the mapping holds that many entries at its beginning, on a page's; it outlives
         // the ring, or is leaked (see `Uring`).
         unsafe { ring.submitter()?.register_buf_ring_with_flags(address, self.count, GROUP, 0)? };
-        (self.tail, self.offered) = (0, 0);
+        self.offered = 0;
         for buffer in 0..self.count {
             if self.places[usize::from(buffer)] == Place::Offered {
                 self.offer(buffer);
@@ -245,19 +247,27 @@ impl Buffers {
         let entries: *mut BufRingEntry = self.memory.as_ptr().cast();
         let place = usize::from(self.tail) & (count - 1);
         self.places[usize::from(buffer)] = Place::Offered;
-        self.tail = self.tail.wrapping_add(1);
         self.offered += 1;
         let address = self.place_of(buffer);
         // SAFETY: the place is one of `count` entries at the beginning of the mapping. The kernel
-        // reads it only after the tail has passed it, and the tail, which the store publishes, is
-        // an aligned u16 inside the first entry that only we write.
+        // reads it only after the tail has passed it.
         unsafe {
             let entry = &mut *entries.add(place);
             entry.set_addr(self.memory.as_ptr().add(address) as u64);
             entry.set_len(u32::try_from(self.size).unwrap_or(u32::MAX));
             entry.set_bid(buffer);
-            let tail = BufRingEntry::tail(entries).cast::<AtomicU16>();
-            (*tail).store(self.tail, Ordering::Release);
+        }
+        self.publish(self.tail.wrapping_add(1));
+    }
+
+    /// Tells the kernel where the entries end.
+    fn publish(&mut self, tail: u16) {
+        self.tail = tail;
+        let entries: *mut BufRingEntry = self.memory.as_ptr().cast();
+        // SAFETY: the tail is an aligned u16 inside the first entry that only we write.
+        unsafe {
+            let place = BufRingEntry::tail(entries).cast::<AtomicU16>();
+            (*place).store(tail, Ordering::Release);
         }
     }
 }

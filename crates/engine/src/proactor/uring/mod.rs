@@ -118,6 +118,8 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     /// Makes a ring, in place of any other.
     fn open(&mut self) -> Result<(), Unavailable> {
+        // Before, as its descriptor may be the last one; nothing is under way in it.
+        self.ring = Ring::unopened(&self.config);
         drop(self.reserve.take());
         let ring = Ring::open(&self.config)?;
         let process = Process::new().map_err(ring::unavailable)?;

@@ -61,7 +61,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         completions.list.append(&mut self.early);
         self.finish_ended(completions);
         self.begin()?;
-        self.reclaim(completions)?;
+        let reclaimed = self.reclaim(completions);
+        // As in `withdraw`.
+        completions.list.retain(|seen| !matches!(seen.returned, Returned::Readiness(_)));
+        reclaimed?;
         (self.suspended, self.peeks) = (true, 0);
         Ok(())
     }

@@ -19,8 +19,8 @@ pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// What `epoll_ctl(2)` says of a descriptor: EBADF when it is not open, EPERM when it cannot be polled, as
-/// regular files and directories cannot.
+/// Whether a descriptor can be polled, as `epoll_ctl(2)` has it: EBADF when it is not open, EPERM for regular files
+/// and directories. Of character devices nobody but epoll knows; those that cannot are always ready.
 pub fn check_pollable(fd: RawFd) -> io::Result<()> {
     // SAFETY: the number is used in this call alone, and the kernel checks it.
     let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) })?;

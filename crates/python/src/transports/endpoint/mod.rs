@@ -51,6 +51,11 @@ pub(super) trait Endpoint: PyClass<Frozen = True> + Sync {
     /// from that.
     fn reader(&self) -> Option<Reader>;
 
+    /// An error if the descriptor is no longer what it was: its user may have closed it.
+    fn check_open(_transport: &Bound<'_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+
     /// Reading goes on: what had come before, and was kept, can be delivered.
     fn resumed(_transport: &Bound<'_, Self>) -> PyResult<()> {
         Ok(())

@@ -16,8 +16,10 @@ pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>
             return Ok(());
         }
     }
-    this.watch()
-        .start_reads(this.core().get(), transport.as_any(), reader)
+    // A selector says so itself.
+    let checked = if this.core().get().completes() { T::check_open(transport) } else { Ok(()) };
+    checked
+        .and_then(|()| this.watch().start_reads(this.core().get(), transport.as_any(), reader))
         .or_else(|error| T::unwatchable(transport, error))
 }
 
@@ -25,8 +27,8 @@ pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>
 pub(in crate::transports) fn change_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
     let this = transport.get();
     let Some(reader) = this.reader() else { return Ok(()) };
-    this.watch()
-        .change_reads(this.core().get(), transport.as_any(), reader)
+    T::check_open(transport)
+        .and_then(|()| this.watch().change_reads(this.core().get(), transport.as_any(), reader))
         .or_else(|error| T::unwatchable(transport, error))
 }
 

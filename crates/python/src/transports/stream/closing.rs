@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{State, StreamTransport, delivering, file, reading, writing};
+use super::{Piece, State, StreamTransport, delivering, file, reading, writing};
 use crate::buffer::Chunk;
 use crate::cell::LoopCell;
 use crate::core::{Core, Reader, Run};
@@ -39,6 +39,10 @@ impl Endpoint for StreamTransport {
         let much = self.state.borrow().volume.is_much();
         let reader = if much { Reader::MuchData } else { Reader::Data };
         Some(reader(reading::arrived))
+    }
+
+    fn check_open(transport: &Bound<'_, Self>) -> PyResult<()> {
+        transport.get().open_fd(transport.py()).map(drop)
     }
 
     fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {
@@ -85,7 +89,7 @@ impl Endpoint for StreamTransport {
 }
 
 impl endpoint::State for State {
-    type Queued = VecDeque<Chunk>;
+    type Queued = (VecDeque<Chunk>, VecDeque<Piece>);
 
     #[inline]
     fn life(&self) -> &Life {
@@ -110,6 +114,6 @@ impl endpoint::State for State {
     }
 
     fn clear(&mut self) -> Self::Queued {
-        self.queue.clear()
+        (self.queue.clear(), std::mem::take(&mut self.held))
     }
 }

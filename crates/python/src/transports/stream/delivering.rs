@@ -18,7 +18,7 @@ use crate::transports::tls::{self, TlsProtocol};
 pub(super) const FAILED: &str = "Fatal read error on socket transport";
 
 /// What the loop has received for us.
-pub(super) enum Piece {
+pub(in crate::transports) enum Piece {
     /// A `bytes` object.
     Data(Ref),
     End,
@@ -55,9 +55,21 @@ fn held(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     while this.watch.reads() {
         let piece = this.state.borrow_mut().held.pop_front();
         let Some(piece) = piece else { break };
-        now(transport, piece)?;
+        now(transport, piece).or_else(|error| interrupted(transport, error))?;
     }
     Ok(())
+}
+
+/// An exception is about to leave the loop: what is kept is delivered when the loop runs again.
+#[cold]
+fn interrupted(transport: &Bound<'_, StreamTransport>, error: PyErr) -> PyResult<()> {
+    later(transport)?;
+    Err(error)
+}
+
+/// Keeps a piece, in front of all others, that has not been delivered after all.
+fn keep(transport: &Bound<'_, StreamTransport>, piece: Piece) {
+    transport.get().state.borrow_mut().held.push_front(piece);
 }
 
 fn now(transport: &Bound<'_, StreamTransport>, piece: Piece) -> PyResult<()> {
@@ -68,7 +80,10 @@ fn now(transport: &Bound<'_, StreamTransport>, piece: Piece) -> PyResult<()> {
             recipient.give(transport, bytes.into_bound(py))
         }
         Piece::Data(bytes) => data(transport, bytes.bind(py).cast::<PyBytes>()?.as_bytes()),
-        Piece::End => recipient.end(transport),
+        Piece::End => recipient.end(transport).or_else(|error| {
+            keep(transport, Piece::End);
+            interrupted(transport, error)
+        }),
         Piece::Failed(errno) => {
             let error = io::Error::from_raw_os_error(errno);
             endpoint::fatal(transport, os_error(&error), FAILED)
@@ -84,8 +99,7 @@ pub(super) fn data(transport: &Bound<'_, StreamTransport>, data: &[u8]) -> PyRes
     while !rest.is_empty() {
         let Some(recipient) = Recipient::of(transport) else {
             if this.watch.is_told() {
-                let piece = Piece::Data(ffi::bytes(py, rest)?.into());
-                this.state.borrow_mut().held.push_front(piece);
+                keep(transport, Piece::Data(ffi::bytes(py, rest)?.into()));
             }
             return Ok(());
         };
@@ -95,12 +109,18 @@ pub(super) fn data(transport: &Bound<'_, StreamTransport>, data: &[u8]) -> PyRes
             Kind::Buffered => {}
         }
         let mut given = 0;
-        recipient.fill(transport, |buffer| {
+        let filled = recipient.fill(transport, |buffer| {
             given = buffer.len().min(rest.len());
             buffer[..given].copy_from_slice(&rest[..given]);
             Ok(Some(given))
-        })?;
+        });
         rest = &rest[given..];
+        if let Err(error) = filled {
+            if !rest.is_empty() {
+                keep(transport, Piece::Data(ffi::bytes(py, rest)?.into()));
+            }
+            return interrupted(transport, error);
+        }
     }
     Ok(())
 }

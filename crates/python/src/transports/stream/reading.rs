@@ -49,6 +49,9 @@ impl StreamTransport {
 
 /// The descriptor is readable.
 fn readable(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    if !transport.get().state.borrow().held.is_empty() {
+        return Ok(()); // what came before has to be delivered first, and will be
+    }
     // If there is none, the event was queued before reading was paused or ended.
     let Some(recipient) = Recipient::of(transport) else { return Ok(()) };
     match recipient.kind {
