@@ -1,6 +1,7 @@
 //! Receiving: by recv(2) when the descriptor is readable, into the loop's buffer or the protocol's own; or what the
 //! loop has received for us.
 
+use oxloop_engine::proactor::Chunk;
 use oxloop_engine::sys;
 use oxloop_engine::volume::MUCH;
 use pyo3::prelude::*;
@@ -24,19 +25,25 @@ pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResul
             Ok(())
         }
         Arrival::Data { chunk, is_much } => {
-            if is_much {
-                note(transport, MUCH)?;
-            }
-            if this.takes_memory() {
-                return core.with_data(chunk, |data| delivering::data(transport, data));
-            }
-            let data = core.take_data(transport.py(), chunk)?;
-            delivering::piece(transport, delivering::Piece::Data(data.into()))
+            // Its error is for later: what has come is delivered first.
+            let noted = if is_much { note(transport, MUCH) } else { Ok(()) };
+            received(transport, chunk).and(noted)
         }
         Arrival::End => delivering::piece(transport, delivering::Piece::End),
         Arrival::Failed(errno) => delivering::piece(transport, delivering::Piece::Failed(errno)),
         Arrival::Connection(_) => Ok(()),
     }
+}
+
+/// Takes data out of the loop's buffer, and delivers it.
+fn received(transport: &Bound<'_, StreamTransport>, chunk: Chunk) -> PyResult<()> {
+    let this = transport.get();
+    let core = this.core.get();
+    if this.takes_memory() {
+        return core.with_data(chunk, |data| delivering::data(transport, data));
+    }
+    let data = core.take_data(transport.py(), chunk)?;
+    delivering::piece(transport, delivering::Piece::Data(data.into()))
 }
 
 impl StreamTransport {
