@@ -17,6 +17,7 @@ pub(crate) use process::{Command, run};
 pub(crate) use start_tls::{Upgrade, start_tls};
 pub(crate) use unix::{UnixClient, UnixListening, connect_unix, create_unix_server};
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -42,7 +43,7 @@ fn check_not_tls(py: Python<'_>, socket: &Ref) -> PyResult<()> {
 /// `ValueError` for anything but a stream socket.
 fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
     let kind: i32 = socket.getattr(intern!(socket.py(), "type"))?.extract()?;
-    if kind == libc::SOCK_STREAM {
+    if kind == numbers::SOCK_STREAM {
         return Ok(());
     }
     Err(PyValueError::new_err(format!("A Stream Socket was expected, got {}", socket.repr()?)))

@@ -1,6 +1,7 @@
 //! `create_unix_connection` and `create_unix_server`: stream sockets that are named in the file system, or in
 //! Linux's abstract namespace.
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -175,11 +176,11 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
         return Ok(error);
     }
     let errno: Option<i32> = error.value(py).getattr(intern!(py, "errno"))?.extract()?;
-    if errno != Some(libc::EADDRINUSE) {
+    if errno != Some(numbers::EADDRINUSE) {
         return Ok(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);
-    Ok(PyOSError::new_err((libc::EADDRINUSE, text)))
+    Ok(PyOSError::new_err((numbers::EADDRINUSE, text)))
 }
 
 fn both() -> PyErr {
@@ -204,7 +205,7 @@ fn check_unix_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = socket.py();
     let family: i32 = socket.getattr(intern!(py, "family"))?.extract()?;
     let kind: i32 = socket.getattr(intern!(py, "type"))?.extract()?;
-    if family == libc::AF_UNIX && kind == libc::SOCK_STREAM {
+    if family == numbers::AF_UNIX && kind == numbers::SOCK_STREAM {
         return Ok(());
     }
     let text = format!("A UNIX Domain Stream Socket was expected, got {}", socket.repr()?);

@@ -1,8 +1,8 @@
 //! The `sock_*` methods: a call on the user's socket, tried at once, and again whenever it is ready.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;

@@ -1,9 +1,10 @@
 //! A listening socket of a server: what comes in becomes connections.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+use oxloop_engine::sys::fd::{AsFd, OwnedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Address, Interest, Timestamp, Token, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -170,7 +171,7 @@ impl Listener {
         let py = slf.py();
         let this = slf.get();
         let core = this.server.get().core.bind(py);
-        let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        let exhausted = [numbers::EMFILE, numbers::ENFILE, numbers::ENOBUFS, numbers::ENOMEM];
         let socket = imports(py).transport_socket.bind(py).call1((this.socket.bind(py),))?;
         let exception = os_error(error);
         let details = [("socket", &socket)];

@@ -3,10 +3,10 @@
 //! An accepted connection needs no Python object until somebody asks for one with `get_extra_info`; a socket
 //! that the user passed stays the owner of its descriptor and is closed by its own method.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-
 use std::io;
 
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Address, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -48,9 +48,9 @@ impl Kind {
 
     pub(crate) fn is_tcp(self) -> bool {
         // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
-        (self.family == libc::AF_INET || self.family == libc::AF_INET6)
-            && self.type_ == libc::SOCK_STREAM
-            && (self.protocol == 0 || self.protocol == libc::IPPROTO_TCP)
+        (self.family == numbers::AF_INET || self.family == numbers::AF_INET6)
+            && self.type_ == numbers::SOCK_STREAM
+            && (self.protocol == 0 || self.protocol == numbers::IPPROTO_TCP)
     }
 }
 
@@ -150,7 +150,7 @@ impl Number {
         };
         let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
         match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(libc::EBADF))),
+            None => Err(os_error(&io::Error::from_raw_os_error(numbers::EBADF))),
             open => Ok(open),
         }
     }
@@ -212,10 +212,7 @@ pub(crate) fn address_object<'py>(
                 .into_pyobject(py)?
                 .into_any()
         }
-        Address::UnixPath(path) => {
-            use std::os::unix::ffi::OsStrExt;
-            std::ffi::OsStr::from_bytes(path).into_pyobject(py)?.into_any()
-        }
+        Address::UnixPath(path) => ffi::path(py, path)?,
         Address::UnixAbstract(name) => {
             let mut bytes = vec![0];
             bytes.extend_from_slice(name);

@@ -14,8 +14,8 @@ mod target;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Address, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
@@ -47,8 +48,8 @@ pub(super) enum Method {
 impl Method {
     pub(super) fn of(kind: Kind) -> Self {
         match (kind.family, kind.type_) {
-            (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) => Self::Batch,
-            (libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX, _) => Self::Single,
+            (numbers::AF_INET | numbers::AF_INET6, numbers::SOCK_DGRAM) => Self::Batch,
+            (numbers::AF_INET | numbers::AF_INET6 | numbers::AF_UNIX, _) => Self::Single,
             _ => Self::Object,
         }
     }

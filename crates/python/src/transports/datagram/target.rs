@@ -5,6 +5,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use oxloop_engine::sys::numbers;
 use pyo3::prelude::*;
 use pyo3::types::{PyInt, PyString, PyTuple};
 
@@ -37,8 +38,8 @@ pub(super) fn parse(object: &Bound<'_, PyAny>, family: i32) -> Option<Known> {
     let port = number(1).and_then(|port| u16::try_from(port).ok())?;
     let optional = |index: usize| if index < tuple.len() { number(index) } else { Some(0) };
     let address = match (family, tuple.len()) {
-        (libc::AF_INET, 2) => SocketAddrV4::new(host.parse::<Ipv4Addr>().ok()?, port).into(),
-        (libc::AF_INET6, 2..=4) => {
+        (numbers::AF_INET, 2) => SocketAddrV4::new(host.parse::<Ipv4Addr>().ok()?, port).into(),
+        (numbers::AF_INET6, 2..=4) => {
             let flowinfo = optional(2).filter(|flowinfo| *flowinfo <= MAX_FLOWINFO)?;
             let host = host.parse::<Ipv6Addr>().ok()?;
             SocketAddrV6::new(host, port, flowinfo, optional(3)?).into()

@@ -16,9 +16,9 @@ mod reading;
 mod writing;
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::Volume;
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
