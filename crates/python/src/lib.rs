@@ -44,7 +44,7 @@ mod _native {
     #[pymodule_export]
     use crate::transports::datagram::DatagramTransport;
     #[pymodule_export]
-    use crate::transports::pipe::{ReadPipeTransport, WritePipeTransport};
+    use crate::transports::pipe::{DuplexPipeTransport, ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
     use crate::transports::process::SubprocessTransport;
     #[pymodule_export]

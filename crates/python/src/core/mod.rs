@@ -31,7 +31,7 @@ use crate::handle::Handle;
 use crate::imports::imports;
 use crate::poller::Poller;
 use crate::signals::Signals;
-pub(crate) use entry::{Arrival, Entry, Reader, Run};
+pub(crate) use entry::{Arrival, Entry, Filled, Reader, Receive, Run, Written};
 pub(crate) use watches::{Watch, Watches};
 
 /// The native base of every loop; not to be used by itself.

@@ -31,7 +31,7 @@ use crate::imports::imports;
 use crate::poller::{IoUringProactor, Poller};
 use crate::report;
 use crate::signals;
-use crate::transports::process;
+use crate::transports::{pipe, process};
 
 /// The native part of every loop class; the Python classes add only their place in asyncio's hierarchy.
 #[pyclass(frozen, subclass, extends = Core, module = "oxloop._native")]
@@ -366,6 +366,19 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
         pipe: Ref,
     ) -> PyResult<Bound<'py, PyAny>> {
         connection::connect_read_pipe(slf.as_super(), protocol_factory, pipe)
+    }
+
+    /// Make the transport of a pipe that goes both ways, such as Windows has, and queue the `connection_made` of its
+    /// protocol. What `start_serving_pipe` and `create_pipe_connection` call.
+    #[pyo3(signature = (pipe, protocol, extra=None))]
+    fn _make_duplex_pipe_transport<'py>(
+        slf: &Bound<'py, Self>,
+        pipe: &Bound<'py, PyAny>,
+        protocol: &Bound<'py, PyAny>,
+        extra: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opening = pipe::Opening { pipe, protocol, waiter: None };
+        pipe::DuplexPipeTransport::open(slf.as_super(), &opening, extra)
     }
 
     /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,

@@ -137,6 +137,8 @@ pub(crate) struct Change {
     pub(crate) after: Interest,
     /// What is wanted of it as far as it is readable.
     pub(crate) reading: Reading,
+    /// Whether it is a pipe that is read from and written to by operations.
+    pub(crate) operated: bool,
 }
 
 /// What is to come of a descriptor that is readable. A selector tells of readiness, whatever is wanted.
@@ -152,6 +154,8 @@ pub(crate) enum Reading {
     Rests,
     /// The connections.
     Connections,
+    /// The data of a pipe that has no readiness, once.
+    Pipe,
 }
 
 /// The change as a selector sees it.

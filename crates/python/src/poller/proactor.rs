@@ -16,7 +16,7 @@ use pyo3::prelude::*;
 
 use super::{Change, Reading};
 use crate::buffer::Chunk;
-use crate::core::Arrival;
+use crate::core::{Arrival, Filled, Written};
 
 /// How a `ProactorEventLoop` uses `io_uring(7)`.
 ///
@@ -111,12 +111,20 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
+    /// For the data of pipes.
+    spare: Vec<Box<[u8]>>,
 }
+
+/// How many buffers for the data of pipes are kept.
+const SPARE: usize = 8;
+
+/// How many bytes are read from a pipe at most at a time, as asyncio has it.
+const READ_SIZE: usize = 64 * 1024;
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
 #[derive(Clone, Copy, Default)]
 struct UnderWay {
-    /// Tells of readiness.
+    /// Tells of readiness; of a pipe that has none, writes.
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
@@ -135,6 +143,8 @@ impl UnderWay {
 pub(crate) enum Told {
     Ready(Interest),
     Arrived(Arrival),
+    /// What has become of what was written.
+    Gone(Arrival),
 }
 
 impl ProactorPoller {
@@ -152,6 +162,7 @@ impl ProactorPoller {
             completions: Completions::new(),
             under_way: Vec::new(),
             much: MUCH.min(config.buffer_size as usize),
+            spare: Vec::new(),
         })
     }
 
@@ -161,22 +172,23 @@ impl ProactorPoller {
 
     /// Watches a descriptor for the owner `token`. What was watched before the kernel lets go of at once.
     pub(super) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
-        let Change { before, after, reading } = change;
+        let Change { before, after, reading, operated } = change;
+        if operated {
+            self.operate(fd, token, change);
+            return Ok(());
+        }
         if !before.contains(after) {
             // As a selector does, and not at the next wait.
             sys::descriptor::check_pollable(fd)?;
         }
         let polled = match reading {
             Reading::Readiness | Reading::MuchData => after,
-            Reading::Data | Reading::Connections | Reading::Rests => {
+            Reading::Data | Reading::Connections | Reading::Rests | Reading::Pipe => {
                 after.without(Interest::READABLE)
             }
         };
         let reads = after.is_readable() && matches!(reading, Reading::Data | Reading::Connections);
-        let place = token.index();
-        if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::default());
-        }
+        let place = self.place(token);
         let UnderWay { poll, read } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
@@ -196,6 +208,50 @@ impl ProactorPoller {
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
         self.under_way[place] = UnderWay { poll, read };
         Ok(())
+    }
+
+    fn place(&mut self, token: Token) -> usize {
+        let place = token.index();
+        if self.under_way.len() <= place {
+            self.under_way.resize(place + 1, UnderWay::default());
+        }
+        place
+    }
+
+    /// The same for a pipe that has no readiness. What is read during a pause is read to its end.
+    fn operate(&mut self, fd: RawFd, token: Token, change: Change) {
+        let Change { after, reading, .. } = change;
+        let place = self.place(token);
+        let UnderWay { poll: mut write, mut read } = self.under_way[place];
+        if !after.is_writable()
+            && let Some(write) = write.take()
+        {
+            self.proactor.withdraw(write);
+        }
+        if !after.is_readable()
+            && let Some(read) = read.take()
+        {
+            self.proactor.withdraw(read);
+        }
+        if reading == Reading::Pipe && after.is_readable() && read.is_none() {
+            let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
+            read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
+        }
+        self.under_way[place] = UnderWay { poll: write, read };
+    }
+
+    /// Writes to a pipe that has no readiness, for the owner `token`.
+    pub(crate) fn write(&mut self, fd: RawFd, token: Token, buffers: Vec<Chunk>) {
+        let place = self.place(token);
+        let write = self.proactor.submit(token, Operation::Write { fd, buffers, skip: 0 });
+        self.under_way[place].poll = Some(write);
+    }
+
+    /// Keeps the buffer of a pipe's data for the next.
+    pub(crate) fn give_back(&mut self, buffer: Box<[u8]>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(buffer);
+        }
     }
 
     /// Runs `use_data` on the data of a chunk, whose buffer is free again then.
@@ -241,16 +297,27 @@ impl ProactorPoller {
                 (Returned::Connection(connection), _) => {
                     Told::Arrived(Arrival::Connection(connection))
                 }
+                (Returned::Buffer(buffer), Ok(count)) if count > 0 => {
+                    Told::Arrived(Arrival::Filled(Box::new(Filled { buffer, count })))
+                }
+                (Returned::Buffers(chunks), Ok(count)) => {
+                    Told::Gone(Arrival::Written(Box::new(Written { chunks, count })))
+                }
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
-                (_, Err(error)) => match error.raw_os_error() {
+                (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
                     None | Some(numbers::ECANCELED) => continue,
-                    Some(errno) => Told::Arrived(Arrival::Failed(errno)),
+                    Some(errno) => match returned {
+                        Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
+                        _ => Told::Arrived(Arrival::Failed(errno)),
+                    },
                 },
                 _ => continue,
             };
-            if let Some(Arrival::Data { chunk, .. }) = tell(owner, told) {
-                self.proactor.recycle(chunk);
+            match tell(owner, told) {
+                Some(Arrival::Data { chunk, .. }) => self.proactor.recycle(chunk),
+                Some(Arrival::Filled(filled)) => self.spare.push(filled.buffer),
+                _ => {}
             }
         }
     }

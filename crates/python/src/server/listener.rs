@@ -218,7 +218,7 @@ fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
             let goes_on = this.retry.get().is_none() && this.server.get().serving.load(Relaxed);
             if goes_on { Listener::watch(listener) } else { Ok(()) }
         }
-        Arrival::Data { .. } | Arrival::End => Ok(()),
+        Arrival::Data { .. } | Arrival::Filled(_) | Arrival::Written(_) | Arrival::End => Ok(()),
     }
 }
 

@@ -18,6 +18,9 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(create::pipe()?)
 }
 
+/// Whether pipes have no readiness, and only operations that complete: never here.
+pub const COMPLETES: bool = false;
+
 /// What kind of file a descriptor is open on.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub enum Kind {
