@@ -43,6 +43,8 @@ pub(crate) struct Imports {
     pub(crate) selectors: Py<PyModule>,
     pub(crate) threading: Py<PyModule>,
     pub(crate) subprocess: Py<PyModule>,
+    /// `asyncio.windows_utils`, on Windows: its `Popen` makes pipes that operations can be done on.
+    pub(crate) windows_utils: Option<Py<PyAny>>,
     pub(crate) sys: Py<PyModule>,
     pub(crate) warnings: Py<PyModule>,
     /// `("loop",)`, the keyword names of `Future(loop=...)`.
@@ -54,6 +56,15 @@ impl Imports {
     #[inline]
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         named(self.futures.bind(py), intern!(py, "Future"))
+    }
+
+    /// The class that starts processes. Looked up at each use, as asyncio does: programs replace it.
+    pub(crate) fn popen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let name = intern!(py, "Popen");
+        match &self.windows_utils {
+            Some(module) => module.bind(py).getattr(name),
+            None => self.subprocess.bind(py).getattr(name),
+        }
     }
 
     /// The class of tasks. Looked up at each use, as asyncio does: programs replace it.
@@ -129,6 +140,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         selectors: py.import("selectors")?.unbind(),
         threading: py.import("threading")?.unbind(),
         subprocess: py.import("subprocess")?.unbind(),
+        windows_utils: asyncio.getattr_opt("windows_utils")?.map(Bound::unbind),
         sys: py.import("sys")?.unbind(),
         warnings: py.import("warnings")?.unbind(),
         loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),

@@ -38,7 +38,7 @@ mod _native {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
-    use crate::poller::IoUringProactor;
+    use crate::poller::{IoUringProactor, IocpProactor};
     #[pymodule_export]
     use crate::server::Server;
     #[pymodule_export]

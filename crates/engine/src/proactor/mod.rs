@@ -102,6 +102,9 @@ pub use completion::{Chunk, Completion, Completions, Returned};
 pub use op::{Lent, LentMut, Operation};
 pub use unavailable::Unavailable;
 
+/// Whether a proactor is what best tells of readiness, too: on Windows, where select(2) is all else that does.
+pub const SERVES_SELECTORS: bool = cfg!(windows);
+
 /// How large a proactor is.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub struct Config {

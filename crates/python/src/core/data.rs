@@ -30,7 +30,7 @@ impl Core {
 
     /// Whether the loop waits for completions.
     pub(crate) fn completes(&self) -> bool {
-        self.with_proactor(|_| ()).is_some()
+        self.with_proactor(|proactor| proactor.completes()).unwrap_or(false)
     }
 
     /// Takes data out of the loop's buffer, as `bytes`.

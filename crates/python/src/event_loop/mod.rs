@@ -28,7 +28,7 @@ use crate::core::{Core, Entry};
 use crate::dns;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::poller::{IoUringProactor, Poller};
+use crate::poller::{Poller, Settings};
 use crate::report;
 use crate::signals;
 use crate::transports::{pipe, process};
@@ -70,12 +70,10 @@ impl EventLoop {
     }
 
     /// Make the loop wait in a proactor. Raises `RuntimeError` with the reason where there is none.
-    fn _init_proactor(
-        slf: &Bound<'_, Self>,
-        proactor: &Bound<'_, IoUringProactor>,
-    ) -> PyResult<()> {
-        let poller = Poller::completing(proactor.get())?;
-        report::log(slf.py(), "debug", "Using proactor: IoUringProactor")?;
+    #[allow(clippy::needless_pass_by_value)] // what is extracted is
+    fn _init_proactor(slf: &Bound<'_, Self>, proactor: Settings<'_>) -> PyResult<()> {
+        let poller = Poller::completing(&proactor)?;
+        report::log(slf.py(), "debug", &format!("Using proactor: {}", proactor.name()))?;
         begin(slf.as_super(), poller)
     }
 

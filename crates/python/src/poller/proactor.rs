@@ -76,6 +76,55 @@ impl IoUringProactor {
     }
 }
 
+/// How a `ProactorEventLoop` uses an I/O completion port.
+///
+/// `concurrency` is how many threads may run for it at the same time; one does, whatever it is.
+///
+/// Source: asyncio's `IocpProactor` (`windows_events.py`).
+#[pyclass(frozen, module = "oxloop._native")]
+pub(crate) struct IocpProactor {
+    /// How many threads may run for it at the same time.
+    #[pyo3(get)]
+    concurrency: u32,
+}
+
+#[pymethods]
+impl IocpProactor {
+    #[new]
+    #[pyo3(signature = (concurrency=u32::MAX))]
+    fn new(concurrency: u32) -> Self {
+        Self { concurrency }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("IocpProactor(concurrency={})", self.concurrency)
+    }
+}
+
+/// What a `ProactorEventLoop` is made with.
+#[derive(FromPyObject)]
+pub(crate) enum Settings<'py> {
+    IoUring(Bound<'py, IoUringProactor>),
+    Iocp(#[allow(dead_code)] Bound<'py, IocpProactor>),
+}
+
+impl Settings<'_> {
+    fn config(&self) -> Config {
+        match self {
+            Self::IoUring(proactor) => proactor.get().config,
+            Self::Iocp(_) => Config::default(),
+        }
+    }
+
+    /// The name of its class.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::IoUring(_) => "IoUringProactor",
+            Self::Iocp(_) => "IocpProactor",
+        }
+    }
+}
+
 /// A size as the caller gives it. What no number of the type can be becomes 0, which is out of range, too.
 struct Size<N>(N);
 
@@ -111,6 +160,8 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
+    /// Whether those who read data or connections are given them; otherwise they are told of readiness.
+    completes: bool,
     /// For the data of pipes.
     spare: Vec<Box<[u8]>>,
 }
@@ -148,8 +199,18 @@ pub(crate) enum Told {
 }
 
 impl ProactorPoller {
-    pub(super) fn new(proactor: &IoUringProactor) -> PyResult<Self> {
-        let config = proactor.config;
+    /// What a `ProactorEventLoop` waits in.
+    pub(super) fn new(settings: &Settings<'_>) -> PyResult<Self> {
+        Self::with(settings.config(), true)
+    }
+
+    /// What a `SelectorEventLoop` waits in where that is better than any selector: it tells of readiness alone, but
+    /// for pipes that have none.
+    pub(super) fn for_readiness() -> PyResult<Self> {
+        Self::with(Config::default(), false)
+    }
+
+    fn with(config: Config, completes: bool) -> PyResult<Self> {
         // Where there was a proactor before, the next one is made when it is needed.
         let proactor =
             if HAD_ONE.load(Relaxed) { Proactor::lazy(config) } else { Proactor::new(config) };
@@ -162,8 +223,14 @@ impl ProactorPoller {
             completions: Completions::new(),
             under_way: Vec::new(),
             much: MUCH.min(config.buffer_size as usize),
+            completes,
             spare: Vec::new(),
         })
+    }
+
+    /// Whether those who read data are given it.
+    pub(crate) fn completes(&self) -> bool {
+        self.completes
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -183,11 +250,13 @@ impl ProactorPoller {
         }
         let polled = match reading {
             Reading::Readiness | Reading::MuchData => after,
+            Reading::Data | Reading::Connections if !self.completes => after,
             Reading::Data | Reading::Connections | Reading::Rests | Reading::Pipe => {
                 after.without(Interest::READABLE)
             }
         };
-        let reads = after.is_readable() && matches!(reading, Reading::Data | Reading::Connections);
+        let completes = matches!(reading, Reading::Data | Reading::Connections);
+        let reads = after.is_readable() && completes && self.completes;
         let place = self.place(token);
         let UnderWay { poll, read } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.

@@ -11,10 +11,11 @@ use super::{Stream, SubprocessTransport};
 use crate::core::Entry;
 use crate::coroutine;
 use crate::ffi::{self, Ref};
+use crate::imports::imports;
 use crate::report;
 
 /// The exit code of a process whose own nobody can know any more.
-const LOST_CODE: i32 = 255;
+const LOST_CODE: i64 = 255;
 
 impl SubprocessTransport {
     /// Lets the loop notice the end of the process; false where the system cannot tell, and something else has
@@ -74,6 +75,7 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     }
     // How often asyncio's child watchers and loops hand the code on by `call_soon_threadsafe`.
     let hops = match transport.py().version_info().minor {
+        _ if imports(transport.py()).windows_utils.is_some() => 0,
         10 | 11 => 2,
         ..=13 => 1,
         _ => 0,
@@ -82,12 +84,18 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     tell(transport)
 }
 
-fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i32> {
+fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i64> {
     let py = transport.py();
     let this = transport.get();
     let pid = this.pid.get().unwrap_or_default();
+    if imports(py).windows_utils.is_some()
+        && let Some(process) = this.process(py)
+    {
+        // By its handle: there is nobody else to take the code.
+        return process.call_method0(intern!(py, "poll"))?.extract();
+    }
     if let Ok(Some(code)) = sys::process::reap(pid) {
-        return Ok(code);
+        return Ok(code.into());
     }
     if let Some(process) = this.process(py)
         && let Some(code) = process.getattr(intern!(py, "returncode"))?.extract()?
