@@ -188,7 +188,7 @@ impl Core {
 
     /// The descriptor that wakes the loop.
     pub(crate) fn waker_fd(&self) -> Option<RawFd> {
-        self.inbox.borrow().as_ref().map(|inbox| inbox.waker().as_raw_fd())
+        self.inbox.borrow().as_ref().and_then(|inbox| inbox.waker().source())
     }
 
     /// The waker's descriptor was readable.
