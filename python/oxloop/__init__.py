@@ -29,7 +29,7 @@ if sys.platform == "win32":
     from oxloop._native import IocpProactor
     from oxloop._policy import WindowsProactorEventLoopPolicy, WindowsSelectorEventLoopPolicy
 
-__all__ = (
+__all__: tuple[str, ...] = (
     "AbstractChildWatcher",
     "AbstractEventLoop",
     "AbstractEventLoopPolicy",

@@ -4,14 +4,15 @@ asyncio's ``ProactorEventLoop`` has these methods, and so have both loops here. 
 asyncio's own ``PipeServer``, whose ``close()`` cancels what it waits for.
 """
 
+# ruff: noqa: E402 - type checkers have to be told first where this is
+
 from __future__ import annotations
 
 import sys
 
-if sys.platform != "win32":
-    raise ImportError("named pipes are Windows'")
+assert sys.platform == "win32"  # type checkers stop here elsewhere
 
-import _overlapped
+import _overlapped  # type: ignore[import-not-found]
 import asyncio
 from asyncio.log import logger
 from asyncio.windows_events import PipeServer

@@ -23,7 +23,11 @@ struct Receiver<'a> {
 impl<'a> Receiver<'a> {
     fn new(inbox: &'a Inbox<(u32, u32)>, kind: SelectorKind) -> io::Result<Self> {
         let mut selector = Selector::new(kind)?;
-        selector.register(inbox.waker().as_raw_fd(), WAKER, Interest::READABLE)?;
+        selector.register(
+            inbox.waker().source().expect("a descriptor"),
+            WAKER,
+            Interest::READABLE,
+        )?;
         let (events, queue) = (Events::with_capacity(1), VecDeque::new());
         Ok(Self { inbox, selector, events, queue, sleeps: 0 })
     }

@@ -1,7 +1,7 @@
 //! The contract of `selector`, checked on every kind that the system has.
 
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
@@ -322,7 +322,7 @@ mod cases {
     pub(crate) fn wakers_end_waits(kind: SelectorKind) -> io::Result<()> {
         let mut watch = Watch::new(kind)?;
         let waker = Waker::new()?;
-        watch.selector.register(waker.as_raw_fd(), A, Interest::READABLE)?;
+        watch.selector.register(waker.source().expect("a descriptor"), A, Interest::READABLE)?;
         assert_eq!(watch.ready(NOW)?, []);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -452,7 +452,7 @@ fn replace(source: &impl AsFd, number: RawFd) -> io::Result<()> {
 
 #[expect(unsafe_code)]
 fn owned(number: RawFd) -> OwnedFd {
-    use std::os::fd::FromRawFd;
+    use oxloop_engine::sys::fd::FromRawFd;
     // SAFETY: the number came out of `into_raw_fd`, and nobody else owns it.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -13,7 +13,7 @@ use crate::imports::imports;
 /// finds the errno by itself: `OSError(0, text, None, winerror)`.
 pub(crate) fn os_error(error: &io::Error) -> PyErr {
     match error.raw_os_error() {
-        Some(winerror) if sys::error::IS_WINERROR => {
+        Some(winerror) if sys::HAS_WINERRORS => {
             PyOSError::new_err((0, strerror(winerror), None::<()>, winerror))
         }
         Some(errno) => PyOSError::new_err((errno, strerror(errno))),
@@ -26,7 +26,7 @@ pub(crate) fn os_error(error: &io::Error) -> PyErr {
 fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
     let text = text.rfind(" (os error ").map_or(&*text, |end| &text[..end]);
-    let is_end = |char: char| sys::error::IS_WINERROR && (char <= ' ' || char == '.');
+    let is_end = |char: char| sys::HAS_WINERRORS && (char <= ' ' || char == '.');
     text.trim_end_matches(is_end).to_owned()
 }
 

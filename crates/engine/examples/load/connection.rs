@@ -1,7 +1,7 @@
 //! One connection under load: a message on its way out, and the same on its way back.
 
+use oxloop_engine::sys::fd::{AsFd, OwnedFd};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
 use oxloop_engine::sys::socket;
 use oxloop_engine::{Interest, Timestamp};

@@ -1,7 +1,7 @@
 //! What has become of operations.
 
+use crate::sys::fd::OwnedFd;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use crate::{Address, Interest, Token};
 

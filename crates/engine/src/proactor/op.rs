@@ -1,8 +1,8 @@
 //! Operations as plain data, and the buffers that they own.
 #![allow(unsafe_code)] // promises about memory that the kernel uses
 
+use crate::sys::fd::{OwnedFd, RawFd};
 use std::net::Shutdown;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
 use crate::{Address, Interest};

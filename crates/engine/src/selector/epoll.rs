@@ -9,8 +9,8 @@
 //! directions that were asked for without a look-up.
 #![allow(unsafe_code)] // epoll_ctl on numbers that may be closed; epoll_pwait2 is not in rustix
 
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{CreateFlags, create};

@@ -5,9 +5,9 @@
 //! changes it, so registering and modifying are the same.
 #![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use libc::kevent;

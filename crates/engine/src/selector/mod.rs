@@ -13,8 +13,8 @@
 //!   caller's to see (`ErrorKind::Interrupted`), as a signal may have something to say.
 //! * The nanoseconds of a timeout count: a wait never ends before it, unless something is ready.
 
+use crate::sys::fd::RawFd;
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use crate::{Interest, Token};
@@ -23,7 +23,12 @@ use crate::{Interest, Token};
 mod epoll;
 #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
 mod kqueue;
+#[cfg(unix)]
 mod poll;
+#[cfg(unix)]
+mod select;
+#[cfg(windows)]
+#[path = "winsock_select.rs"]
 mod select;
 
 /// What a wait found out about one file descriptor.
@@ -94,7 +99,7 @@ pub enum SelectorKind {
     Kqueue,
     /// poll(2).
     Poll,
-    /// select(2).
+    /// select(2), or Winsock's.
     Select,
 }
 
@@ -107,6 +112,8 @@ impl SelectorKind {
         #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Kqueue, SelectorKind::Poll, SelectorKind::Select];
+        #[cfg(windows)]
+        const AVAILABLE: &[SelectorKind] = &[SelectorKind::Select];
         AVAILABLE
     }
 
@@ -136,8 +143,9 @@ pub enum Selector {
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     Kqueue(kqueue::Kqueue),
     /// poll(2).
+    #[cfg(unix)]
     Poll(poll::Poll),
-    /// select(2).
+    /// select(2), or Winsock's.
     Select(select::Select),
 }
 
@@ -148,6 +156,7 @@ macro_rules! backend {
             Selector::Epoll($backend) => $call,
             #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
             Selector::Kqueue($backend) => $call,
+            #[cfg(unix)]
             Selector::Poll($backend) => $call,
             Selector::Select($backend) => $call,
         }
@@ -162,6 +171,7 @@ impl Selector {
             SelectorKind::Epoll => Ok(Self::Epoll(epoll::Epoll::new()?)),
             #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
             SelectorKind::Kqueue => Ok(Self::Kqueue(kqueue::Kqueue::new()?)),
+            #[cfg(unix)]
             SelectorKind::Poll => Ok(Self::Poll(poll::Poll::default())),
             SelectorKind::Select => Ok(Self::Select(select::Select::default())),
             _ => Err(io::ErrorKind::Unsupported.into()),
@@ -175,6 +185,7 @@ impl Selector {
             Self::Epoll(_) => SelectorKind::Epoll,
             #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
             Self::Kqueue(_) => SelectorKind::Kqueue,
+            #[cfg(unix)]
             Self::Poll(_) => SelectorKind::Poll,
             Self::Select(_) => SelectorKind::Select,
         }

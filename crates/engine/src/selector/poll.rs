@@ -6,8 +6,8 @@
 //! average and keeps the order. A descriptor without interest is skipped in the same way, by the
 //! complement of its number: with no bits set poll still reports hang-ups, and would without end.
 
+use crate::sys::fd::RawFd;
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::pollfd;

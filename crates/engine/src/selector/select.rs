@@ -5,8 +5,8 @@
 //! descriptor makes the whole call fail with EBADF, without a word which one it was.
 #![allow(unsafe_code)] // select on numbers that may be closed by now
 
+use crate::sys::fd::RawFd;
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustix::event::{FdSetElement, FdSetIter, fd_set_bound, fd_set_insert, fd_set_remove, select};

@@ -1,7 +1,7 @@
 //! The waker of Linux: an eventfd, a counter in the kernel (eventfd(2)).
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{EventfdFlags, eventfd};
 
@@ -32,10 +32,10 @@ impl Waker {
         let _ = rustix::io::read(&self.counter, &mut [0_u8; 8]);
     }
 
-    /// The descriptor to watch for reading.
+    /// The descriptor to watch for reading; there always is one.
     #[inline]
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.counter.as_raw_fd()
+    pub fn source(&self) -> Option<RawFd> {
+        Some(self.counter.as_raw_fd())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The waker of systems without eventfd: a pipe, both of its ends non-blocking.
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
@@ -41,10 +41,10 @@ impl Waker {
         }
     }
 
-    /// The descriptor to watch for reading.
+    /// The descriptor to watch for reading; there always is one.
     #[inline]
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.reader.as_raw_fd()
+    pub fn source(&self) -> Option<RawFd> {
+        Some(self.reader.as_raw_fd())
     }
 }
 

@@ -1,9 +1,9 @@
 //! Datagrams, pipes, terminals, polls of whatever there is, and descriptors that are none.
 
+use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 

@@ -10,9 +10,9 @@ mod processes;
 mod streams;
 mod withdrawal;
 
+use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};

@@ -1,9 +1,9 @@
 //! More of everything than there is room for: submissions, completions, buffers.
 
+use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Token;

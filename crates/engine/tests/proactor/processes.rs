@@ -1,10 +1,10 @@
 //! Proactors in children of the process, and on many threads; each test is a process of its own, as
 //! others open descriptors and start threads, too.
 
+use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 

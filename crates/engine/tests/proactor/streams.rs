@@ -1,9 +1,9 @@
 //! Connections: accepting, connecting, receiving, sending, and how they end.
 
+use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use oxloop_engine::Address;

@@ -1,9 +1,9 @@
 //! What is taken back from the kernel: one operation, or all of them between two runs of a loop.
 
+use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Interest;

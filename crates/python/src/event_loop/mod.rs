@@ -26,6 +26,7 @@ use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
 use crate::dns;
+use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::poller::{Poller, Settings};
@@ -49,8 +50,8 @@ impl EventLoop {
     fn new(
         _args: &Bound<'_, PyTuple>,
         _keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<PyClassInitializer<Self>> {
-        Ok(PyClassInitializer::from(Core::new()?).add_subclass(Self))
+    ) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Core::new()).add_subclass(Self)
     }
 
     /// Make the loop wait in `selector`: None for the platform's best, a selector of the `selectors` module
@@ -953,6 +954,7 @@ impl EventLoop {
 fn begin(event_loop: &Bound<'_, Core>, poller: Poller) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
+    core.open_inbox(poller.waker().map_err(|error| os_error(&error))?);
     let before = core.poller.replace(poller);
     drop(before);
     core.debug.store(debug_by_default(py)?, Relaxed);

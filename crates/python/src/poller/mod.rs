@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use oxloop_engine::proactor as engine;
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token};
+use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token, Waker};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -96,6 +96,17 @@ impl Poller {
 
     fn of(proactor: ProactorPoller) -> Self {
         Self::Native(Some(Box::new(NativePoller::Proactor(proactor))))
+    }
+
+    /// What lets other threads end its waits.
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        match self {
+            Self::Native(Some(native)) => match &**native {
+                NativePoller::Selector { .. } => Waker::new(),
+                NativePoller::Proactor(proactor) => proactor.waker(),
+            },
+            _ => Waker::new(),
+        }
     }
 
     /// The name of the class in `selectors` that stands for the backend, or of the user's.

@@ -8,9 +8,9 @@ use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::volume::MUCH;
-use oxloop_engine::{Interest, Token, sys};
+use oxloop_engine::{Interest, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -91,7 +91,7 @@ pub(crate) struct IocpProactor {
 #[pymethods]
 impl IocpProactor {
     #[new]
-    #[pyo3(signature = (concurrency=u32::MAX))]
+    #[pyo3(signature = (concurrency=4_294_967_295))]
     fn new(concurrency: u32) -> Self {
         Self { concurrency }
     }
@@ -231,6 +231,10 @@ impl ProactorPoller {
     /// Whether those who read data are given it.
     pub(crate) fn completes(&self) -> bool {
         self.completes
+    }
+
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        self.proactor.waker()
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -375,7 +379,7 @@ impl ProactorPoller {
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(numbers::ECANCELED) => continue,
+                    None | Some(os_error::ECANCELED) => continue,
                     Some(errno) => match returned {
                         Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
                         _ => Told::Arrived(Arrival::Failed(errno)),

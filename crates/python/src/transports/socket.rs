@@ -6,7 +6,7 @@
 use std::io;
 
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::{numbers, os_error};
 use oxloop_engine::{Address, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -150,7 +150,7 @@ impl Number {
         };
         let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
         match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(numbers::EBADF))),
+            None => Err(os_error(&io::Error::from_raw_os_error(os_error::EBADF))),
             open => Ok(open),
         }
     }

@@ -5,10 +5,10 @@
 //! `MSG_WAITALL` asks for: without it `io_uring` reports what fitted, as send(2) does.
 #![allow(unsafe_code)] // addresses of buffers for the kernel
 
+use crate::sys::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::ptr;
 
 use io_uring::squeue::{Entry, Flags};

@@ -1,9 +1,9 @@
 //! What the kernel says of operations, and what their owners are told.
 #![allow(unsafe_code)] // descriptors that the kernel made
 
+use crate::sys::fd::{FromRawFd, OwnedFd};
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 

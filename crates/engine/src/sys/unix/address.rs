@@ -79,8 +79,8 @@ fn unix(address: &[u8]) -> Address {
 
 #[cfg(test)]
 mod tests {
+    use crate::sys::fd::AsFd;
     use std::net::{SocketAddr, SocketAddrV6};
-    use std::os::fd::AsFd;
 
     use rustix::net::{SocketType, bind, getsockname, socket};
 

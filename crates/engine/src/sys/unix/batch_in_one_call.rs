@@ -1,9 +1,9 @@
 //! Many datagrams in one system call: recvmmsg(2), sendmmsg(2).
 #![allow(unsafe_code)] // rustix has no recvmmsg, and no sendmmsg for Android
 
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::SocketAddrAny;
 

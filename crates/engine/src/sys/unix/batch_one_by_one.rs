@@ -1,7 +1,7 @@
 //! Many datagrams in as many system calls, where there is no recvmmsg(2) and no sendmmsg(2).
 
+use crate::sys::fd::BorrowedFd;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use super::datagram::{Outgoing, receive_from, send_to};
 use super::socket::send;

@@ -4,9 +4,9 @@
 //! earlier send (ECONNREFUSED) is reported by whatever call comes next on the socket, and takes
 //! nothing away from what waits to be received.
 
+use crate::sys::fd::BorrowedFd;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 
 use rustix::net::{RecvFlags, recvfrom, sendto};
 
@@ -39,8 +39,8 @@ pub struct Outgoing<'a> {
 
 #[cfg(test)]
 mod tests {
+    use crate::sys::fd::AsFd;
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
     use super::*;

@@ -1,8 +1,8 @@
 //! File descriptors as numbers: those that a selector watches and that somebody else owns.
 #![allow(unsafe_code)] // fcntl on numbers that may be closed
 
+use crate::sys::fd::{BorrowedFd, RawFd};
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::fs::FileType;

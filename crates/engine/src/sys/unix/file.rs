@@ -4,8 +4,8 @@
 //! a peer that is gone raises SIGPIPE where `send` would not, and whether it waits for room is the
 //! socket's mode alone.
 
+use crate::sys::fd::BorrowedFd;
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use rustix::fs::{SeekFrom, fstat, seek};
 
@@ -42,9 +42,9 @@ pub fn send(
 
 #[cfg(test)]
 mod tests {
+    use crate::sys::fd::AsFd;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;

@@ -1,7 +1,7 @@
 //! What stands in for descriptors of processes where the system has none.
 
+use crate::sys::fd::OwnedFd;
 use std::io;
-use std::os::fd::OwnedFd;
 
 /// `ErrorKind::Unsupported`.
 pub fn pidfd_open(_pid: i32) -> io::Result<OwnedFd> {

@@ -1,7 +1,7 @@
 //! Descriptors of processes, where the system has them.
 
+use crate::sys::fd::OwnedFd;
 use std::io;
-use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags};
 

@@ -4,9 +4,10 @@
 //! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; who writes to
 //! them in a process that does not ignore SIGPIPE does it under [`sigpipe::shielded`](super::sigpipe).
 
+use crate::sys::fd::{BorrowedFd, OwnedFd};
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::FileType;
 
@@ -18,8 +19,15 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(create::pipe()?)
 }
 
-/// Whether pipes have no readiness, and only operations that complete: never here.
-pub const COMPLETES: bool = false;
+/// A server's end of a named pipe: `ErrorKind::Unsupported`, as these are Windows's.
+pub fn listen(_name: &OsStr, _first: bool) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A client's end of a named pipe: `ErrorKind::Unsupported`.
+pub fn connect(_name: &OsStr) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
 
 /// What kind of file a descriptor is open on.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -78,7 +86,7 @@ pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use crate::sys::fd::AsFd;
 
     use super::*;
 

@@ -4,8 +4,8 @@
 //! a length of 0 means everything.
 #![allow(unsafe_code)] // rustix has it for Linux alone
 
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 pub(super) fn sendfile(

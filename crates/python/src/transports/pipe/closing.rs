@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys;
 use oxloop_engine::sys::pipe::Kind;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
@@ -74,7 +74,7 @@ impl Endpoint for PipeTransport {
         error.is_instance_of::<PyOSError>(py)
             && (self.is_operated()
                 || self.end == End::Writing
-                || errno().is_ok_and(|errno| errno == numbers::EIO))
+                || errno().is_ok_and(|errno| errno == sys::errno::EIO))
     }
 
     fn release(transport: &Bound<'_, Self>) -> PyResult<()> {

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 
 use oxloop_engine::sys;
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;
@@ -152,7 +152,7 @@ impl PipeTransport {
             core: core.into(),
             end,
             kind,
-            operated: sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo,
+            operated: sys::PIPES_COMPLETE && kind == sys::pipe::Kind::Fifo,
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
@@ -163,7 +163,7 @@ impl PipeTransport {
     /// Whether it is read from and written to by operations; known to the compiler where no pipe is.
     #[inline]
     fn is_operated(&self) -> bool {
-        sys::pipe::COMPLETES && self.operated
+        sys::PIPES_COMPLETE && self.operated
     }
 
     /// The descriptor, unless the pipe was closed.
@@ -202,7 +202,7 @@ impl PipeTransport {
 /// Checks what `fd` is open on, and makes it non-blocking.
 fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     let Some(descriptor) = ffi::borrow_fd(fd) else {
-        return Err(os_error(&std::io::Error::from_raw_os_error(numbers::EBADF)));
+        return Err(os_error(&std::io::Error::from_raw_os_error(os_error::EBADF)));
     };
     let kind = sys::pipe::kind(descriptor).map_err(|error| os_error(&error))?;
     if kind == sys::pipe::Kind::Other {
@@ -213,7 +213,7 @@ fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
             }
         }));
     }
-    if sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo {
+    if sys::PIPES_COMPLETE && kind == sys::pipe::Kind::Fifo {
         // There is nothing to wait for in a selector.
         return if core.has_proactor() { Ok(kind) } else { Err(no_pipes()) };
     }

@@ -1,7 +1,8 @@
 //! How a process ends: noticed by its pidfd, or told by a child watcher.
 
 use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
+use oxloop_engine::sys::process::ExitCode;
 use oxloop_engine::{Interest, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -15,7 +16,7 @@ use crate::imports::imports;
 use crate::report;
 
 /// The exit code of a process whose own nobody can know any more.
-const LOST_CODE: i64 = 255;
+const LOST_CODE: ExitCode = 255;
 
 impl SubprocessTransport {
     /// Lets the loop notice the end of the process; false where the system cannot tell, and something else has
@@ -26,7 +27,7 @@ impl SubprocessTransport {
         match sys::process::pidfd_open(pid) {
             Ok(pidfd) => Ok(watch(slf, pidfd)),
             // It has ended and was waited for already, by somebody else or because SIGCHLD is ignored.
-            Err(error) if error.raw_os_error() == Some(numbers::ESRCH) => {
+            Err(error) if error.raw_os_error() == Some(os_error::ESRCH) => {
                 reap(slf)?;
                 Ok(true)
             }
@@ -84,18 +85,12 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     tell(transport)
 }
 
-fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i64> {
+fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<ExitCode> {
     let py = transport.py();
     let this = transport.get();
     let pid = this.pid.get().unwrap_or_default();
-    if imports(py).windows_utils.is_some()
-        && let Some(process) = this.process(py)
-    {
-        // By its handle: there is nobody else to take the code.
-        return process.call_method0(intern!(py, "poll"))?.extract();
-    }
     if let Ok(Some(code)) = sys::process::reap(pid) {
-        return Ok(code.into());
+        return Ok(code);
     }
     if let Some(process) = this.process(py)
         && let Some(code) = process.getattr(intern!(py, "returncode"))?.extract()?

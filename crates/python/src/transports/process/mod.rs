@@ -15,6 +15,7 @@ mod pipes;
 pub(crate) use methods::told_by_watcher;
 
 use oxloop_engine::sys::fd::OwnedFd;
+use oxloop_engine::sys::process::ExitCode;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -62,7 +63,7 @@ struct State {
     /// The process's descriptor while it is watched.
     pidfd: Option<OwnedFd>,
     /// The exit code that was found, on its way to `_process_exited`.
-    reaped: Option<i64>,
+    reaped: Option<ExitCode>,
     /// How many turns it still waits.
     hops: u32,
 }

@@ -1,0 +1,6 @@
+//! Numbers of errors. POSIX systems have one set of them, for the kernel and for C.
+
+pub use libc::{
+    EADDRINUSE, EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINTR,
+    EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, ENOTCONN, EPIPE, ESRCH,
+};
