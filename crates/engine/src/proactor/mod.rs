@@ -85,14 +85,17 @@ mod unavailable;
     )
 ))]
 mod uring;
-#[cfg(not(all(
-    target_os = "linux",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        target_arch = "loongarch64",
-        target_arch = "powerpc64"
+#[cfg(not(any(
+    windows,
+    all(
+        target_os = "linux",
+        any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "loongarch64",
+            target_arch = "powerpc64"
+        )
     )
 )))]
 #[path = "no_uring.rs"]
@@ -104,6 +107,10 @@ mod iocp;
 pub use completion::{Chunk, Completion, Completions, Returned};
 pub use op::{Lent, LentMut, Operation};
 pub use unavailable::Unavailable;
+
+/// Whether a selector's loop does better by a proactor's polls than by any selector: on Windows, where
+/// these know neither processes nor more than a few hundred sockets.
+pub const SERVES_SELECTORS: bool = cfg!(windows);
 
 /// How large a proactor is.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -152,6 +159,7 @@ pub enum Setup {
 #[derive(Debug)]
 pub enum Proactor<B: Lent, M: LentMut> {
     /// `io_uring(7)` of Linux.
+    #[cfg(not(windows))]
     Uring(uring::Uring<B, M>),
     /// Completion ports of Windows.
     #[cfg(windows)]
@@ -161,6 +169,7 @@ pub enum Proactor<B: Lent, M: LentMut> {
 macro_rules! backend {
     ($proactor:expr, $backend:ident => $call:expr) => {
         match $proactor {
+            #[cfg(not(windows))]
             Proactor::Uring($backend) => $call,
             #[cfg(windows)]
             Proactor::Iocp($backend) => $call,
@@ -190,6 +199,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// The name of the mechanism, in small letters.
     pub const fn name(&self) -> &'static str {
         match self {
+            #[cfg(not(windows))]
             Self::Uring(_) => "io_uring",
             #[cfg(windows)]
             Self::Iocp(_) => "iocp",

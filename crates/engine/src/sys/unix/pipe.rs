@@ -14,6 +14,9 @@ use rustix::fs::FileType;
 use super::create;
 use super::socket::MAX_SLICES;
 
+/// Whether pipes are read and written by operations of a proactor alone, and have no readiness: no.
+pub const COMPLETES: bool = false;
+
 /// A new pipe, its reading and its writing end, both non-blocking and close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(create::pipe()?)

@@ -6,9 +6,9 @@ use std::io;
 
 use windows_sys::Win32::Foundation::GetHandleInformation;
 use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
+use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_UNKNOWN, GetFileType};
 
 use super::fd::{RawFd, handle, socket};
-use super::os_error;
 
 /// WSAENOTSOCK when `fd` is no open socket.
 pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
@@ -21,15 +21,26 @@ pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a handle can be polled: ERROR_INVALID_HANDLE when it is not open. What is neither a socket nor something
-/// to wait for is an error of the operation.
+/// Whether a descriptor can be polled: a socket, or a handle of something to wait for, a process say.
+///
+/// # Errors
+/// WSAENOTSOCK for any other, and for what is not open, as `select` has it.
 pub fn check_pollable(fd: RawFd) -> io::Result<()> {
+    check_open(fd).or_else(|error| if is_waitable(fd) { Ok(()) } else { Err(error) })
+}
+
+/// Whether `fd` is an open handle of something that is no file.
+fn is_waitable(fd: RawFd) -> bool {
+    is_open(fd)
+        // SAFETY: the kernel checks the handle.
+        && unsafe { GetFileType(handle(fd)) } == FILE_TYPE_UNKNOWN
+}
+
+/// Whether `fd` is an open handle. -1 stands for this process where it is none.
+pub(crate) fn is_open(fd: RawFd) -> bool {
     let mut flags = 0;
-    // SAFETY: the kernel checks the number.
-    if unsafe { GetHandleInformation(handle(fd), &raw mut flags) } == 0 {
-        return Err(io::Error::from_raw_os_error(os_error::EBADF));
-    }
-    Ok(())
+    // SAFETY: the flags are valid for writes, and the kernel checks the handle.
+    fd != -1 && unsafe { GetHandleInformation(handle(fd), &raw mut flags) } != 0
 }
 
 /// Values by descriptor. Handles are multiples of 4, and not dense.

@@ -34,8 +34,10 @@ pub(crate) struct Port {
 /// How a wait ended.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(crate) enum Waited {
-    /// There are packets.
+    /// There are packets, of operations alone.
     Packets,
+    /// Somebody wanted the wait to end. There may be packets, too.
+    Woken,
     /// Time is up.
     Timeout,
     /// A call was made to this thread, that of a timer say.
@@ -55,7 +57,7 @@ impl Port {
         Ok(Self { handle, woken: AtomicBool::new(false) })
     }
 
-    fn raw(&self) -> HANDLE {
+    pub(crate) fn raw(&self) -> HANDLE {
         handle(self.handle.as_raw_fd())
     }
 
@@ -110,14 +112,16 @@ impl Port {
                 _ => Err(error),
             };
         }
+        let mut waited = Waited::Packets;
         for entry in entries.iter().take(count as usize) {
             if entry.lpCompletionKey == WAKE_UP {
                 // Before the loop looks into its inbox, and after whoever woke it has filled it.
                 self.woken.swap(false, Ordering::AcqRel);
+                waited = Waited::Woken;
             } else {
                 packets.push(entry.lpOverlapped);
             }
         }
-        Ok(Waited::Packets)
+        Ok(waited)
     }
 }
