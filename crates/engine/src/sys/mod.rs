@@ -31,6 +31,3 @@ pub use windows::{
 
 /// Whether the numbers of [`os_error`] are those of Windows, and not an errno.
 pub const HAS_WINERRORS: bool = cfg!(windows);
-
-/// Whether pipes have no readiness, and are read from and written to by operations that complete.
-pub const PIPES_COMPLETE: bool = cfg!(windows);

@@ -19,7 +19,8 @@ pub(crate) fn datagrams(config: Config) -> io::Result<()> {
     let (ours, theirs) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     let fd = ours.as_raw_fd();
     let receive = bench.submit(Operation::ReceiveFrom { fd, buffer: vec![0; 20] });
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     theirs.send_to(b"datagram", ours.local_addr()?)?;
     let done = bench.one()?;
     let sender = Some(Address::from(theirs.local_addr()?));
@@ -58,7 +59,8 @@ pub(crate) fn datagrams_that_are_cut(config: Config) -> io::Result<()> {
         }
         bench.submit(Operation::ReceiveFrom { fd, buffer: vec![0; 6] });
         if wait_first {
-            assert!(bench.wait(NOW)?.is_empty());
+            let none = bench.wait(NOW)?;
+            assert!(none.is_empty(), "{none:?}");
             theirs.send_to(b"datagram", ours.local_addr()?)?;
         }
         let done = bench.one()?;
@@ -76,7 +78,8 @@ pub(crate) fn pipes(config: Config) -> io::Result<()> {
     let (reader, writer) = pipe::pipe()?;
     let read = Operation::Read { fd: reader.as_raw_fd(), buffer: vec![0; 10] };
     let read = bench.submit(read);
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     let buffers = vec![b"through ".to_vec(), b"a pipe".to_vec()];
     let fd = writer.as_raw_fd();
     let write = bench.submit(Operation::Write { fd, buffers: buffers.clone(), skip: 3 });
@@ -119,7 +122,8 @@ pub(crate) fn named_pipes(config: Config) -> io::Result<()> {
         let early = if wait_first { None } else { Some(pipe::connect(name)?) };
         let accept = bench.submit(Operation::Accept { fd });
         if wait_first {
-            assert!(bench.wait(NOW)?.is_empty());
+            let none = bench.wait(NOW)?;
+            assert!(none.is_empty(), "{none:?}");
         }
         let client = early.map_or_else(|| pipe::connect(name), Ok)?;
         let done = bench.one()?;
@@ -129,7 +133,8 @@ pub(crate) fn named_pipes(config: Config) -> io::Result<()> {
         let theirs = client.as_raw_fd();
         let receive = bench.submit(Operation::Receive { fd });
         let read = bench.submit(Operation::Read { fd: theirs, buffer: vec![0; 10] });
-        assert!(bench.wait(NOW)?.is_empty());
+        let none = bench.wait(NOW)?;
+        assert!(none.is_empty(), "{none:?}");
         for (fd, data) in [(theirs, "to the server"), (fd, "to the client")] {
             bench.submit(Operation::Write { fd, buffers: vec![data.into()], skip: 0 });
         }
@@ -156,7 +161,8 @@ pub(crate) fn polls_are_level_triggered(config: Config) -> io::Result<()> {
     let (left, mut right) = tcp()?;
     let fd = left.as_raw_fd();
     let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     right.write_all(b"x")?;
     for _ in 0..3 {
         let done = bench.one()?;
@@ -164,7 +170,8 @@ pub(crate) fn polls_are_level_triggered(config: Config) -> io::Result<()> {
         assert_eq!(done.returned, Brought::Readiness(Interest::READABLE));
     }
     take(&left, 1)?;
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     assert!(bench.wait(Some(Duration::from_millis(2)))?.is_empty());
     let both = bench.submit(Operation::Poll { fd, interest: Interest::BOTH });
     let done = bench.one()?;
@@ -261,7 +268,8 @@ pub(crate) fn many_polls(config: Config) -> io::Result<()> {
         interest: Interest::READABLE,
     };
     let polls: Vec<_> = pairs.iter().map(|pair| bench.submit(readable(pair))).collect();
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     for (_, right) in &mut pairs {
         right.write_all(b"x")?;
     }
@@ -276,17 +284,25 @@ pub(crate) fn many_polls(config: Config) -> io::Result<()> {
 /// The end of a process is seen by a poll.
 pub(crate) fn processes(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
-    // A program that every system has, and that waits for its input to end.
-    let mut child = Command::new("sort").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
+    // Something that waits for its input to end.
+    let (program, arguments): (_, &[&str]) =
+        if cfg!(windows) { ("cmd", &["/q"]) } else { ("cat", &[]) };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()?;
     let pid = child.id().cast_signed();
     let pidfd = process::pidfd_open(pid)?;
     let fd = pidfd.as_raw_fd();
     let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     assert_eq!(process::reap(pid)?, None);
     // One that is taken back before the end, too.
     let other = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    assert!(bench.wait(NOW)?.is_empty());
+    let none = bench.wait(NOW)?;
+    assert!(none.is_empty(), "{none:?}");
     assert!(bench.proactor.withdraw(other));
     let done = bench.one()?;
     assert_eq!((done.token, done.result), (other, Err(os_error::ECANCELED)));
@@ -326,7 +342,10 @@ pub(crate) fn closed_descriptors_are_an_error_of_the_completion(config: Config) 
         ];
         let tokens: HashSet<_> = operations.into_iter().map(|one| bench.submit(one)).collect();
         let all = bench.all()?;
-        assert!(all.iter().all(|done| done.result == Err(os_error::EBADF) && !done.more), "{all:?}");
+        assert!(
+            all.iter().all(|done| done.result == Err(os_error::EBADF) && !done.more),
+            "{all:?}"
+        );
         assert_eq!(all.iter().map(|done| done.token).collect::<HashSet<_>>(), tokens);
         assert_eq!(all.len(), 12);
     }

@@ -61,7 +61,9 @@ pub(crate) fn wakers_end_waits(config: Config) -> io::Result<()> {
                 io::Result::Ok(())
             })?;
             // The second one may come after the wait that the first one has ended.
-            while waker.source().is_none() && bench.proactor.wait(&mut bench.completions, NOW).is_err() {}
+            while waker.source().is_none()
+                && bench.proactor.wait(&mut bench.completions, NOW).is_err()
+            {}
             waker.drain();
             assert!(bench.wait(NOW)?.is_empty());
         }

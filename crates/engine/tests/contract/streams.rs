@@ -30,9 +30,9 @@ pub(crate) fn accepting_goes_on(config: Config) -> io::Result<()> {
     // They are connections like any other, and do not block.
     for connection in &bench.connections {
         let peer = socket::peer_address(connection.as_fd())?;
-        let client = clients.iter_mut().find(|client| {
-            client.local_addr().is_ok_and(|address| Address::from(address) == peer)
-        });
+        let client = clients
+            .iter_mut()
+            .find(|client| client.local_addr().is_ok_and(|address| Address::from(address) == peer));
         let nothing = socket::recv(connection.as_fd(), &mut [0]).expect_err("nothing was sent");
         assert_eq!(nothing.kind(), ErrorKind::WouldBlock);
         assert_eq!(socket::send(connection.as_fd(), b"hello")?, 5);
@@ -183,8 +183,7 @@ pub(crate) fn a_broken_connection_gives_the_buffers_back(config: Config) -> io::
             error => break error,
         }
     };
-    let broken =
-        [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
+    let broken = [ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted, ErrorKind::BrokenPipe];
     assert!(broken.map(Some).contains(&kind(error)), "{error:?}");
     Ok(())
 }
@@ -199,7 +198,8 @@ pub(crate) fn connecting(config: Config) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = unconnected()?;
     let address = Address::from(listener.local_addr()?);
-    let connect = bench.submit(Operation::Connect { fd: socket.as_raw_fd(), address: address.clone() });
+    let connect =
+        bench.submit(Operation::Connect { fd: socket.as_raw_fd(), address: address.clone() });
     let done = bench.one()?;
     assert_eq!((done.token, done.result, done.more), (connect, Ok(0), false));
     let (mut peer, ours) = listener.accept()?;
@@ -304,7 +304,9 @@ pub(crate) fn receivers_share_few_buffers(config: Config) -> io::Result<()> {
     let pairs: Vec<_> = (0..10).map(|_| tcp()).collect::<io::Result<_>>()?;
     let tokens: HashMap<_, _> = (0..)
         .zip(&pairs)
-        .map(|(number, (left, _))| (bench.submit(Operation::Receive { fd: left.as_raw_fd() }), number))
+        .map(|(number, (left, _))| {
+            (bench.submit(Operation::Receive { fd: left.as_raw_fd() }), number)
+        })
         .collect();
     for (number, (_, right)) in (0_u8..).zip(&pairs) {
         let mut right: &TcpStream = right;

@@ -24,6 +24,7 @@ use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::core::w;
 
 use crate::Interest;
+use crate::sys::descriptor::check_open;
 use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd, handle, of_handle, socket};
 use crate::sys::port::Port;
 use crate::sys::status;
@@ -130,11 +131,8 @@ impl Driver {
 }
 
 fn open() -> io::Result<OwnedFd> {
-    let mut name = UNICODE_STRING {
-        Length: NAME_SIZE,
-        MaximumLength: NAME_SIZE,
-        Buffer: NAME.cast_mut(),
-    };
+    let mut name =
+        UNICODE_STRING { Length: NAME_SIZE, MaximumLength: NAME_SIZE, Buffer: NAME.cast_mut() };
     let attributes = OBJECT_ATTRIBUTES {
         Length: size_of::<OBJECT_ATTRIBUTES>().try_into().unwrap_or(0),
         ObjectName: &raw mut name,
@@ -224,6 +222,8 @@ pub(super) fn base(fd: RawFd) -> Result<SOCKET, i32> {
         let error = || io::Error::last_os_error().raw_os_error().unwrap_or(WSAENOTSOCK);
         if result == 0 { Ok(base) } else { Err(error()) }
     };
+    // Wine answers for anything.
+    check_open(fd).map_err(|error| error.raw_os_error().unwrap_or(WSAENOTSOCK))?;
     // Some providers keep the one to themselves, but let `select` work.
     asked(SIO_BASE_HANDLE)
         .or_else(|error| if error == WSAENOTSOCK { Err(error) } else { asked(SIO_BSP_HANDLE_POLL) })

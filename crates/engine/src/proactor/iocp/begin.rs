@@ -10,14 +10,13 @@ use std::net::Shutdown;
 use std::ptr;
 
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_IO_PENDING, ERROR_MORE_DATA, ERROR_PIPE_CONNECTED,
+    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_IO_PENDING, ERROR_PIPE_CONNECTED,
     ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
     INVALID_SOCKET, SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
     WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
-    WSAEMSGSIZE, WSAENOTSOCK, WSARecv, WSARecvFrom, WSASend, WSASendTo, WSASocketW, bind, connect,
-    shutdown,
+    WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_TYPE_UNKNOWN, GetFileType, ReadFile, WriteFile,
@@ -55,6 +54,7 @@ const fn needs_port<B, M>(operation: &Operation<B, M>) -> bool {
     !matches!(
         operation,
         Operation::Receive { .. }
+            | Operation::ReceiveFrom { .. }
             | Operation::Poll { .. }
             | Operation::Shutdown { .. }
             | Operation::Close { .. }
@@ -82,15 +82,15 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         token: Token,
     ) -> Result<Begun, i32> {
         let fd = self.fd();
-        match &self.operation {
-            Operation::Close { .. } => return Ok(Begun::Ended(Ok(0))),
-            Operation::Shutdown { direction, .. } => return shut_down(fd, *direction),
-            _ => self.look(fd)?,
+        if matches!(self.operation, Operation::Close { .. }) {
+            return Ok(Begun::Ended(Ok(0)));
         }
+        self.look(fd)?;
         let told = self.tell_port(kernel, fd)?;
         let (file, operation) = (self.file, &self.operation);
         match (file, operation) {
-            (File::Socket(base), Operation::Receive { .. }) => {
+            (File::Socket(_), Operation::Shutdown { direction, .. }) => shut_down(fd, *direction),
+            (File::Socket(base), Operation::Receive { .. } | Operation::ReceiveFrom { .. }) => {
                 self.poll(kernel, token, base, Interest::READABLE)
             }
             (File::Socket(base), Operation::Poll { interest, .. }) => {
@@ -241,9 +241,8 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// Starts what sends or receives by a socket.
     fn begin_of_socket(&mut self, token: Token, told: bool) -> Result<Begun, i32> {
         let (slices, name) = self.arguments()?;
-        let (fd, receives_from) =
-            (socket(self.fd()), matches!(self.operation, Operation::ReceiveFrom { .. }));
-        let receives = receives_from || matches!(self.operation, Operation::ReceiveInto { .. });
+        let fd = socket(self.fd());
+        let receives = matches!(self.operation, Operation::ReceiveInto { .. });
         let packet = self.packet(token);
         let overlapped = packet.start();
         let message = &mut packet.message;
@@ -253,15 +252,11 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
         let flags = &raw mut message.flags;
         let mut moved = 0;
-        let name = message.name.as_deref_mut();
+        let name = message.name.as_deref();
         // SAFETY: the slices, the flags, the name and the packet stay, and so do the buffers.
         let result = unsafe {
             let moved = &raw mut moved;
             match name {
-                Some(name) if receives_from => {
-                    let (name, len) = name.room();
-                    WSARecvFrom(fd, slices, count, moved, flags, name, len, overlapped, None)
-                }
                 Some(name) => {
                     let (name, len) = (name.as_ptr(), name.len());
                     WSASendTo(fd, slices, count, moved, 0, name, len, overlapped, None)
@@ -273,12 +268,10 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         Ok(of_socket(result, moved, told))
     }
 
-    /// The memory that a socket's operation is about, and the address: where to, or room for
-    /// where from.
+    /// The memory that a socket's operation is about, and the address where to.
     fn arguments(&mut self) -> Result<(Vec<WSABUF>, Option<Name>), i32> {
         Ok(match &mut self.operation {
             Operation::ReceiveInto { buffer, .. } => (vec![room(buffer)], None),
-            Operation::ReceiveFrom { buffer, .. } => (vec![room(buffer)], Some(Name::empty())),
             Operation::SendOne { buffer, skip, .. } => (slices([&*buffer], *skip), None),
             Operation::Send { buffers, skip, .. } => (slices(&*buffers, *skip), None),
             Operation::SendTo { buffers, address, .. } => {
@@ -363,8 +356,7 @@ fn of_socket(result: i32, moved: u32, told: bool) -> Begun {
         return if told { Begun::Pending } else { Begun::Ended(Ok(moved as usize)) };
     }
     match last_error() {
-        // A datagram that was cut has its packet, as it is no error to the kernel.
-        WSA_IO_PENDING | WSAEMSGSIZE => Begun::Pending,
+        WSA_IO_PENDING => Begun::Pending,
         error => Begun::Ended(Err(status::winsock_of_win32(error))),
     }
 }
@@ -375,10 +367,7 @@ fn of_file(result: i32) -> Begun {
         return Begun::Pending;
     }
     match last_error() {
-        // Of a message that was cut there is a packet, too.
-        error if [ERROR_IO_PENDING, ERROR_MORE_DATA].contains(&error.cast_unsigned()) => {
-            Begun::Pending
-        }
+        error if error.cast_unsigned() == ERROR_IO_PENDING => Begun::Pending,
         error => Begun::Ended(Err(error)),
     }
 }
@@ -391,7 +380,10 @@ fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
     };
     // SAFETY: no pointers.
     let result = unsafe { shutdown(socket(fd), how) };
-    if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) }
+    match result {
+        0 => Ok(Begun::Ended(Ok(0))),
+        _ => Err(if last_error() == WSAENOTSOCK { os_error::EBADF } else { last_error() }),
+    }
 }
 
 /// A socket for a connection to the listener `fd`.

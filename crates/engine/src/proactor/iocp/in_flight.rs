@@ -4,7 +4,7 @@
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 
-use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_BUFFER_OVERFLOW, STATUS_CANCELLED};
+use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 
@@ -51,6 +51,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) associated: Option<bool>,
     /// The shared buffer that a pipe reads into.
     pub(super) buffer: Option<u16>,
+    /// Who has sent the datagram.
+    pub(super) sender: Option<Address>,
     /// The wait for something that is no file.
     pub(super) wait: Option<Wait>,
     /// The handle by which the kernel was asked, if not by the operation's own descriptor.
@@ -132,6 +134,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             file: File::Unknown,
             associated: None,
             buffer: None,
+            sender: None,
             wait: None,
             driver: None,
             packet: None,
@@ -186,8 +189,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// What the kernel's result means.
     pub(super) fn result(&self, status: NTSTATUS, moved: usize) -> Result<usize, i32> {
         match status {
-            // A part that did not fit was left out, or waits for the next call.
-            STATUS_BUFFER_OVERFLOW => Ok(moved),
             // A part had gone by then.
             STATUS_CANCELLED if moved > 0 => Ok(moved),
             _ if status::is_success(status) => Ok(moved),
@@ -203,10 +204,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 Returned::Buffer(buffer)
             }
             Operation::ReceiveFrom { buffer, .. } => {
-                let message = result.as_ref().ok().and(self.packet);
-                let sender: Option<Address> = message
-                    .and_then(|packet| packet.message.name.as_ref().and_then(|name| name.address()));
-                Returned::Datagram(buffer, sender)
+                Returned::Datagram(buffer, result.as_ref().ok().and(self.sender))
             }
             Operation::SendOne { buffer, .. } => Returned::Sent(buffer),
             Operation::Send { buffers, .. }

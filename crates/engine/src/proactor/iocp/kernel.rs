@@ -22,6 +22,7 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
+use windows_sys::Win32::System::Pipes::{PIPE_READMODE_BYTE, SetNamedPipeHandleState};
 use windows_sys::Win32::System::WindowsProgramming::{
     FILE_SKIP_COMPLETION_PORT_ON_SUCCESS, FILE_SKIP_SET_EVENT_ON_HANDLE,
 };
@@ -78,6 +79,7 @@ impl Kernel {
             result => result?,
         }
         if !is_socket {
+            read_bytes(handle(fd));
             return Ok(true);
         }
         // SAFETY: the kernel checks the handle.
@@ -119,6 +121,14 @@ impl Kernel {
         }
         Ok(self.connect)
     }
+}
+
+/// Has a pipe of messages read as one of bytes: reading a part of a message is a warning otherwise,
+/// which is no success and no failure. A pipe that is written only refuses, and need not care.
+fn read_bytes(pipe: HANDLE) {
+    let mode = PIPE_READMODE_BYTE;
+    // SAFETY: the mode is valid for reads, and the kernel checks the handle.
+    unsafe { SetNamedPipeHandleState(pipe, &raw const mode, ptr::null(), ptr::null()) };
 }
 
 /// Whether operations of a file end before the call that starts them returns: whether it was opened

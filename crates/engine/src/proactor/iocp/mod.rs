@@ -15,7 +15,8 @@
 //!   (`timer`).
 //! * Whether a start that fails has a packet depends upon the kind of failure: errors have none,
 //!   and warnings (a datagram, a message that was cut) have one, although the call says that it has
-//!   failed.
+//!   failed, on Windows, but not everywhere else that its programs run. So datagrams are received
+//!   after a poll, and pipes of messages are read as bytes: neither can be cut then.
 //! * The end of a process is nobody's operation. A thread of the system waits for it
 //!   (`signalled`), one for each 63 processes.
 #![allow(unsafe_code)] // packets
@@ -43,9 +44,7 @@ use self::buffers::Buffers;
 use self::in_flight::{InFlight, Packet};
 use self::kernel::Kernel;
 use self::timer::Timer;
-use super::{
-    Chunk, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable,
-};
+use super::{Chunk, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable};
 use crate::sys::port::Waited;
 use crate::{Slots, Token, Waker};
 
@@ -67,6 +66,8 @@ pub struct Iocp<B: Lent, M: LentMut> {
     resting: Vec<Token>,
     /// Receivers that found no free buffer, longest first.
     starved: Vec<Token>,
+    /// Whether a listener has accepted, and may have more to accept.
+    accepting: bool,
     /// Operations that were cancelled while they rested.
     cancelled: Vec<Token>,
     /// What `withdraw` has seen, for the next wait to report.
@@ -100,6 +101,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             lent: 0,
             resting: Vec::new(),
             starved: Vec::new(),
+            accepting: false,
             cancelled: Vec::new(),
             early: Vec::new(),
             entries: Box::new([OVERLAPPED_ENTRY::default(); BATCH]),
@@ -168,6 +170,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 Err(_) if !completions.is_empty() => return Ok(()),
                 result => result?,
             };
+            self.accept_more(completions)?;
             self.finish_cancelled(completions);
             let is_over = left.is_some_and(|left| left.is_zero()) && !self.has_starving();
             if !completions.is_empty() || woken || is_over {
@@ -204,15 +207,28 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 self.start_one(token, completions);
             }
         }
-        // What ends at once goes on at once: connections that wait to be accepted.
+        for token in mem::take(&mut self.resting) {
+            self.start_one(token, completions);
+        }
+    }
+
+    /// Accepts the connections that wait already: a turn for each would be slow.
+    fn accept_more(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
         for _ in 0..MOST_AT_ONCE {
-            if self.resting.is_empty() {
+            if !mem::take(&mut self.accepting) {
                 break;
             }
-            for token in mem::take(&mut self.resting) {
+            let accepts = |one: &InFlight<B, M>| matches!(one.operation, Operation::Accept { .. });
+            let all = mem::take(&mut self.resting);
+            let (listeners, rest): (Vec<_>, Vec<_>) =
+                all.into_iter().partition(|token| self.in_flight.get(*token).is_some_and(accepts));
+            self.resting = rest;
+            for token in listeners {
                 self.start_one(token, completions);
             }
+            self.gather(completions, Some(Duration::ZERO))?;
         }
+        Ok(())
     }
 
     /// Whether there are receivers without a buffer, and buffers.

@@ -17,7 +17,7 @@ use super::in_flight::File;
 use super::kernel::number;
 use crate::Token;
 use crate::sys::fd::{AsRawFd, OwnedFd, RawFd, socket};
-use crate::sys::{os_error, socket as winsock};
+use crate::sys::{datagram, os_error, socket as winsock};
 
 impl<B: Lent, M: LentMut> Iocp<B, M> {
     /// The packet of an operation has come.
@@ -55,6 +55,10 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             (Operation::Receive { .. }, File::Socket(_)) => match result {
                 Ok(_) => self.receive(token, completions),
                 Err(error) => self.end_of_what_goes_on(token, error, completions),
+            },
+            (Operation::ReceiveFrom { .. }, _) => match result {
+                Ok(_) => self.receive_from(token, completions),
+                Err(error) => self.finish(token, Err(error), completions),
             },
             (Operation::Receive { .. }, _) => self.end_reading(token, result, completions),
             (Operation::Poll { .. }, _) => match result {
@@ -140,6 +144,29 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         self.buffers.recycle(buffer);
     }
 
+    /// There is a datagram to receive, or an error of an earlier one.
+    fn receive_from(&mut self, token: Token, completions: &mut Completions<B, M>) {
+        let Some(operation) = self.in_flight.get_mut(token) else { return };
+        if operation.cancelled {
+            return self.finish(token, Err(os_error::ECANCELED), completions);
+        }
+        let fd = operation.fd();
+        let Operation::ReceiveFrom { buffer, .. } = &mut operation.operation else { return };
+        let (start, len) = buffer.room();
+        // SAFETY: the memory is valid for writes of that length.
+        match unsafe { datagram::receive_from_raw(fd, start, len) } {
+            Ok((received, sender)) => {
+                operation.sender = sender;
+                self.finish(token, Ok(received), completions);
+            }
+            // Somebody else has received it.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.resting.push(token);
+            }
+            Err(error) => self.finish(token, Err(number(&error)), completions),
+        }
+    }
+
     /// A pipe was read, or not.
     fn end_reading(
         &mut self,
@@ -189,8 +216,12 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         let Some(operation) = self.in_flight.get(token) else { return };
         let owner = operation.owner;
         let completion = Completion { token, owner, result: Ok(moved), returned, more: true };
+        let accepts = matches!(operation.operation, Operation::Accept { .. });
         completions.list.push(completion);
         self.rest(token, completions);
+        if accepts {
+            self.accepting = true;
+        }
     }
 
     /// Lets an operation that is to go on be started again, unless it was cancelled.

@@ -41,7 +41,11 @@ unsafe impl Sync for Wait {}
 
 impl Wait {
     /// Has a packet with `overlapped` come once `fd` is signalled.
-    pub(super) fn new(fd: RawFd, port: &Arc<Port>, overlapped: *mut OVERLAPPED) -> io::Result<Self> {
+    pub(super) fn new(
+        fd: RawFd,
+        port: &Arc<Port>,
+        overlapped: *mut OVERLAPPED,
+    ) -> io::Result<Self> {
         let posted = AtomicBool::new(false);
         let target = Box::new(Target { port: Arc::clone(port), overlapped, posted });
         let mut registered = ptr::null_mut();
@@ -50,7 +54,14 @@ impl Wait {
         let result = unsafe {
             let context = ptr::from_ref(&*target).cast();
             let (registered, waited_for) = (&raw mut registered, handle(fd));
-            RegisterWaitForSingleObject(registered, waited_for, Some(post), context, INFINITE, flags)
+            RegisterWaitForSingleObject(
+                registered,
+                waited_for,
+                Some(post),
+                context,
+                INFINITE,
+                flags,
+            )
         };
         if result == 0 { Err(io::Error::last_os_error()) } else { Ok(Self { registered, target }) }
     }

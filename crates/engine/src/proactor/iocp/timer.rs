@@ -12,8 +12,8 @@ use std::ptr;
 use std::time::Duration;
 
 use windows_sys::Win32::System::Threading::{
-    CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, CancelWaitableTimer, CreateWaitableTimerExW, SetWaitableTimer,
-    TIMER_ALL_ACCESS,
+    CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, CancelWaitableTimer, CreateWaitableTimerExW,
+    SetWaitableTimer, TIMER_ALL_ACCESS,
 };
 
 use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, handle, of_handle};
@@ -32,7 +32,8 @@ impl Timer {
         let timer =
             unsafe { CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS) };
         // SAFETY: the handle was made for us.
-        (!timer.is_null()).then(|| Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
+        (!timer.is_null())
+            .then(|| Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
     }
 
     /// Ends an alertable wait of this thread after `timeout`. False if it cannot.

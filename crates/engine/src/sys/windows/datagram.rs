@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use windows_sys::Win32::Networking::WinSock::{WSAEMSGSIZE, recvfrom, sendto};
 
 use super::address::Name;
-use super::fd::{AsRawFd, BorrowedFd, socket};
+use super::fd::{AsRawFd, BorrowedFd, RawFd, socket};
 use super::socket::{check, length, send};
 use crate::Address;
 
@@ -24,15 +24,25 @@ const SIZE: usize = 64 * 1024;
 /// `recvfrom`: the length of one datagram, cut to the buffer's, and the address of its sender if
 /// that has one.
 pub fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
+    // SAFETY: the buffer is valid for writes of its length.
+    unsafe { receive_from_raw(fd.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) }
+}
+
+/// # Safety
+/// The memory is valid for writes of `len` bytes.
+pub(crate) unsafe fn receive_from_raw(
+    fd: RawFd,
+    start: *mut u8,
+    len: usize,
+) -> io::Result<(usize, Option<Address>)> {
     let mut sender = Name::empty();
-    let (name, len) = sender.room();
-    let (start, room) = (buffer.as_mut_ptr(), length(buffer.len()));
-    // SAFETY: the buffer, the name and its length are valid for writes.
-    let received = unsafe { recvfrom(socket(fd.as_raw_fd()), start, room, 0, name, len) };
+    let (name, name_len) = sender.room();
+    // SAFETY: the caller's promise; the name and its length are valid for writes.
+    let received = unsafe { recvfrom(socket(fd), start, length(len), 0, name, name_len) };
     let received = match usize::try_from(received) {
         Ok(received) => received,
         Err(_) => match io::Error::last_os_error() {
-            error if error.raw_os_error() == Some(WSAEMSGSIZE) => buffer.len(),
+            error if error.raw_os_error() == Some(WSAEMSGSIZE) => len,
             error => return Err(error),
         },
     };

@@ -58,11 +58,8 @@ mod tests {
 
     #[test]
     fn exit_codes() -> io::Result<()> {
-        let mut child = Command::new("cmd")
-            .args(["/c", "pause"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()?;
+        let mut child =
+            Command::new("cmd").arg("/q").stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?;
         let pid = child.id().cast_signed();
         assert_eq!(reap(pid)?, None);
         drop(child.stdin.take());

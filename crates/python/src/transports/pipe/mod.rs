@@ -152,7 +152,7 @@ impl PipeTransport {
             core: core.into(),
             end,
             kind,
-            operated: sys::PIPES_COMPLETE && kind == sys::pipe::Kind::Fifo,
+            operated: sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo,
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
@@ -163,7 +163,7 @@ impl PipeTransport {
     /// Whether it is read from and written to by operations; known to the compiler where no pipe is.
     #[inline]
     fn is_operated(&self) -> bool {
-        sys::PIPES_COMPLETE && self.operated
+        sys::pipe::COMPLETES && self.operated
     }
 
     /// The descriptor, unless the pipe was closed.
@@ -213,7 +213,7 @@ fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
             }
         }));
     }
-    if sys::PIPES_COMPLETE && kind == sys::pipe::Kind::Fifo {
+    if sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo {
         // There is nothing to wait for in a selector.
         return if core.has_proactor() { Ok(kind) } else { Err(no_pipes()) };
     }
