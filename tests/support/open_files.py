@@ -12,6 +12,9 @@ from support.platforms import WINDOWS
 #: GetFileType(): what is not among these (events, threads, completion ports) is no file.
 FILE_TYPES = {1: "file", 2: "character device", 3: "pipe or socket"}
 
+#: More of a type than this are told from those of the next one.
+OF_A_TYPE = 1 << 20
+
 #: Handles are multiples of four and the lowest free ones are given out: as many free ones in a row are the end.
 FREE_IN_A_ROW = 64
 
@@ -30,10 +33,13 @@ def _open_descriptors() -> Dict[int, str]:
 
 
 def _open_handles() -> Dict[int, str]:
-    """GetProcessHandleCount() would count what belongs to threads and to the system, too."""
+    """Numbered anew for each type: what captures output gives its file another handle all the time.
+
+    GetProcessHandleCount() would count what belongs to threads and to the system, too.
+    """
     kernel = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined]
     flags = ctypes.c_ulong()
-    found: Dict[int, str] = {}
+    counts = dict.fromkeys(FILE_TYPES, 0)
     handle, last = 0, 0
     while handle < last + 4 * FREE_IN_A_ROW:
         handle += 4
@@ -41,5 +47,9 @@ def _open_handles() -> Dict[int, str]:
             last = handle
             kind = kernel.GetFileType(ctypes.c_void_p(handle))
             if kind in FILE_TYPES:
-                found[handle] = FILE_TYPES[kind]
-    return found
+                counts[kind] += 1
+    return {
+        kind * OF_A_TYPE + number: FILE_TYPES[kind]
+        for kind, count in counts.items()
+        for number in range(count)
+    }
