@@ -45,6 +45,8 @@ pub(crate) struct Imports {
     pub(crate) subprocess: Py<PyModule>,
     /// `asyncio.windows_utils`, on Windows: its `Popen` makes pipes that operations can be done on.
     pub(crate) windows_utils: Option<Py<PyAny>>,
+    /// `msvcrt.get_osfhandle`, on Windows: the kernel's number of a file, of which `fileno()` is C's.
+    pub(crate) get_osfhandle: Option<Py<PyAny>>,
     pub(crate) sys: Py<PyModule>,
     pub(crate) warnings: Py<PyModule>,
     /// `("loop",)`, the keyword names of `Future(loop=...)`.
@@ -109,6 +111,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
     let object = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyAny>> {
         Ok(module.getattr(name)?.unbind())
     };
+    let windows_utils = asyncio.getattr_opt("windows_utils")?;
     Ok(Imports {
         futures: py.import("asyncio.futures")?.dict().unbind(),
         tasks: py.import("asyncio.tasks")?.dict().unbind(),
@@ -140,7 +143,11 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         selectors: py.import("selectors")?.unbind(),
         threading: py.import("threading")?.unbind(),
         subprocess: py.import("subprocess")?.unbind(),
-        windows_utils: asyncio.getattr_opt("windows_utils")?.map(Bound::unbind),
+        get_osfhandle: windows_utils
+            .as_ref()
+            .map(|_| object(&py.import("msvcrt")?, "get_osfhandle"))
+            .transpose()?,
+        windows_utils: windows_utils.map(Bound::unbind),
         sys: py.import("sys")?.unbind(),
         warnings: py.import("warnings")?.unbind(),
         loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),

@@ -2,7 +2,7 @@
 //! Linux's abstract namespace.
 
 use oxloop_engine::sys::{self, numbers};
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -50,6 +50,7 @@ pub(crate) fn connect_unix<'py>(
 impl UnixClient {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
+        check_supported(py)?;
         if let Some(name) = &self.server_hostname
             && !name.bind(py).is_instance_of::<PyString>()
         {
@@ -141,6 +142,7 @@ pub(crate) fn create_unix_server<'py>(
 impl UnixListening {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
+        check_supported(py)?;
         server_tls(py, &self.ssl, &self.timeouts)
     }
 
@@ -181,6 +183,15 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
     }
     let text = format!("Address {} is already in use", path.repr()?);
     Ok(PyOSError::new_err((sys::errno::EADDRINUSE, text)))
+}
+
+/// `NotImplementedError` where Python knows no Unix sockets: on Windows, up to now.
+fn check_supported(py: Python<'_>) -> PyResult<()> {
+    if imports(py).socket.bind(py).hasattr(intern!(py, "AF_UNIX"))? {
+        return Ok(());
+    }
+    let message = "this Python has no Unix sockets (socket.AF_UNIX)";
+    Err(PyNotImplementedError::new_err(message))
 }
 
 fn both() -> PyErr {
