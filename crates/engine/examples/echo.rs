@@ -7,13 +7,13 @@
 //! Prints the port (or the path) that it listens on, on one line, and serves until it is killed.
 //! Port 0, the default, asks the system for a free one.
 
-use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use std::error::Error;
 use std::io::{self, IoSlice, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use oxloop_engine::sys::socket;
 use oxloop_engine::{
     Engine, Events, FlowControl, Interest, Selector, SelectorKind, Slots, Timestamp, Token,

@@ -11,13 +11,13 @@
 //! it receives much at a time it is polled, and its messages are moved by recv(2) and send(2) while
 //! the processor has them in its cache.
 
-use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 
 use oxloop_engine::proactor::{Completion, Completions, Config, Operation, Proactor, Returned};
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use oxloop_engine::sys::socket;
 use oxloop_engine::{FlowControl, Interest, Slots, Token};
 

@@ -18,10 +18,10 @@ mod connection;
 mod latency;
 mod options;
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::error::Error;
 use std::io::{self, Write};
 
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::{Engine, Events, Interest, Selector, Slots, Timestamp, Token};
 use rustix::time::{ClockId, clock_gettime};
 

@@ -1,8 +1,8 @@
 //! What has become of operations.
 
-use crate::sys::fd::OwnedFd;
 use std::io;
 
+use crate::sys::fd::OwnedFd;
 use crate::{Address, Interest, Token};
 
 /// Data in a buffer that all receivers share.

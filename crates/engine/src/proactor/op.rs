@@ -1,10 +1,10 @@
 //! Operations as plain data, and the buffers that they own.
 #![allow(unsafe_code)] // promises about memory that the kernel uses
 
-use crate::sys::fd::{OwnedFd, RawFd};
 use std::net::Shutdown;
 use std::sync::Arc;
 
+use crate::sys::fd::{OwnedFd, RawFd};
 use crate::{Address, Interest};
 
 /// Bytes that the kernel may read while their owner lies in an operation.

@@ -9,7 +9,6 @@
 //! directions that were asked for without a look-up.
 #![allow(unsafe_code)] // epoll_ctl on numbers that may be closed; epoll_pwait2 is not in rustix
 
-use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use std::io;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use rustix::event::epoll::{CreateFlags, create};
 
 use super::Events;
 use crate::sys::descriptor::timespec;
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use crate::{Interest, Token};
 
 const INTEREST_SHIFT: u32 = 64 - Token::SPARE_BITS;

@@ -5,7 +5,6 @@
 //! changes it, so registering and modifying are the same.
 #![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
-use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -14,6 +13,7 @@ use libc::kevent;
 
 use super::Events;
 use crate::sys::descriptor::{DescriptorMap, timespec};
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use crate::{Interest, Token};
 
 /// A kqueue.

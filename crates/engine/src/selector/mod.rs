@@ -13,10 +13,10 @@
 //!   caller's to see (`ErrorKind::Interrupted`), as a signal may have something to say.
 //! * The nanoseconds of a timeout count: a wait never ends before it, unless something is ready.
 
-use crate::sys::fd::RawFd;
 use std::io;
 use std::time::Duration;
 
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -6,7 +6,6 @@
 //! average and keeps the order. A descriptor without interest is skipped in the same way, by the
 //! complement of its number: with no bits set poll still reports hang-ups, and would without end.
 
-use crate::sys::fd::RawFd;
 use std::io;
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use libc::pollfd;
 
 use super::Events;
 use crate::sys::descriptor::{self, DescriptorMap};
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 /// Fewer entries than this are not worth compacting.

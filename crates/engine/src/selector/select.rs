@@ -5,7 +5,6 @@
 //! descriptor makes the whole call fail with EBADF, without a word which one it was.
 #![allow(unsafe_code)] // select on numbers that may be closed by now
 
-use crate::sys::fd::RawFd;
 use std::io;
 use std::time::Duration;
 
@@ -15,6 +14,7 @@ use rustix::time::Timespec;
 
 use super::Events;
 use crate::sys::descriptor::{self, DescriptorMap, timespec};
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 /// The descriptors that are selected from.

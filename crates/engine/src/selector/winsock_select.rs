@@ -14,7 +14,7 @@ use windows_sys::Win32::Networking::WinSock::{FD_SET, TIMEVAL, WSAENOTSOCK, sele
 
 use super::Events;
 use crate::sys::descriptor::{self, DescriptorMap};
-use crate::sys::fd::RawFd;
+use crate::sys::fd::{RawFd, of_winsock, socket};
 use crate::{Interest, Token};
 
 /// The sockets that are selected from.
@@ -49,9 +49,8 @@ impl Set {
         self.0.truncate(1);
     }
 
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a handle")]
     fn insert(&mut self, fd: RawFd) {
-        self.0.push(fd as usize);
+        self.0.push(socket(fd));
         self.0[0] = self.0.len() - 1;
     }
 
@@ -174,7 +173,7 @@ impl Select {
         ready.sort_unstable_by_key(|(socket, _)| *socket);
         for same in ready.chunk_by(|left, right| left.0 == right.0) {
             let readiness = same.iter().fold(Interest::NONE, |all, (_, next)| all.with(*next));
-            if let Some((token, interest)) = self.sources.get(same[0].0 as RawFd) {
+            if let Some((token, interest)) = self.sources.get(of_winsock(same[0].0)) {
                 // A failure is of every direction that was asked for.
                 events.push(*token, readiness.and(*interest));
             }

@@ -1,9 +1,10 @@
 //! The waker of Linux: an eventfd, a counter in the kernel (eventfd(2)).
 
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Ends the wait of a selector that watches its file descriptor for reading.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! The waker of systems without eventfd: a pipe, both of its ends non-blocking.
 
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::io;
 
 use rustix::io::Errno;
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::sys::pipe::pipe;
 
 /// Ends the wait of a selector that watches its file descriptor for reading.

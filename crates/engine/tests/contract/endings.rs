@@ -1,14 +1,15 @@
 //! How waits, operations and proactors end.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use oxloop_engine::proactor::{Config, Returned};
 use oxloop_engine::sys::fd::{AsRawFd, RawFd};
 use oxloop_engine::sys::{os_error, pipe::pipe};
-use oxloop_engine::{Interest, Waker};
+use oxloop_engine::{Inbox, Interest, Waker};
 
 use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, take, tcp};
 
@@ -60,10 +61,6 @@ pub(crate) fn wakers_end_waits(config: Config) -> io::Result<()> {
                 assert_eq!(told.len(), usize::from(waker.source().is_some()), "{told:?}");
                 io::Result::Ok(())
             })?;
-            // The second one may come after the wait that the first one has ended.
-            while waker.source().is_none()
-                && bench.proactor.wait(&mut bench.completions, NOW).is_err()
-            {}
             waker.drain();
             assert!(bench.wait(NOW)?.is_empty());
         }
@@ -86,6 +83,41 @@ pub(crate) fn a_wake_up_before_the_wait_ends_it(config: Config) -> io::Result<()
     drop(bench);
     waker.wake();
     Ok(())
+}
+
+/// A push that met the loop in the moment in which it goes to sleep, again and again.
+pub(crate) fn nobody_sleeps_through_a_push(config: Config) -> io::Result<()> {
+    const PUSHES: u32 = 5_000;
+    let mut bench = bench(config)?;
+    let inbox = Inbox::new(waker(&mut bench)?);
+    let taken = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..PUSHES {
+                assert_eq!(inbox.push(number), Ok(()));
+                while taken.load(Ordering::Acquire) <= number {
+                    std::hint::spin_loop();
+                }
+            }
+        });
+        let mut queue = VecDeque::new();
+        for number in 0..PUSHES {
+            for pause in 0..number % 211 {
+                std::hint::black_box(pause);
+            }
+            while queue.is_empty() {
+                if inbox.prepare_sleep() {
+                    bench.wait(None)?;
+                    inbox.finish_sleep();
+                    inbox.waker().drain();
+                }
+                inbox.drain_into(&mut queue);
+            }
+            assert_eq!(queue.pop_front(), Some(number));
+            taken.store(number + 1, Ordering::Release);
+        }
+        Ok(())
+    })
 }
 
 pub(crate) fn cancelling(config: Config) -> io::Result<()> {

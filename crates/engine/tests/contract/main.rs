@@ -174,6 +174,7 @@ with_a_proactor! { endings:
     timeouts_are_never_early
     wakers_end_waits
     a_wake_up_before_the_wait_ends_it
+    nobody_sleeps_through_a_push
     cancelling
     cancelling_what_rests
     cancelling_loses_no_data

@@ -1,6 +1,5 @@
 //! Datagrams, pipes, terminals, polls of whatever there is, and descriptors that are none.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, UdpSocket};
@@ -8,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::pipe::pipe;
 use oxloop_engine::{Address, Interest};
 

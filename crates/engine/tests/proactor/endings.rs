@@ -1,6 +1,5 @@
 //! How waits, operations and rings end.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -8,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use oxloop_engine::proactor::{Config, Proactor, Returned};
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::pipe::pipe;
 use oxloop_engine::{Interest, Waker};
 

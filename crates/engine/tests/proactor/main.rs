@@ -10,7 +10,6 @@ mod processes;
 mod streams;
 mod withdrawal;
 
-use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
@@ -19,6 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oxloop_engine::proactor::{self, Config, Proactor, Returned, Setup, Unavailable};
+use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
 use oxloop_engine::{Address, Interest, Token};
 
 type Buffer = Vec<u8>;

@@ -1,6 +1,5 @@
 //! More of everything than there is room for: submissions, completions, buffers.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::Shutdown;
@@ -8,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Token;
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Brought, NOW, Operation, bench, elsewhere, pattern};
 

@@ -1,7 +1,6 @@
 //! Proactors in children of the process, and on many threads; each test is a process of its own, as
 //! others open descriptors and start threads, too.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
@@ -10,6 +9,7 @@ use std::time::Duration;
 
 use oxloop_engine::Interest;
 use oxloop_engine::proactor::{Config, Setup};
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Bench, Brought, NOW, Operation, bench, descriptors, elsewhere};
 

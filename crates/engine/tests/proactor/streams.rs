@@ -1,6 +1,5 @@
 //! Connections: accepting, connecting, receiving, sending, and how they end.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use oxloop_engine::Address;
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Brought, Buffer, NOW, Operation, bench, pattern, read, tcp};
 

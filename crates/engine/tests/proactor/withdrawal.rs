@@ -1,6 +1,5 @@
 //! What is taken back from the kernel: one operation, or all of them between two runs of a loop.
 
-use oxloop_engine::sys::fd::AsRawFd;
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -8,6 +7,7 @@ use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Interest;
 use oxloop_engine::proactor::{Config, Returned};
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
 

@@ -31,7 +31,9 @@ use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::descriptor::is_open;
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, socket};
+use crate::sys::fd::{
+    AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket,
+};
 use crate::sys::{numbers, os_error, socket as winsock, status};
 use crate::{Address, Interest, Token};
 
@@ -402,7 +404,7 @@ fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
         return Err(last_error());
     }
     // SAFETY: the socket was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(made as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(of_winsock(made)) })
 }
 
 fn room(buffer: &mut impl LentMut) -> WSABUF {

@@ -7,6 +7,7 @@
 
 use std::ffi::c_void;
 use std::io;
+use std::mem::transmute;
 use std::ptr;
 use std::sync::Arc;
 
@@ -108,7 +109,8 @@ impl Kernel {
     pub(super) fn accept(&mut self, fd: RawFd) -> Result<LPFN_ACCEPTEX, i32> {
         if self.accept.is_none() {
             // SAFETY: this is what the identifier stands for.
-            self.accept = unsafe { std::mem::transmute(extension(fd, &WSAID_ACCEPTEX)?) };
+            self.accept =
+                unsafe { transmute::<Extension, LPFN_ACCEPTEX>(extension(fd, &WSAID_ACCEPTEX)?) };
         }
         Ok(self.accept)
     }
@@ -117,7 +119,8 @@ impl Kernel {
     pub(super) fn connect(&mut self, fd: RawFd) -> Result<LPFN_CONNECTEX, i32> {
         if self.connect.is_none() {
             // SAFETY: this is what the identifier stands for.
-            self.connect = unsafe { std::mem::transmute(extension(fd, &WSAID_CONNECTEX)?) };
+            self.connect =
+                unsafe { transmute::<Extension, LPFN_CONNECTEX>(extension(fd, &WSAID_CONNECTEX)?) };
         }
         Ok(self.connect)
     }
@@ -146,8 +149,11 @@ fn waits(file: HANDLE) -> bool {
     status::is_success(result) && mode & SYNCHRONOUS != 0
 }
 
-fn extension(fd: RawFd, identifier: &GUID) -> Result<*const c_void, i32> {
-    let mut function: *const c_void = ptr::null();
+/// The address of one of Winsock's functions.
+type Extension = *const c_void;
+
+fn extension(fd: RawFd, identifier: &GUID) -> Result<Extension, i32> {
+    let mut function: Extension = ptr::null();
     let mut moved = 0;
     // SAFETY: the identifier is valid for reads, the function and the count for writes.
     let result = unsafe {

@@ -185,6 +185,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     }
 
     #[inline]
+    #[expect(clippy::needless_pass_by_value, reason = "one signature for all kinds")]
     pub(super) fn recycle(&mut self, chunk: Chunk) {
         self.buffers.recycle(chunk.buffer);
     }

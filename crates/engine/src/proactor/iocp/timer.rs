@@ -31,9 +31,11 @@ impl Timer {
         // SAFETY: no attributes, no name.
         let timer =
             unsafe { CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS) };
+        if timer.is_null() {
+            return None;
+        }
         // SAFETY: the handle was made for us.
-        (!timer.is_null())
-            .then(|| Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
+        Some(Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
     }
 
     /// Ends an alertable wait of this thread after `timeout`. False if it cannot.

@@ -5,7 +5,6 @@
 //! `MSG_WAITALL` asks for: without it `io_uring` reports what fitted, as send(2) does.
 #![allow(unsafe_code)] // addresses of buffers for the kernel
 
-use crate::sys::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::net::Shutdown;
@@ -19,6 +18,7 @@ use rustix::net::addr::SocketAddrStorage;
 use super::super::{Lent, LentMut, Operation, Returned};
 use super::buffers::GROUP;
 use crate::sys::address;
+use crate::sys::fd::{AsRawFd, IntoRawFd, RawFd};
 use crate::{Address, Interest, Token};
 
 /// The most that Linux moves in one call (`MAX_RW_COUNT`); it cuts what is more, and so do we, as

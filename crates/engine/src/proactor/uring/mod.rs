@@ -27,7 +27,6 @@ mod report;
 mod ring;
 mod withdrawal;
 
-use crate::sys::fd::OwnedFd;
 use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
@@ -43,6 +42,7 @@ use self::ring::{Entered, Full, Ring};
 use super::{
     Chunk, Completion, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable,
 };
+use crate::sys::fd::OwnedFd;
 use crate::{Slots, Token, Waker};
 
 /// The user data of a request to cancel. A token's highest bits are never set.

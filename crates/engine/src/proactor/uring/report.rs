@@ -1,7 +1,6 @@
 //! What the kernel says of operations, and what their owners are told.
 #![allow(unsafe_code)] // descriptors that the kernel made
 
-use crate::sys::fd::{FromRawFd, OwnedFd};
 use std::io;
 use std::mem;
 
@@ -11,6 +10,7 @@ use super::super::{Completion, Completions, Lent, LentMut, Operation, Returned};
 use super::Uring;
 use super::in_flight::readiness;
 use crate::Token;
+use crate::sys::fd::{FromRawFd, OwnedFd};
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Takes what the kernel has completed.

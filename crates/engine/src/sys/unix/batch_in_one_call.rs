@@ -1,7 +1,6 @@
 //! Many datagrams in one system call: recvmmsg(2), sendmmsg(2).
 #![allow(unsafe_code)] // rustix has no recvmmsg, and no sendmmsg for Android
 
-use crate::sys::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
 
@@ -10,6 +9,7 @@ use rustix::net::SocketAddrAny;
 use super::address::from_kernel;
 use super::datagram::Outgoing;
 use crate::Address;
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 
 /// How many datagrams one call receives at most.
 const LIMIT: usize = 32;

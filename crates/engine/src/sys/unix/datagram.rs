@@ -4,7 +4,6 @@
 //! earlier send (ECONNREFUSED) is reported by whatever call comes next on the socket, and takes
 //! nothing away from what waits to be received.
 
-use crate::sys::fd::BorrowedFd;
 use std::io;
 use std::net::SocketAddr;
 
@@ -14,6 +13,7 @@ use super::address::from_kernel;
 pub use super::batch::{Batch, send_many};
 use super::create;
 use crate::Address;
+use crate::sys::fd::BorrowedFd;
 
 /// recvfrom(2): the length of one datagram, cut to the buffer's, and the address of its sender if
 /// that has one.
@@ -39,11 +39,11 @@ pub struct Outgoing<'a> {
 
 #[cfg(test)]
 mod tests {
-    use crate::sys::fd::AsFd;
     use std::net::UdpSocket;
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::sys::fd::AsFd;
 
     fn bound(address: &str) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind(address)?;

@@ -1,12 +1,13 @@
 //! File descriptors as numbers: those that a selector watches and that somebody else owns.
 #![allow(unsafe_code)] // fcntl on numbers that may be closed
 
-use crate::sys::fd::{BorrowedFd, RawFd};
 use std::io;
 use std::time::Duration;
 
 use rustix::fs::FileType;
 use rustix::time::Timespec;
+
+use crate::sys::fd::{BorrowedFd, RawFd};
 
 pub(crate) use super::wait::poll;
 

@@ -4,12 +4,12 @@
 //! a peer that is gone raises SIGPIPE where `send` would not, and whether it waits for room is the
 //! socket's mode alone.
 
-use crate::sys::fd::BorrowedFd;
 use std::io;
 
 use rustix::fs::{SeekFrom, fstat, seek};
 
 use super::{sendfile, sigpipe};
+use crate::sys::fd::BorrowedFd;
 
 /// fstat(2): the size in bytes; 0 for a pipe and its kin.
 pub fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
@@ -42,12 +42,12 @@ pub fn send(
 
 #[cfg(test)]
 mod tests {
-    use crate::sys::fd::AsFd;
     use std::fs::File;
     use std::io::{Read, Seek, Write};
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::sys::fd::AsFd;
     use crate::sys::pipe::pipe;
 
     /// A file that nobody else can open, of `count` bytes.

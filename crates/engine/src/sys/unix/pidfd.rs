@@ -1,9 +1,10 @@
 //! Descriptors of processes, where the system has them.
 
-use crate::sys::fd::OwnedFd;
 use std::io;
 
 use rustix::process::{Pid, PidfdFlags};
+
+use crate::sys::fd::OwnedFd;
 
 /// `pidfd_open(2)`, Linux 5.3: a descriptor that becomes readable when the process has ended.
 ///

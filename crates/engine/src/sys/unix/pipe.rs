@@ -4,7 +4,6 @@
 //! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; who writes to
 //! them in a process that does not ignore SIGPIPE does it under [`sigpipe::shielded`](super::sigpipe).
 
-use crate::sys::fd::{BorrowedFd, OwnedFd};
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -13,6 +12,7 @@ use rustix::fs::FileType;
 
 use super::create;
 use super::socket::MAX_SLICES;
+use crate::sys::fd::{BorrowedFd, OwnedFd};
 
 /// Whether pipes are read and written by operations of a proactor alone, and have no readiness: no.
 pub const COMPLETES: bool = false;

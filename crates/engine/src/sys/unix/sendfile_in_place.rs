@@ -4,9 +4,10 @@
 //! length of 0 means everything.
 #![allow(unsafe_code)] // rustix has it for Linux alone
 
-use crate::sys::fd::{AsRawFd, BorrowedFd};
 use std::io;
 use std::ptr;
+
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 
 pub(super) fn sendfile(
     socket: BorrowedFd<'_>,

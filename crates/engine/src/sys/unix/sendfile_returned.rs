@@ -1,7 +1,8 @@
 //! sendfile(2) of Linux, which returns how much went.
 
-use crate::sys::fd::BorrowedFd;
 use std::io;
+
+use crate::sys::fd::BorrowedFd;
 
 pub(super) fn sendfile(
     socket: BorrowedFd<'_>,

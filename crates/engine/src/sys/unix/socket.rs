@@ -5,7 +5,6 @@
 //! receives ever blocks, whatever the mode of the socket: a user may hand us one that he has made
 //! blocking.
 
-use crate::sys::fd::{BorrowedFd, OwnedFd};
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::unix::net::UnixStream;
@@ -17,6 +16,7 @@ use rustix::net::{
 use super::address::from_kernel;
 use super::create;
 use crate::Address;
+use crate::sys::fd::{BorrowedFd, OwnedFd};
 
 /// How many slices one call takes: `IOV_MAX` of all the systems here (`UIO_MAXIOV` on Linux).
 pub const MAX_SLICES: usize = 1024;

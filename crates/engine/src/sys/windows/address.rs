@@ -41,7 +41,7 @@ impl Name {
     /// Unix socket without a name, WSAENAMETOOLONG for a path.
     pub(crate) fn new(address: &Address) -> io::Result<Self> {
         match address {
-            Address::V4(address) => Ok(Self::v4(address)),
+            Address::V4(address) => Ok(Self::v4(*address)),
             Address::V6(address) => Ok(Self::v6(address)),
             Address::UnixPath(path) => Self::unix(path),
             _ => Err(io::Error::from_raw_os_error(WSAEAFNOSUPPORT)),
@@ -58,7 +58,7 @@ impl Name {
         Ok(any)
     }
 
-    fn v4(address: &SocketAddrV4) -> Self {
+    fn v4(address: SocketAddrV4) -> Self {
         // SAFETY: zeros are an address.
         let mut name: SOCKADDR_IN = unsafe { zeroed() };
         name.sin_family = AF_INET;

@@ -40,6 +40,12 @@ const fn of_socket(socket: RawSocket) -> RawFd {
     socket as RawFd
 }
 
+/// The number of a socket.
+#[expect(clippy::cast_possible_wrap, reason = "as above")]
+pub(crate) const fn of_winsock(socket: SOCKET) -> RawFd {
+    socket as RawFd
+}
+
 /// The number of a handle.
 pub(crate) fn of_handle(handle: HANDLE) -> RawFd {
     handle as isize as RawFd

@@ -12,7 +12,7 @@ pub const AF_INET: i32 = WinSock::AF_INET as i32;
 pub const AF_INET6: i32 = WinSock::AF_INET6 as i32;
 pub use WinSock::{IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM};
 /// Addresses to listen on.
-pub const AI_PASSIVE: i32 = WinSock::AI_PASSIVE as i32;
+pub const AI_PASSIVE: i32 = WinSock::AI_PASSIVE.cast_signed();
 /// What `Popen.terminate` sends, as C has it.
 pub const SIGTERM: i32 = 15;
 /// There is none: whatever ends a process does it by `TerminateProcess`, and so does `Popen.kill`.

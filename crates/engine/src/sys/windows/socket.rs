@@ -20,7 +20,7 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 
 use super::address::Name;
-use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, socket};
+use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket};
 use crate::Address;
 
 /// How many slices one call takes. Winsock has no limit; this is that of other systems.
@@ -72,7 +72,7 @@ pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the socket was made for us.
-    let connection = unsafe { OwnedFd::from_raw_fd(accepted as RawFd) };
+    let connection = unsafe { OwnedFd::from_raw_fd(of_winsock(accepted)) };
     prepare(&connection)?;
     Ok((connection, peer.address().unwrap_or(Address::UnixUnnamed)))
 }
@@ -231,12 +231,13 @@ mod tests {
     fn receive(fd: BorrowedFd<'_>, count: usize) -> io::Result<Vec<u8>> {
         let mut received = Vec::new();
         while received.len() < count {
-            let mut buffer = [MaybeUninit::uninit(); 8];
+            let mut buffer = [MaybeUninit::new(0); 8];
             match recv_uninit(fd, &mut buffer) {
                 Ok(0) => break,
-                // SAFETY: so many were received.
                 Ok(len) => {
-                    received.extend(buffer[..len].iter().map(|b| unsafe { b.assume_init() }))
+                    // SAFETY: all of it is initialised.
+                    let bytes = buffer[..len].iter().map(|byte| unsafe { byte.assume_init() });
+                    received.extend(bytes);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
                 Err(error) => return Err(error),
