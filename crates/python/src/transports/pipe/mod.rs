@@ -214,17 +214,19 @@ fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
         }));
     }
     if sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo {
-        // There is nothing to wait for in a selector.
-        return if core.has_proactor() { Ok(kind) } else { Err(no_pipes()) };
+        return check_operations(core, "pipes").map(|()| kind);
     }
     sys::pipe::set_nonblocking(descriptor).map_err(|error| os_error(&error))?;
     Ok(kind)
 }
 
-/// What asyncio says of everything that a selector cannot do.
-fn no_pipes() -> PyErr {
-    let message = "this event loop waits in a selector, which has no pipes on this system";
-    PyNotImplementedError::new_err(message)
+/// `NotImplementedError`, as asyncio has it, on a loop that waits in a selector where `what` has no readiness.
+pub(crate) fn check_operations(core: &Core, what: &str) -> PyResult<()> {
+    if !sys::pipe::COMPLETES || core.has_proactor() {
+        return Ok(());
+    }
+    let message = format!("this event loop waits in a selector, which knows no {what} on Windows");
+    Err(PyNotImplementedError::new_err(message))
 }
 
 #[pymethods]

@@ -143,6 +143,11 @@ pub(super) fn left(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<(
         this.core.get().drop_data(arrival);
         return Ok(());
     }
+    if let Arrival::Failed(errno) = arrival
+        && io::Error::from_raw_os_error(errno).kind() == io::ErrorKind::PermissionDenied
+    {
+        return Ok(()); // an end that can only be written to
+    }
     if matches!(arrival, Arrival::Filled(_)) {
         this.core.get().drop_data(arrival);
         return endpoint::read_again(transport);
