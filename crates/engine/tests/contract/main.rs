@@ -6,6 +6,7 @@
 mod descriptors;
 mod endings;
 mod streams;
+mod survival;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
@@ -189,6 +190,11 @@ with_a_proactor! { endings:
     withdrawing_loses_no_wake_up
     going_on_elsewhere
     operations_survive_their_thread
+}
+
+with_a_proactor! { survival:
+    streams_survive_everything
+    pipes_survive_withdrawals
 }
 
 /// Runs something on a thread of its own.
