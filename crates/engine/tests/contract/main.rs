@@ -6,6 +6,7 @@
 mod descriptors;
 mod endings;
 mod streams;
+mod survival;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
@@ -148,6 +149,7 @@ with_a_proactor! { streams:
     receiving_into_a_buffer_of_ones_own
     sends_gather_in_order
     large_sends_are_whole
+    files_are_sent
     a_broken_connection_gives_the_buffers_back
     connecting
     shutting_down_and_closing
@@ -164,6 +166,7 @@ with_a_proactor! { descriptors:
     polls_report_errors_in_every_direction
     polls_of_no_interest_are_silent
     polls_of_a_connect
+    polls_of_a_listener
     many_polls
     processes
     closed_descriptors_are_an_error_of_the_completion
@@ -187,6 +190,11 @@ with_a_proactor! { endings:
     withdrawing_loses_no_wake_up
     going_on_elsewhere
     operations_survive_their_thread
+}
+
+with_a_proactor! { survival:
+    streams_survive_everything
+    pipes_survive_withdrawals
 }
 
 /// Runs something on a thread of its own.
