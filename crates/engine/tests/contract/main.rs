@@ -170,6 +170,7 @@ with_a_proactor! { descriptors:
     many_polls
     processes
     closed_descriptors_are_an_error_of_the_completion
+    closing_what_is_watched
     bad_addresses_are_an_error_of_the_completion
 }
 
