@@ -130,22 +130,31 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
 pub struct Habit {
     /// The callback that has written last.
     callback: u64,
+    /// How often it has, up to [`BURST`].
+    count: u8,
     /// How many more callbacks of one write end the habit.
     left: u8,
 }
 
 /// After so many callbacks of one write each is sent at once again.
 const FORGOTTEN: u8 = 16;
+/// So many writes in one callback tell that there are more to come in it.
+const BURST: u8 = 8;
 
 impl Habit {
     /// Notes a write in a callback; whether others are to be expected in it.
     #[inline]
     pub const fn note(&mut self, callback: u64) -> bool {
-        let again = self.callback == callback;
-        let expected = self.left > 0;
-        self.callback = callback;
-        self.left = if again { FORGOTTEN } else { self.left.saturating_sub(1) };
-        expected
+        if self.callback != callback {
+            self.callback = callback;
+            self.left = if self.count > 1 { FORGOTTEN } else { self.left.saturating_sub(1) };
+            self.count = 1;
+        } else if self.count < BURST {
+            self.count += 1;
+        } else {
+            return true;
+        }
+        self.left > 0
     }
 }
 
@@ -185,14 +194,20 @@ mod tests {
     #[test]
     fn a_habit_is_learnt_and_forgotten() {
         let mut habit = Habit::default();
-        assert!(!habit.note(1) && !habit.note(3));
-        // The second write of a callback is the first that tells.
-        assert!(!habit.note(3) && habit.note(3));
+        // What a callback does tells of the next one.
+        assert!(!habit.note(1) && !habit.note(3) && !habit.note(3));
         assert!(habit.note(5) && habit.note(5));
         for callback in 0..u64::from(FORGOTTEN) {
             assert!(habit.note(7 + 2 * callback), "{callback}");
         }
-        assert!(!habit.note(99));
+        assert!(!habit.note(97) && !habit.note(99));
+    }
+
+    #[test]
+    fn a_burst_tells_of_itself() {
+        let mut habit = Habit::default();
+        assert!((0..BURST).all(|_| !habit.note(1)));
+        assert!(habit.note(1) && habit.note(1) && habit.note(3));
     }
 
     #[test]

@@ -39,6 +39,8 @@ mod batch;
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 #[path = "batch_one_by_one.rs"]
 mod batch;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod segments;
 
 // sendfile(2): what it wants, and how it says how much it has sent.
 #[cfg(any(target_os = "linux", target_os = "android"))]
