@@ -158,13 +158,18 @@ impl Bench {
     }
 }
 
+/// Whether there is something to test; prints why, if not.
+fn is_available() -> bool {
+    let reason = proactor::probe().err();
+    reason.inspect(|reason| println!("skipped: {reason}")).is_none()
+}
+
 /// One test per function, on every setup.
 macro_rules! on_every_setup {
     ($group:ident: $($name:ident)*) => {
         $(#[test]
         fn $name() -> io::Result<()> {
-            if let Err(reason) = proactor::probe() {
-                println!("skipped: {reason}");
+            if !is_available() {
                 return Ok(());
             }
             for setup in [Setup::Deferred, Setup::Cooperative, Setup::Plain] {
@@ -280,8 +285,7 @@ macro_rules! alone {
     ($group:ident: $($name:ident)*) => {
         $(#[test]
         fn $name() -> io::Result<()> {
-            if let Err(reason) = proactor::probe() {
-                println!("skipped: {reason}");
+            if !is_available() {
                 return Ok(());
             }
             if std::env::var_os("OXLOOP_TEST_ALONE").is_some() {

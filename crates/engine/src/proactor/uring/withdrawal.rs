@@ -83,11 +83,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         completions: &mut Completions<B, M>,
     ) -> io::Result<()> {
         self.clear(completions);
-        if self.process.is_other() {
-            self.forget();
-        }
-        completions.list.append(&mut self.early);
-        self.finish_ended(completions);
+        self.catch_up(completions);
         self.begin()?;
         let reclaimed = self.reclaim(completions);
         // As in `withdraw`.
@@ -183,10 +179,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     /// Cancels everything and waits until the kernel has no buffer of ours.
     fn end(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        if self.process.is_other() {
-            self.forget();
-        }
-        completions.list.append(&mut self.early);
+        self.catch_up(completions);
         let tokens: Vec<_> = self.in_flight.iter().map(|(token, _)| token).collect();
         for token in tokens {
             self.cancel(token);
