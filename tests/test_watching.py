@@ -562,6 +562,35 @@ def test_a_close_without_a_removal_and_a_loop_that_stops(loop: Any, pair: Pair) 
     assert right.recv(10) == b""
 
 
+@pytest.mark.parametrize("ran", [False, True], ids=["before the first run", "between runs"])
+def test_a_number_closed_and_used_again_while_the_loop_does_not_run(
+    loop: Any, backend: Backend, ran: bool
+) -> None:
+    """What has the number then is nobody's business."""
+    if backend.name in ("poll", "select", "user"):
+        pytest.skip("poll(2) and select(2) know numbers only, on asyncio too")
+    left, right = socket.socketpair()
+    number = left.fileno()
+    calls: List[str] = []
+    if ran:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    loop.add_reader(number, calls.append, "stale")
+    if ran:
+        loop.run_until_complete(asyncio.sleep(0.001))
+    left.close()
+    new, peer = pair_at(number)
+    with right, new, peer:
+        peer.send(b"new")
+        loop.run_until_complete(asyncio.sleep(0.001))
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert calls == []
+        assert loop.remove_reader(number) is True
+        loop.add_reader(number, calls.append, "new")
+        one_turn(loop)
+        assert calls == ["new"]
+        loop.remove_reader(number)
+
+
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
     """SPEC section 5: double close of an fd."""
     left, right = pair
