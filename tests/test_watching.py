@@ -555,11 +555,13 @@ def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> N
 def test_a_close_without_a_removal_and_a_loop_that_stops(loop: Any, pair: Pair) -> None:
     """A loop that does not run holds nothing of its user's open."""
     left, right = pair
-    loop.add_reader(left.fileno(), nothing)
+    number = left.fileno()
+    loop.add_reader(number, nothing)
     loop.call_later(0.001, left.close)
     loop.call_later(0.001, loop.stop)
     loop.run_forever()
     assert right.recv(10) == b""
+    assert loop.remove_reader(number) is True
 
 
 @pytest.mark.parametrize("ran", [False, True], ids=["before the first run", "between runs"])
