@@ -22,6 +22,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use self::arguments::{Given, Truth, or_number};
+pub(crate) use self::schedule::is_overridden;
+pub(crate) use self::sock::connect_failed;
 use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};

@@ -11,13 +11,14 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::Server;
+use crate::address;
 use crate::cell::LoopCell;
 use crate::core::{Arrival, Core, Reader};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
-use crate::transports::socket::{Kind, Socket, address_object};
+use crate::transports::socket::{Kind, Socket};
 use crate::transports::stream::{Opening, StreamTransport};
 use crate::transports::tls::Handshake;
 
@@ -106,7 +107,7 @@ impl Listener {
     ) -> PyResult<()> {
         let this = slf.get();
         let socket = Socket::Descriptor { fd: connection, kind: this.kind };
-        let peer = peer.map(|peer| address_object(slf.py(), peer)).transpose()?;
+        let peer = peer.map(|peer| address::object(slf.py(), peer)).transpose()?;
         // Each connection has a context of its own, as the task has that asyncio makes for it.
         let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
         ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))

@@ -10,7 +10,6 @@
 mod closing;
 mod receiving;
 mod sending;
-mod target;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -22,7 +21,7 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
 use self::receiving::{Arrival, Method};
-use self::target::Known;
+use crate::address::Known;
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
