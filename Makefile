@@ -4,6 +4,7 @@
 # VENV=.venv               where the virtual environment is made
 # MATURIN_PROFILE=release  or dev-release: less optimised, much quicker to build
 # PYTEST_ARGS=...          for pytest
+# TEST_WORKERS=4           how many processes share the tests; 0: this one does them, as --pdb needs
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
 # MINUTES=60               how long `make soak` and the soak of `make sanitize` take
@@ -18,6 +19,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MATURIN_PROFILE ?= release
 PYTEST_ARGS ?=
+TEST_WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 DOWNSTREAM_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -94,7 +96,8 @@ test-engine: | check
 
 .PHONY: test-python
 test-python: $(INSTALLED) $(VENV)/.requirements-test
-	@$(BIN)/python -m pytest $$(scripts/conformance-args.sh $(BIN)/python) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_WORKERS) --dist=worksteal \
+		$$(scripts/conformance-args.sh $(BIN)/python) $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all:

@@ -22,6 +22,7 @@ from support.children import run_python
 from support.recorders import Recorder
 from support.running import finish, turns
 from support.sockets import LOCALHOST
+from support.threads import waits_in_the_kernel
 from support.user_selectors import CountingSelectSelector, UserSelector
 
 # asyncio itself warns of what it is about to change; oxloop is the same on every version.
@@ -327,7 +328,14 @@ def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     assert first is not None
     assert 0 < first <= 0.021
     selector.calls.clear()
-    thread = threading.Timer(0.01, loop.call_soon_threadsafe, [loop.stop])
+    mine = threading.get_native_id()
+
+    def stop() -> None:
+        while not waits_in_the_kernel(mine):
+            os.sched_yield()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=stop)
     thread.start()
     loop.run_forever()
     thread.join()

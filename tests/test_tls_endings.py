@@ -534,7 +534,7 @@ def test_connections_leave_nothing(run: Run, authority: Authority) -> None:
                 await near.protocol.lost()
                 await far.protocol.lost()
 
-        await assert_flat(once, 600)
+        await assert_flat(once, 200)
 
     run(main)
 
@@ -549,6 +549,6 @@ def test_failed_handshakes_leave_nothing(run: Run, authority: Authority) -> None
                     await connect(server, ssl=client)
                 await turns(5)
 
-            await assert_flat(once, 600)
+            await assert_flat(once, 200)
 
     run(main)
