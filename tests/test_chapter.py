@@ -800,6 +800,7 @@ def test_a_policy_from_the_abstract_class(package: Any) -> None:
     policy.loop.close()
 
 
+@pytest.mark.unix("fork")
 def test_a_forked_child_has_no_running_loop(package: Any) -> None:
     """asyncio, events.py: the running loop belongs to the process that runs it."""
     child = run_python(
@@ -830,6 +831,7 @@ def start_child(code: int) -> int:
     )
 
 
+@pytest.mark.unix("child watchers")
 def test_the_default_child_watcher(oxloop: Any) -> None:
     """SPEC section 1: child watchers "on every Python version"."""
     watcher = oxloop.get_child_watcher()
@@ -838,6 +840,7 @@ def test_the_default_child_watcher(oxloop: Any) -> None:
     assert watcher.is_active()
 
 
+@pytest.mark.unix("child watchers")
 def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) -> None:
     """SPEC section 1: "asyncio's own class where it still has one"."""
     if PY314:
@@ -847,6 +850,7 @@ def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) ->
         assert oxloop.AbstractChildWatcher is asyncio.AbstractChildWatcher
 
 
+@pytest.mark.unix("child watchers")
 @PIDFD
 @pytest.mark.parametrize("code", [0, 1, 42])
 def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -> None:
@@ -872,6 +876,7 @@ def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -
     assert (returncode, arguments) == (code, ["an", "argument"])
 
 
+@pytest.mark.unix("child watchers")
 def test_the_default_child_watcher_tells_the_signal(oxloop: Any) -> None:
     import signal
 
@@ -909,6 +914,7 @@ def test_a_child_handler_can_be_removed(oxloop: Any) -> None:
     loop.close()
 
 
+@pytest.mark.unix("child watchers")
 @pytest.mark.filterwarnings("ignore:'AbstractChildWatcher' is deprecated:DeprecationWarning")
 def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
     class MyWatcher(oxloop.AbstractChildWatcher):  # type: ignore[misc]
@@ -932,6 +938,7 @@ def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
     assert isinstance(oxloop.get_child_watcher(), type(before))
 
 
+@pytest.mark.unix("child watchers")
 def test_a_child_watcher_of_another_type_is_refused(oxloop: Any) -> None:
     """SPEC section 1: "a wrong type is refused"."""
     for wrong in ("watcher", 3, object()):

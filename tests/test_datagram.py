@@ -348,6 +348,7 @@ def test_broadcast_is_allowed_if_asked_for(run: Run) -> None:
 # Unix datagrams
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_unix_datagrams(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -371,6 +372,7 @@ def test_unix_datagrams(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_unix_sender_without_a_name(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -383,6 +385,7 @@ def test_a_unix_sender_without_a_name(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_abstract_names(run: Run) -> None:
     async def main() -> None:
         name = f"\0oxloop-datagram-{os.getpid()}"
@@ -395,6 +398,7 @@ def test_abstract_names(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_stale_unix_socket_is_replaced_and_a_file_is_not(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -762,6 +766,7 @@ def test_a_transport_that_is_dropped_warns(run: Run, backend: Backend) -> None:
 # The write buffer
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_what_the_kernel_does_not_take_is_sent_later(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -779,6 +784,7 @@ def test_what_the_kernel_does_not_take_is_sent_later(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_the_size_of_the_buffer(run: Run) -> None:
     """From Python 3.13 on a datagram counts with a header of eight bytes."""
 
@@ -795,6 +801,7 @@ def test_the_size_of_the_buffer(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_pause_and_resume_writing(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -816,6 +823,7 @@ def test_pause_and_resume_writing(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_the_buffer_is_empty_in_the_end(run: Run, backend: Backend) -> None:
     if backend.is_oracle and (3, 13) <= sys.version_info < (3, 13, 6):
         pytest.skip("asyncio's buffer never gets empty again (gh-135444)")
@@ -845,6 +853,7 @@ def test_wrong_limits(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_close_sends_what_is_buffered(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -861,6 +870,7 @@ def test_close_sends_what_is_buffered(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_abort_drops_what_is_buffered(run: Run) -> None:
     async def main() -> None:
         with folder() as parent, unix_receiver(parent / "s") as peer:
@@ -873,6 +883,7 @@ def test_abort_drops_what_is_buffered(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_peer_that_goes_away_while_something_is_buffered(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -947,33 +958,52 @@ def refusals() -> Dict[str, Tuple[Any, ...]]:
             ValueError,
             "^can not get address information$",
         ),
+        "no such address": ((("192.0.2.1", 0),), {}, OSError, "Cannot assign requested address"),
+        "no such host": ((("no such host.invalid", 0),), {}, socket.gaierror, ""),
+        "an unknown keyword": ((), {"colour": "red"}, TypeError, "colour"),
+    }
+
+
+UNIX = getattr(socket, "AF_UNIX", None)
+
+
+def unix_refusals() -> Dict[str, Tuple[Any, ...]]:
+    """The same of those with a path."""
+    return {
         "a path that is no string": (
             (b"path",),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             TypeError,
             "^string is expected$",
         ),
         "a remote path that is no string": (
             (None, b"path"),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             TypeError,
             "^string is expected$",
         ),
-        "no such address": ((("192.0.2.1", 0),), {}, OSError, "Cannot assign requested address"),
-        "no such host": ((("no such host.invalid", 0),), {}, socket.gaierror, ""),
         "nobody at the path": (
             (None, "/no such path"),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             FileNotFoundError,
             "",
         ),
-        "an unknown keyword": ((), {"colour": "red"}, TypeError, "colour"),
     }
+
+
+@pytest.mark.unix("AF_UNIX")
+@pytest.mark.parametrize("name", list(unix_refusals()))
+def test_what_create_datagram_endpoint_refuses_of_paths(run: Run, name: str) -> None:
+    refuses(run, unix_refusals()[name])
 
 
 @pytest.mark.parametrize("name", list(refusals()))
 def test_what_create_datagram_endpoint_refuses(run: Run, name: str) -> None:
-    arguments, keywords, error, text = refusals()[name]
+    refuses(run, refusals()[name])
+
+
+def refuses(run: Run, case: Tuple[Any, ...]) -> None:
+    arguments, keywords, error, text = case
 
     async def main() -> None:
         with pytest.raises(error, match=text or None):

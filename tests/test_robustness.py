@@ -11,7 +11,6 @@ import contextvars
 import gc
 import inspect
 import os
-import resource
 import signal
 import socket
 import threading
@@ -623,8 +622,11 @@ def test_an_unclosed_loop_with_handlers_at_exit(backend: Backend) -> None:
 # Descriptors that run out
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_loop_runs_when_no_descriptor_is_left(loop: Any) -> None:
     """All that a loop needs it opens when it is made."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -775,6 +777,7 @@ def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
     assert gone() is None
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_watching_more_descriptors_one_after_the_other_than_may_be_open(backend: Backend) -> None:
     """poll(2) takes no longer list than RLIMIT_NOFILE allows."""
     child = run_python(

@@ -649,6 +649,7 @@ except (AttributeError, RuntimeError):
     assert (child.stdout, child.returncode) == ("refused\n", 0), child.stderr
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_loop_runs_without_further_descriptors(loop: Any) -> None:
     """What a loop needs of the kernel it has since it was made."""
     with no_more_descriptors():

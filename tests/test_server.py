@@ -770,6 +770,7 @@ def test_the_context_of_a_servers_callbacks(run: Run) -> None:
     assert seen == ["of who starts it"]
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_emfile_is_reported_and_the_listener_recovers(
     loop: Any, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -810,6 +811,7 @@ def test_emfile_is_reported_and_the_listener_recovers(
     del loop.time
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_limit_of_descriptors_that_is_lowered_later(loop: Any, backend: Backend) -> None:
     """An accept of io_uring's that is under way keeps to the limit of when it began."""
     if not backend.is_proactor:
@@ -874,6 +876,7 @@ def test_a_listening_socket_that_listens_again(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_emfile_does_not_spin(loop: Any) -> None:
     """SPEC section 5: EMFILE on accept: one report per retry, not one per turn."""
     now = loop.time()
@@ -897,6 +900,7 @@ def test_emfile_does_not_spin(loop: Any) -> None:
     assert 1 <= len(contexts) <= 100
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_closing_a_server_that_backs_off(loop: Any, backend: Backend) -> None:
     """The retry finds the server closed; nothing happens then."""
     if backend.is_oracle:
@@ -1131,6 +1135,7 @@ def test_a_server_knows_its_loop(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_listening_socket_that_is_gone_when_the_server_tries_again(loop: Any) -> None:
     """The user closes it while the server waits for descriptors: the loop goes on."""
     now = loop.time()

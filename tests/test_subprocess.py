@@ -739,6 +739,7 @@ class TestWatchers:
 
         run(main)
 
+    @pytest.mark.unix("pidfds")
     def test_without_pidfds(
         self, backend: Backend, loop: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:

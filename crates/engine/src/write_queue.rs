@@ -124,6 +124,31 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
     }
 }
 
+/// How often who writes does so in one callback. Where that is more than once, one system call sends
+/// it all at the callback's end.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Habit {
+    /// The callback that has written last.
+    callback: u64,
+    /// How many more callbacks of one write end the habit.
+    left: u8,
+}
+
+/// After so many callbacks of one write each is sent at once again.
+const FORGOTTEN: u8 = 16;
+
+impl Habit {
+    /// Notes a write in a callback; whether others are to be expected in it.
+    #[inline]
+    pub const fn note(&mut self, callback: u64) -> bool {
+        let again = self.callback == callback;
+        let expected = self.left > 0;
+        self.callback = callback;
+        self.left = if again { FORGOTTEN } else { self.left.saturating_sub(1) };
+        expected
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +180,19 @@ mod tests {
         assert_eq!(gone, ["abc", "", "de", "f"]);
         assert!(queue.is_empty());
         assert_eq!((queue.len_bytes(), pending(&queue, 8).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_habit_is_learnt_and_forgotten() {
+        let mut habit = Habit::default();
+        assert!(!habit.note(1) && !habit.note(3));
+        // The second write of a callback is the first that tells.
+        assert!(!habit.note(3) && habit.note(3));
+        assert!(habit.note(5) && habit.note(5));
+        for callback in 0..u64::from(FORGOTTEN) {
+            assert!(habit.note(7 + 2 * callback), "{callback}");
+        }
+        assert!(!habit.note(99));
     }
 
     #[test]

@@ -125,6 +125,16 @@ impl Bench {
         Ok(all.remove(0))
     }
 
+    /// Ends an operation; its last completion, which comes now or with the next wait.
+    fn withdraw(&mut self, token: Token) -> io::Result<Done> {
+        if let Some(done) = self.proactor.withdraw(token) {
+            return Ok(self.look(done));
+        }
+        let mut all = self.wait(NOW)?;
+        let place = all.iter().position(|done| done.token == token && !done.more);
+        Ok(all.remove(place.unwrap_or_else(|| panic!("{all:?}"))))
+    }
+
     /// Waits until every operation has completed.
     fn all(&mut self) -> io::Result<Vec<Done>> {
         let mut all = Vec::new();
@@ -220,6 +230,7 @@ on_every_setup! { withdrawal:
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
     withdrawing_reports_no_poll_twice
+    what_is_withdrawn_at_rest_is_gone
     going_on_elsewhere
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended

@@ -15,12 +15,15 @@ mod watch;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::Interest;
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use self::arguments::{Given, Truth, or_number};
+pub(crate) use self::schedule::is_overridden;
+pub(crate) use self::sock::connect_failed;
 use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
@@ -312,8 +315,8 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             protocol_factory: Shared::new(protocol_factory),
             host,
             port,
-            family: or_number(py, family, libc::AF_UNSPEC),
-            flags: or_number(py, flags, libc::AI_PASSIVE),
+            family: or_number(py, family, numbers::AF_UNSPEC),
+            flags: or_number(py, flags, numbers::AI_PASSIVE),
             sock,
             backlog,
             ssl,

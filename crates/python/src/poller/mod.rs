@@ -7,9 +7,9 @@
 mod proactor;
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
