@@ -7,6 +7,7 @@
 # TEST_WORKERS=4           how many processes share the tests; 0: this one does them, as --pdb needs
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
+# WINDOWS_ARGS=quick       which part of `make test-windows`: see scripts/windows/test.sh
 # MINUTES=60               how long `make soak` and the soak of `make sanitize` take
 
 SHELL := /bin/bash
@@ -43,6 +44,7 @@ help:
 	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
 	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
+	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
 	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
 	@echo "make soak           random lifecycles with faults for an hour, counting what is left behind"
@@ -102,6 +104,11 @@ test-python: $(INSTALLED) $(VENV)/.requirements-test
 .PHONY: test-all
 test-all:
 	@scripts/test-all.sh 3.9 3.10 3.11 3.12 3.13 3.14 3.14t 3.15
+
+# As root it installs mingw, Wine and, where rustup has no such target, Debian's Rust.
+.PHONY: test-windows
+test-windows: | check
+	@PYTHON=$(PYTHON) scripts/windows/test.sh $(WINDOWS_ARGS)
 
 $(DOWNSTREAM_STAMP): tests/downstream/requirements.txt $(VENV_STAMP)
 	@rm -rf $(DOWNSTREAM)
