@@ -4,8 +4,10 @@
 # VENV=.venv               where the virtual environment is made
 # MATURIN_PROFILE=release  or dev-release: less optimised, much quicker to build
 # PYTEST_ARGS=...          for pytest
+# TEST_WORKERS=4           how many processes share the tests; 0: this one does them, as --pdb needs
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
+# WINDOWS_ARGS=quick       which part of `make test-windows`: see scripts/windows/test.sh
 # MINUTES=60               how long `make soak` and the soak of `make sanitize` take
 
 SHELL := /bin/bash
@@ -18,6 +20,7 @@ PYTHON ?= python3
 VENV ?= .venv
 MATURIN_PROFILE ?= release
 PYTEST_ARGS ?=
+TEST_WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 DOWNSTREAM_ARGS ?=
 
 BIN := $(VENV)/bin
@@ -41,6 +44,7 @@ help:
 	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
 	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
+	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
 	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
 	@echo "make soak           random lifecycles with faults for an hour, counting what is left behind"
@@ -94,11 +98,17 @@ test-engine: | check
 
 .PHONY: test-python
 test-python: $(INSTALLED) $(VENV)/.requirements-test
-	@$(BIN)/python -m pytest $$(scripts/conformance-args.sh $(BIN)/python) $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest --numprocesses=$(TEST_WORKERS) --dist=worksteal \
+		$$(scripts/conformance-args.sh $(BIN)/python) $(PYTEST_ARGS)
 
 .PHONY: test-all
 test-all:
 	@scripts/test-all.sh 3.9 3.10 3.11 3.12 3.13 3.14 3.14t 3.15
+
+# As root it installs mingw, Wine and, where rustup has no such target, Debian's Rust.
+.PHONY: test-windows
+test-windows: | check
+	@PYTHON=$(PYTHON) scripts/windows/test.sh $(WINDOWS_ARGS)
 
 $(DOWNSTREAM_STAMP): tests/downstream/requirements.txt $(VENV_STAMP)
 	@rm -rf $(DOWNSTREAM)

@@ -11,12 +11,12 @@ mod wait;
 mod watches;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::sys::datagram::Batch;
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Engine, Inbox, Timestamp, Token, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;

@@ -1,13 +1,14 @@
 //! A loop that waits in a proactor: what it is made of, and descriptors that are watched by its operations.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
+use oxloop_engine::sys::fd::RawFd;
+use oxloop_engine::sys::numbers;
 use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Token, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
@@ -277,7 +278,7 @@ impl ProactorPoller {
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (_, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(libc::ECANCELED) => continue,
+                    None | Some(numbers::ECANCELED) => continue,
                     Some(errno) => Told::Arrived(Arrival::Failed(errno)),
                 },
                 _ => continue,

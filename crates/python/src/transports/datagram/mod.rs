@@ -10,20 +10,19 @@
 mod closing;
 mod receiving;
 mod sending;
-mod target;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, RawFd};
 
 use oxloop_engine::Habit;
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
 use self::receiving::{Arrival, Method};
-use self::target::Known;
+use crate::address::Known;
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;

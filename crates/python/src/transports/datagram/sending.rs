@@ -8,7 +8,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::receiving::is_transient;
-use super::{DatagramTransport, Departure, State, Target, target};
+use super::{DatagramTransport, Departure, State, Target};
+use crate::address;
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
@@ -233,7 +234,7 @@ fn target_of(this: &DatagramTransport, address: Option<&Bound<'_, PyAny>>) -> Ta
             return Target::Address(address);
         }
     }
-    let Some(known) = target::parse(object, this.kind.family) else {
+    let Some(known) = address::parse(object, this.kind.family) else {
         return Target::Object(Some(object.into()));
     };
     let address = known.address;

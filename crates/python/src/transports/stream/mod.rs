@@ -16,8 +16,8 @@ mod reading;
 mod writing;
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::{Habit, Volume, WriteQueue};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;

@@ -1,9 +1,9 @@
 //! Sending: at once if the kernel takes it, the rest from a queue whenever there is room again.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 
 use oxloop_engine::sys;
+use oxloop_engine::sys::fd::BorrowedFd;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
