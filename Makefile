@@ -8,6 +8,7 @@
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
 # WHEELS_ARGS=...          for scripts/wheels.py: --python 3.13 --kind musllinux
+# WINDOWS_ARGS=quick       which part of `make test-windows`: see scripts/windows/test.sh
 # MINUTES=60               how long `make soak` and the soak of `make sanitize` take
 
 SHELL := /bin/bash
@@ -44,6 +45,7 @@ help:
 	@echo "make build          oxloop, built for release, in the virtual environment $(VENV)"
 	@echo "make lint           rustfmt, clippy, ruff, mypy and stubtest"
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
+	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
 	@echo "make wheels         wheels of this system for each CPython found, and an sdist, installed and tried"
 	@echo "make check-targets  type-check oxloop for the systems that this one is not"
@@ -105,6 +107,11 @@ test-python: $(INSTALLED) $(VENV)/.requirements-test
 .PHONY: test-all
 test-all:
 	@scripts/test-all.sh 3.9 3.10 3.11 3.12 3.13 3.14 3.14t 3.15
+
+# As root it installs mingw, Wine and, where rustup has no such target, Debian's Rust.
+.PHONY: test-windows
+test-windows: | check
+	@PYTHON=$(PYTHON) scripts/windows/test.sh $(WINDOWS_ARGS)
 
 $(DOWNSTREAM_STAMP): tests/downstream/requirements.txt $(VENV_STAMP)
 	@rm -rf $(DOWNSTREAM)

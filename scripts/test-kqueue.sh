@@ -16,24 +16,7 @@ output=${CARGO_TARGET_DIR:-$PWD/target}/kqueue
 if [ ! -e "$root/usr/lib" ]; then
     command -v apt-get >/dev/null || { echo "libkqueue is fetched by apt-get, which is not here" >&2; exit 1; }
     echo "Fetching libkqueue of Debian experimental into $root"
-    rm -rf "$root.parts"
-    mkdir -p "$root.parts"/apt/{lists/partial,cache/archives/partial}
-    cd "$root.parts"
-    # An apt that has nothing to do with the system's. A mirror may be a snapshot that is past its date.
-    mirror=$(../../scripts/pythons/mirror.sh)
-    touch apt/status
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror experimental main" >apt/sources.list
-    cat >apt.conf <<END
-Dir::State "$PWD/apt"; Dir::State::status "$PWD/apt/status"; Dir::Cache "$PWD/apt/cache";
-Dir::Etc::sourcelist "$PWD/apt/sources.list"; Dir::Etc::sourceparts "/nonexistent";
-Acquire::Check-Valid-Until "false"; APT::Sandbox::User "$(id -un)";
-END
-    APT_CONFIG=$PWD/apt.conf apt-get -qq update
-    APT_CONFIG=$PWD/apt.conf apt-get -qq download libkqueue-dev libkqueue0t64
-    for package in *.deb; do dpkg -x "$package" unpacked; done
-    mv unpacked "$root"
-    cd ../..
-    rm -rf "$root.parts"
+    SUITE=experimental scripts/pythons/debian_packages.sh "$root" libkqueue-dev libkqueue0t64
 fi
 libraries=$(dirname "$(find "$root/usr/lib" -name 'libkqueue.so.0')")
 export LD_LIBRARY_PATH=$libraries RUSTFLAGS="--cfg oxloop_libkqueue -L $libraries" CARGO_TARGET_DIR=$output

@@ -31,7 +31,7 @@ from support.open_files import open_files  # noqa: E402
 from support.platforms import UNIX_MARK, WINDOWS, missing  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
-from support.time_limit import TimeLimitExceeded, time_limit  # noqa: E402
+from support.time_limit import TimeLimitExceeded, loops, time_limit  # noqa: E402
 from support.tls import authority, since_311_or_oxloop  # noqa: E402, F401
 from support.windows import read as read_expectations  # noqa: E402
 
@@ -220,6 +220,7 @@ def new_loop(backend: Backend, reports: Reports) -> Iterator[NewLoop]:
         loop = backend.new_loop()
         loop.set_exception_handler(reports)
         made.append(loop)
+        loops.add(loop)
         return loop
 
     yield make

@@ -21,6 +21,7 @@ from support.backends import PY312, PY314
 from support.children import run_python
 from support.recorders import Recorder
 from support.running import finish, turns
+from support.signals import USER, send_to_self
 from support.sockets import LOCALHOST
 from support.threads import waits_in_the_kernel
 from support.user_selectors import CountingSelectSelector, UserSelector
@@ -383,15 +384,14 @@ def test_a_subclass_of_a_selector_of_the_standard_library(package: Any) -> None:
 
 
 def test_threads_and_signals_wake_a_users_own_selector(package: Any) -> None:
-    import signal
 
     loop = package.SelectorEventLoop(UserSelector())
     thread = threading.Timer(0.005, loop.call_soon_threadsafe, [loop.stop])
     thread.start()
     loop.run_forever()
     thread.join()
-    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    sender = threading.Timer(0.005, os.kill, [os.getpid(), signal.SIGUSR1])
+    loop.add_signal_handler(USER, loop.stop)
+    sender = threading.Timer(0.005, send_to_self, [USER])
     sender.start()
     loop.run_forever()
     sender.join()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import os
+import re
 import socket
 import ssl
 import sys
@@ -13,6 +14,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
 from support.backends import PY311, PY312, PY314, Backend
+from support.platforms import says
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
@@ -172,7 +174,7 @@ def test_a_local_address_that_is_not_ours(run: Run) -> None:
                     Recorder, *listening.getsockname(), local_addr=("192.0.2.1", 0)
                 )
             assert caught.value.errno == errno.EADDRNOTAVAIL
-            assert str(caught.value).endswith("cannot assign requested address")
+            assert re.search(says(errno.EADDRNOTAVAIL), str(caught.value), re.IGNORECASE)
             assert "('192.0.2.1', 0): " in str(caught.value)
 
     run(main)
@@ -197,7 +199,9 @@ def test_a_port_that_refuses(run: Run) -> None:
             with pytest.raises(ConnectionRefusedError) as caught:
                 await asyncio.get_running_loop().create_connection(Recorder, *address)
             assert caught.value.errno == errno.ECONNREFUSED
-            assert str(caught.value) == f"[Errno 111] Connect call failed {address}"
+            assert (
+                str(caught.value) == f"[Errno {errno.ECONNREFUSED}] Connect call failed {address}"
+            )
 
     run(main)
 
@@ -222,8 +226,8 @@ def test_different_errors_are_told_together(run: Run) -> None:
             with pytest.raises(OSError, match="Multiple exceptions: ") as caught:
                 await loop.create_connection(Recorder, "name", 80)
             assert str(caught.value) == (
-                f"Multiple exceptions: [Errno 111] Connect call failed {one}, "
-                f"[Errno 111] Connect call failed {two}"
+                f"Multiple exceptions: [Errno {errno.ECONNREFUSED}] Connect call failed {one}, "
+                f"[Errno {errno.ECONNREFUSED}] Connect call failed {two}"
             )
             assert type(caught.value) is OSError
 
@@ -237,7 +241,9 @@ def test_equal_errors_are_told_once(run: Run) -> None:
             resolve_to(loop, address, address)
             with pytest.raises(ConnectionRefusedError) as caught:
                 await loop.create_connection(Recorder, "name", 80)
-            assert str(caught.value) == f"[Errno 111] Connect call failed {address}"
+            assert (
+                str(caught.value) == f"[Errno {errno.ECONNREFUSED}] Connect call failed {address}"
+            )
 
     run(main)
 

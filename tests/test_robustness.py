@@ -26,6 +26,7 @@ from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
+from support.signals import USER
 from support.sockets import LOCALHOST, pair_at, tcp_pair
 from support.user_selectors import CountingSelectSelector, UserSelector
 
@@ -594,7 +595,7 @@ def test_a_wakeup_fd_set_while_the_loop_runs_is_kept(loop: Any) -> None:
 
 def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> None:
     """The signal module refuses there; the loop is closed all the same."""
-    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.add_signal_handler(USER, print)
     errors: List[BaseException] = []
 
     def work() -> None:
@@ -606,7 +607,7 @@ def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> N
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.signal(USER, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     assert len(errors) == 1
     assert loop.is_closed()
@@ -614,7 +615,10 @@ def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> N
 
 def test_an_unclosed_loop_with_handlers_at_exit(backend: Backend) -> None:
     child = child_of(
-        backend, "import signal\nloop.add_signal_handler(signal.SIGUSR1, print)\n", "-W", "ignore"
+        backend,
+        f"import signal\nloop.add_signal_handler(signal.{USER.name}, print)\n",
+        "-W",
+        "ignore",
     )
     assert child.stderr == ""
 

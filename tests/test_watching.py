@@ -275,6 +275,7 @@ def test_hang_up_makes_a_writer_ready(loop: Any, pair: Pair) -> None:
     loop.remove_writer(left)
 
 
+@pytest.mark.unix("descriptors that are no sockets")
 def test_pipes_can_be_watched(loop: Any) -> None:
     reading, writing = os.pipe()
     try:
@@ -290,6 +291,7 @@ def test_pipes_can_be_watched(loop: Any) -> None:
         os.close(writing)
 
 
+@pytest.mark.unix("descriptors that are no sockets")
 def test_the_reading_end_of_a_pipe_sees_the_hang_up(loop: Any) -> None:
     reading, writing = os.pipe()
     try:
@@ -518,6 +520,7 @@ def test_the_peer_sees_a_close_after_the_loops_at_once(loop: Any, pair: Pair) ->
     assert right.recv(10) == b""
 
 
+@pytest.mark.unix("descriptors that are no sockets")
 def test_a_character_device_that_cannot_be_waited_for(loop: Any, backend: Backend) -> None:
     calls: List[str] = []
     with open(os.devnull, "rb") as device:

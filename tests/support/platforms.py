@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from typing import Optional
@@ -30,3 +31,13 @@ WINE = _is_wine()
 def missing(need: str) -> Optional[str]:
     """Why a test that needs `need` of Unix is skipped here, None where it is not."""
     return f"Windows lacks it: {need}" if WINDOWS else None
+
+
+def of_errno(number: int) -> int:
+    """The errno of a socket's error that has this number on Unix: Windows has its own for sockets."""
+    return getattr(errno, f"WSA{errno.errorcode[number]}", number) if WINDOWS else number
+
+
+def says(number: int) -> str:
+    """A pattern of what the text of an error with this number on Unix has in it."""
+    return rf"WinError {of_errno(number)}\b" if WINDOWS else os.strerror(number)

@@ -6,8 +6,9 @@ import _thread
 import contextlib
 import signal
 import threading
+import weakref
 from types import FrameType
-from typing import Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 from support.platforms import WINDOWS
 
@@ -30,11 +31,15 @@ def _alarm(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+#: The loops that may be running.
+loops: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
 class _Watch:
     """One thread for all tests, so that none sees threads come and go.
 
-    It raises SIGABRT's handler in the main thread, which no test sets; a loop that waits finds out
-    by its wake-up fd.
+    It has the main thread run the handler of SIGABRT, which no test sets. What waits there is not
+    interrupted by that, so the loops that the tests have made are woken.
     """
 
     def __init__(self) -> None:
@@ -70,6 +75,9 @@ class _Watch:
                 if not self._changed.wait(waited_for) and waited_for is not None:
                     self._seconds = None
                     _thread.interrupt_main(signal.SIGABRT)
+                    for loop in list(loops):
+                        with contextlib.suppress(RuntimeError):  # it is closed
+                            loop.call_soon_threadsafe(int)
 
 
 #: `with time_limit(seconds):` raises TimeLimitExceeded in it after that time; 0 is no limit.

@@ -20,7 +20,6 @@ use crate::address::{self, Known};
 use crate::core::Core;
 use crate::coroutine::{Flow, Kept};
 use crate::error::{self, os_error};
-use crate::event_loop::{connect_failed, is_overridden};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::transports::socket::{Kind, Socket};
@@ -50,9 +49,10 @@ impl Attempt {
         Self { core, info, local, errors: flow.keep(errors) }
     }
 
-    /// A connected socket; an error is noted.
-    pub(super) async fn connect(&self, flow: &Flow) -> PyResult<Socket> {
-        if let Some((kind, known)) = Python::attach(|py| self.native(py))? {
+    /// A connected socket; an error is noted. A `sock_connect` of the user's is called.
+    pub(super) async fn connect(&self, flow: &Flow, own_sock_connect: bool) -> PyResult<Socket> {
+        let native = if own_sock_connect { None } else { Python::attach(|py| self.native(py))? };
+        if let Some((kind, known)) = native {
             let connected = connect(flow, &self.core, kind, &known).await;
             return connected.map_err(|error| Python::attach(|py| self.note(py, error)));
         }
@@ -75,8 +75,8 @@ impl Attempt {
         }
     }
 
-    /// What to connect to without a Python socket; `None` if its class, the loop's `sock_connect` or debug mode
-    /// would make a difference, or the address is one that only the Python socket can read.
+    /// What to connect to without a Python socket; `None` if its class or debug mode would make a
+    /// difference, or the address is one that only the Python socket can read.
     fn native(&self, py: Python<'_>) -> PyResult<Option<(Kind, Known)>> {
         let imports = imports(py);
         let class = imports.socket_class.bind(py);
@@ -84,7 +84,6 @@ impl Attempt {
             || self.core.get().debug()
             || !imports.socket.bind(py).getattr(intern!(py, "socket"))?.is(class)
             || !class.getattr(intern!(py, "connect"))?.is(imports.socket_connect.bind(py))
-            || is_overridden(self.core.bind(py), "sock_connect")?
         {
             return Ok(None);
         }
@@ -171,7 +170,7 @@ async fn connect(flow: &Flow, core: &Kept<Core>, kind: Kind, known: &Known) -> P
         flow.ready(core, socket.as_raw_fd(), Interest::WRITABLE).await?;
         let failed = socket.take_error().map_err(|error| os_error(&error))?;
         if let Some(errno) = failed.and_then(|error| error.raw_os_error()) {
-            return Err(Python::attach(|py| connect_failed(errno, known.object.bind(py))));
+            return Err(Python::attach(|py| error::connect_failed(errno, known.object.bind(py))));
         }
     }
     Ok(Socket::Descriptor { fd: socket.into(), kind })

@@ -37,6 +37,8 @@ pub(crate) struct Client {
     pub(crate) happy_eyeballs_delay: Optional,
     pub(crate) interleave: Optional,
     pub(crate) all_errors: bool,
+    /// Whether `sock_connect` is the user's.
+    pub(crate) own_sock_connect: bool,
 }
 
 impl Client {
@@ -152,7 +154,7 @@ impl Client {
         }
         let attempts = targets.into_iter().map(|target| Attempt::new(flow, core.clone(), target));
         for attempt in attempts {
-            match attempt.connect(flow).await {
+            match attempt.connect(flow, self.own_sock_connect).await {
                 Ok(socket) => return Ok(socket),
                 Err(error) => {
                     if !Python::attach(|py| error.is_instance_of::<PyOSError>(py)) {

@@ -22,8 +22,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use self::arguments::{Given, Truth, or_number};
-pub(crate) use self::schedule::is_overridden;
-pub(crate) use self::sock::connect_failed;
 use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
@@ -246,6 +244,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let own_sock_connect = schedule::is_overridden(slf.as_super(), "sock_connect")?;
         let client = connection::Client {
             protocol_factory: Shared::new(protocol_factory),
             host,
@@ -261,6 +260,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             happy_eyeballs_delay,
             interleave,
             all_errors: all_errors.0,
+            own_sock_connect,
         };
         connection::connect(slf.as_super(), client)
     }

@@ -153,7 +153,7 @@ pub(super) fn find_overrides(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 }
 
 /// Whether the method `name` is not ours: a subclass's, or one that was set on the class or the loop.
-pub(crate) fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
+pub(super) fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
     let py = event_loop.py();
     let native = py.get_type::<EventLoop>().getattr(name)?;
     if !event_loop.get_type().getattr(name)?.is(&native) {

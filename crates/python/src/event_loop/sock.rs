@@ -4,7 +4,7 @@ use std::io;
 
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::{Interest, sys};
-use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError, PyValueError};
+use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PySequence;
@@ -367,13 +367,5 @@ fn finish_connect(
     let level = module.getattr(intern!(py, "SOL_SOCKET"))?;
     let option = module.getattr(intern!(py, "SO_ERROR"))?;
     let errno: i32 = socket.call_method1(intern!(py, "getsockopt"), (level, option))?.extract()?;
-    if errno == 0 { Ok(()) } else { Err(connect_failed(errno, address)) }
-}
-
-/// The exception for a connection attempt that was under way.
-pub(crate) fn connect_failed(errno: i32, address: &Bound<'_, PyAny>) -> PyErr {
-    match address.str() {
-        Ok(address) => PyOSError::new_err((errno, format!("Connect call failed {address}"))),
-        Err(error) => error,
-    }
+    if errno == 0 { Ok(()) } else { Err(error::connect_failed(errno, address)) }
 }
