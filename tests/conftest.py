@@ -7,7 +7,6 @@ test did not take, no warning, and no test may run for longer than its limit.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import faulthandler
 import gc
 import logging
@@ -16,8 +15,7 @@ import pathlib
 import signal
 import sys
 import warnings
-from types import FrameType
-from typing import Any, Callable, Dict, Generator, Iterator, List, Optional
+from typing import Any, Callable, Generator, Iterator, List, Optional
 
 import pytest
 
@@ -29,9 +27,13 @@ from support.backends import (  # noqa: E402
     default_backends,
     proactor_unavailable,
 )
+from support.open_files import open_files  # noqa: E402
+from support.platforms import UNIX_MARK, WINDOWS, missing  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
+from support.time_limit import TimeLimitExceeded, loops, time_limit  # noqa: E402
 from support.tls import authority, since_311_or_oxloop  # noqa: E402, F401
+from support.windows import read as read_expectations  # noqa: E402
 
 # Seconds. The soft limit fails the test alone; the hard one is for a loop that looks at no signal.
 SOFT_LIMIT = 30
@@ -40,17 +42,13 @@ HARD_LIMIT = 60
 STDERR = pytest.StashKey[int]()  # capturing replaces file descriptor 2 while a test runs
 
 
-class TimeLimitExceeded(KeyboardInterrupt):
-    """A test ran for too long. A KeyboardInterrupt, because a loop swallows other exceptions."""
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add ``--backend``."""
     parser.addoption(
         "--backend",
         action="append",
         choices=list(BACKENDS),
-        help="run on this kind of loop only; may be repeated (default: all but `user`)",
+        help="run on this kind of loop only; may be repeated (default: all but `user` and `best`)",
     )
 
 
@@ -61,6 +59,7 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("filterwarnings", "error")
     config.addinivalue_line("markers", "differs(reason): oxloop is known not to be as asyncio here")
+    config.addinivalue_line("markers", UNIX_MARK)
     config.stash[STDERR] = os.dup(2)
 
 
@@ -92,15 +91,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("package", names, indirect=True, scope="session")
 
 
+def backend_of(item: pytest.Item) -> Optional[Backend]:
+    """The backend of a test that is run on each, else None."""
+    callspec = getattr(item, "callspec", None)
+    return None if callspec is None else callspec.params.get("backend")
+
+
+def mark_for_the_platform(items: List[pytest.Item]) -> None:
+    """Skip what needs Unix, and expect to fail what `windows.txt` lists."""
+    expectations = read_expectations() if WINDOWS else []
+    for item in items:
+        for mark in item.iter_markers("unix"):
+            reason = missing(str(mark.args[0]))
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
+        backend = backend_of(item)
+        name = f"{item.path.name}::{item.nodeid.partition('::')[2]}"
+        for line in expectations:
+            if line.covers(name, None if backend is None else backend.name):
+                expected = pytest.mark.xfail(strict=True, reason=line.reason, run=line.is_run)
+                item.add_marker(expected)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: List[pytest.Item]) -> None:
     """Leave out what is about oxloop alone where no oxloop backend is chosen.
 
     What oxloop is known to do otherwise is expected to fail there, strictly.
     """
+    mark_for_the_platform(items)
     for item in items:
         mark = item.get_closest_marker("differs")
-        callspec = getattr(item, "callspec", None)
-        backend = None if callspec is None else callspec.params.get("backend")
+        backend = backend_of(item)
         if mark is not None and not getattr(backend, "is_oracle", False):
             item.add_marker(pytest.mark.xfail(strict=True, reason=str(mark.args[0])))
     if any(not backend.is_oracle for backend in chosen_backends(config)):
@@ -136,27 +157,20 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, None, None]:
 @pytest.hookimpl(hookwrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None]:
     """Fail a test that passes the soft limit."""
-
-    def expire(signum: int, frame: Optional[FrameType]) -> None:
-        raise TimeLimitExceeded
-
-    before = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, SOFT_LIMIT if is_limited(pyfuncitem) else 0)
-    outcome = yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    signal.signal(signal.SIGALRM, before)
+    with time_limit(SOFT_LIMIT if is_limited(pyfuncitem) else 0):
+        outcome = yield
     if outcome.excinfo is not None and issubclass(outcome.excinfo[0], TimeLimitExceeded):
         error = pytest.fail.Exception(f"{pyfuncitem.nodeid} took longer than {SOFT_LIMIT} s")
         outcome.force_exception(error.with_traceback(outcome.excinfo[2]))
-
-
-def open_fds() -> Dict[int, str]:
-    """What this process has open, by number."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(OSError):  # the listing's own descriptor
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return found
+    backend = backend_of(pyfuncitem)
+    if (
+        WINDOWS
+        and backend is not None
+        and backend.is_oracle
+        and outcome.excinfo is not None
+        and issubclass(outcome.excinfo[0], NotImplementedError)
+    ):
+        outcome.force_exception(pytest.skip.Exception(f"not in asyncio's {backend.class_name}"))
 
 
 def restore_policies() -> None:
@@ -171,11 +185,12 @@ def restore_policies() -> None:
 @pytest.fixture(autouse=True)
 def leaves_nothing() -> Iterator[None]:
     """Fail a test that leaves descriptors, policies, a running loop or a wake-up fd behind."""
-    before = open_fds()
+    gc.freeze()  # what pytest keeps of the tests before, which makes each collection slower
+    before = open_files()
     yield
     restore_policies()
     gc.collect()
-    after = open_fds()
+    after = open_files()
     leaked = sorted(after.items() - before.items())
     assert not leaked, "descriptors leaked"
     stdio = sorted(fd for fd in before if fd <= 2)  # more may be the rest of a test that failed
@@ -205,6 +220,7 @@ def new_loop(backend: Backend, reports: Reports) -> Iterator[NewLoop]:
         loop = backend.new_loop()
         loop.set_exception_handler(reports)
         made.append(loop)
+        loops.add(loop)
         return loop
 
     yield make

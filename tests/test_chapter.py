@@ -21,7 +21,9 @@ from support.backends import PY312, PY314
 from support.children import run_python
 from support.recorders import Recorder
 from support.running import finish, turns
+from support.signals import USER, send_to_self
 from support.sockets import LOCALHOST
+from support.threads import waits_in_the_kernel
 from support.user_selectors import CountingSelectSelector, UserSelector
 
 # asyncio itself warns of what it is about to change; oxloop is the same on every version.
@@ -327,7 +329,14 @@ def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     assert first is not None
     assert 0 < first <= 0.021
     selector.calls.clear()
-    thread = threading.Timer(0.01, loop.call_soon_threadsafe, [loop.stop])
+    mine = threading.get_native_id()
+
+    def stop() -> None:
+        while not waits_in_the_kernel(mine):
+            os.sched_yield()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=stop)
     thread.start()
     loop.run_forever()
     thread.join()
@@ -375,15 +384,14 @@ def test_a_subclass_of_a_selector_of_the_standard_library(package: Any) -> None:
 
 
 def test_threads_and_signals_wake_a_users_own_selector(package: Any) -> None:
-    import signal
 
     loop = package.SelectorEventLoop(UserSelector())
     thread = threading.Timer(0.005, loop.call_soon_threadsafe, [loop.stop])
     thread.start()
     loop.run_forever()
     thread.join()
-    loop.add_signal_handler(signal.SIGUSR1, loop.stop)
-    sender = threading.Timer(0.005, os.kill, [os.getpid(), signal.SIGUSR1])
+    loop.add_signal_handler(USER, loop.stop)
+    sender = threading.Timer(0.005, send_to_self, [USER])
     sender.start()
     loop.run_forever()
     sender.join()
@@ -792,6 +800,7 @@ def test_a_policy_from_the_abstract_class(package: Any) -> None:
     policy.loop.close()
 
 
+@pytest.mark.unix("fork")
 def test_a_forked_child_has_no_running_loop(package: Any) -> None:
     """asyncio, events.py: the running loop belongs to the process that runs it."""
     child = run_python(
@@ -822,6 +831,7 @@ def start_child(code: int) -> int:
     )
 
 
+@pytest.mark.unix("child watchers")
 def test_the_default_child_watcher(oxloop: Any) -> None:
     """SPEC section 1: child watchers "on every Python version"."""
     watcher = oxloop.get_child_watcher()
@@ -830,6 +840,7 @@ def test_the_default_child_watcher(oxloop: Any) -> None:
     assert watcher.is_active()
 
 
+@pytest.mark.unix("child watchers")
 def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) -> None:
     """SPEC section 1: "asyncio's own class where it still has one"."""
     if PY314:
@@ -839,6 +850,7 @@ def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) ->
         assert oxloop.AbstractChildWatcher is asyncio.AbstractChildWatcher
 
 
+@pytest.mark.unix("child watchers")
 @PIDFD
 @pytest.mark.parametrize("code", [0, 1, 42])
 def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -> None:
@@ -864,6 +876,7 @@ def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -
     assert (returncode, arguments) == (code, ["an", "argument"])
 
 
+@pytest.mark.unix("child watchers")
 def test_the_default_child_watcher_tells_the_signal(oxloop: Any) -> None:
     import signal
 
@@ -901,6 +914,7 @@ def test_a_child_handler_can_be_removed(oxloop: Any) -> None:
     loop.close()
 
 
+@pytest.mark.unix("child watchers")
 @pytest.mark.filterwarnings("ignore:'AbstractChildWatcher' is deprecated:DeprecationWarning")
 def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
     class MyWatcher(oxloop.AbstractChildWatcher):  # type: ignore[misc]
@@ -924,6 +938,7 @@ def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
     assert isinstance(oxloop.get_child_watcher(), type(before))
 
 
+@pytest.mark.unix("child watchers")
 def test_a_child_watcher_of_another_type_is_refused(oxloop: Any) -> None:
     """SPEC section 1: "a wrong type is refused"."""
     for wrong in ("watcher", 3, object()):

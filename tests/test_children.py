@@ -14,10 +14,13 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 import pytest
 from support.backends import PY310, PY311, Backend
 from support.children import run_python
+from support.platforms import WINDOWS
 from support.running import Run
 from support.seccomp import FORBID, PIDFD_OPEN
 
 PIPE = subprocess.PIPE
+
+pytestmark = pytest.mark.unix("/bin/sh, zombies, users and groups")
 
 
 def zombies() -> List[int]:
@@ -164,9 +167,9 @@ except ChildProcessError:
 
 # What a child says of itself, by keyword: the keywords, the command, and what it prints.
 Case = Tuple[Dict[str, Any], List[str], str]
-IS_ROOT = os.getuid() == 0
+IS_ROOT = not WINDOWS and os.getuid() == 0
 NOBODY = 65534
-USER, GROUP = (NOBODY, NOBODY) if IS_ROOT else (os.getuid(), os.getgid())
+USER, GROUP = (NOBODY, NOBODY) if IS_ROOT or WINDOWS else (os.getuid(), os.getgid())
 
 
 def python(keywords: Dict[str, Any], expression: str, expected: object) -> Case:

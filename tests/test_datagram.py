@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import errno
 import gc
 import logging
 import os
@@ -20,6 +21,7 @@ from typing import Any, AsyncIterator, Callable, Dict, Iterator, List, Optional,
 import pytest
 from support.backends import PY311, PY312, PY313, Backend
 from support.census import assert_flat
+from support.platforms import WINDOWS, of_errno, says
 from support.recorders import Recording
 from support.reports import Reports
 from support.running import Run, turns
@@ -29,6 +31,9 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 
 #: What a single address that is no pair raises: Python 3.10 asserts it.
 NO_PAIR = AssertionError if sys.version_info[:2] == (3, 10) else TypeError
+
+#: A number that is no descriptor, and no socket.
+BADF = of_errno(errno.ENOTSOCK if WINDOWS else errno.EBADF)
 
 
 class DatagramRecorder(Recording, asyncio.DatagramProtocol):
@@ -247,7 +252,7 @@ def test_the_largest_datagram(run: Run) -> None:
             left.sendto(data, name_of(right))
             assert await received.arrived(1) == [data]
             left.sendto(data + b"x", name_of(right))
-            assert [error.errno for error in protocol.errors] == [90]  # EMSGSIZE
+            assert [error.errno for error in protocol.errors] == [of_errno(errno.EMSGSIZE)]
             left.sendto(b"after", name_of(right))
             assert await received.arrived(2) == [data, b"after"]
 
@@ -348,6 +353,7 @@ def test_broadcast_is_allowed_if_asked_for(run: Run) -> None:
 # Unix datagrams
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_unix_datagrams(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -371,6 +377,7 @@ def test_unix_datagrams(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_unix_sender_without_a_name(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -383,6 +390,7 @@ def test_a_unix_sender_without_a_name(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_abstract_names(run: Run) -> None:
     async def main() -> None:
         name = f"\0oxloop-datagram-{os.getpid()}"
@@ -395,6 +403,7 @@ def test_abstract_names(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_stale_unix_socket_is_replaced_and_a_file_is_not(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -403,7 +412,7 @@ def test_a_stale_unix_socket_is_replaced_and_a_file_is_not(run: Run) -> None:
             async with endpoint(str(parent / "s"), family=socket.AF_UNIX) as (transport, _):
                 assert name_of(transport) == str(parent / "s")
             (parent / "file").touch()
-            with pytest.raises(OSError, match="Address already in use"):
+            with pytest.raises(OSError, match=says(errno.EADDRINUSE)):
                 async with endpoint(str(parent / "file"), family=socket.AF_UNIX):
                     pass
 
@@ -735,7 +744,7 @@ def test_a_socket_that_the_user_closes(run: Run) -> None:
             transport.pause_reading()
             sock.close()
             transport.sendto(b"x", (LOCALHOST, 9))
-            assert [error.errno for error in protocol.errors] == [9]  # EBADF
+            assert [error.errno for error in protocol.errors] == [BADF]
 
     run(main)
 
@@ -762,6 +771,7 @@ def test_a_transport_that_is_dropped_warns(run: Run, backend: Backend) -> None:
 # The write buffer
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_what_the_kernel_does_not_take_is_sent_later(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -779,6 +789,7 @@ def test_what_the_kernel_does_not_take_is_sent_later(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_the_size_of_the_buffer(run: Run) -> None:
     """From Python 3.13 on a datagram counts with a header of eight bytes."""
 
@@ -795,6 +806,7 @@ def test_the_size_of_the_buffer(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_pause_and_resume_writing(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -816,6 +828,7 @@ def test_pause_and_resume_writing(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_the_buffer_is_empty_in_the_end(run: Run, backend: Backend) -> None:
     if backend.is_oracle and (3, 13) <= sys.version_info < (3, 13, 6):
         pytest.skip("asyncio's buffer never gets empty again (gh-135444)")
@@ -845,6 +858,7 @@ def test_wrong_limits(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_close_sends_what_is_buffered(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -861,6 +875,7 @@ def test_close_sends_what_is_buffered(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_abort_drops_what_is_buffered(run: Run) -> None:
     async def main() -> None:
         with folder() as parent, unix_receiver(parent / "s") as peer:
@@ -873,6 +888,7 @@ def test_abort_drops_what_is_buffered(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_peer_that_goes_away_while_something_is_buffered(run: Run) -> None:
     async def main() -> None:
         with folder() as parent:
@@ -947,33 +963,52 @@ def refusals() -> Dict[str, Tuple[Any, ...]]:
             ValueError,
             "^can not get address information$",
         ),
+        "no such address": ((("192.0.2.1", 0),), {}, OSError, says(errno.EADDRNOTAVAIL)),
+        "no such host": ((("no such host.invalid", 0),), {}, socket.gaierror, ""),
+        "an unknown keyword": ((), {"colour": "red"}, TypeError, "colour"),
+    }
+
+
+UNIX = getattr(socket, "AF_UNIX", None)
+
+
+def unix_refusals() -> Dict[str, Tuple[Any, ...]]:
+    """The same of those with a path."""
+    return {
         "a path that is no string": (
             (b"path",),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             TypeError,
             "^string is expected$",
         ),
         "a remote path that is no string": (
             (None, b"path"),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             TypeError,
             "^string is expected$",
         ),
-        "no such address": ((("192.0.2.1", 0),), {}, OSError, "Cannot assign requested address"),
-        "no such host": ((("no such host.invalid", 0),), {}, socket.gaierror, ""),
         "nobody at the path": (
             (None, "/no such path"),
-            {"family": socket.AF_UNIX},
+            {"family": UNIX},
             FileNotFoundError,
             "",
         ),
-        "an unknown keyword": ((), {"colour": "red"}, TypeError, "colour"),
     }
+
+
+@pytest.mark.unix("AF_UNIX")
+@pytest.mark.parametrize("name", list(unix_refusals()))
+def test_what_create_datagram_endpoint_refuses_of_paths(run: Run, name: str) -> None:
+    refuses(run, unix_refusals()[name])
 
 
 @pytest.mark.parametrize("name", list(refusals()))
 def test_what_create_datagram_endpoint_refuses(run: Run, name: str) -> None:
-    arguments, keywords, error, text = refusals()[name]
+    refuses(run, refusals()[name])
+
+
+def refuses(run: Run, case: Tuple[Any, ...]) -> None:
+    arguments, keywords, error, text = case
 
     async def main() -> None:
         with pytest.raises(error, match=text or None):
@@ -1049,12 +1084,13 @@ def test_reuse_address_from_311_on(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("SO_REUSEPORT")
 def test_reuse_port(run: Run) -> None:
     async def main() -> None:
         async with local(reuse_port=True) as (one, _):
             async with endpoint(name_of(one), reuse_port=True) as (two, _):
                 assert name_of(one) == name_of(two)
-            with pytest.raises(OSError, match="Address already in use"):
+            with pytest.raises(OSError, match=says(errno.EADDRINUSE)):
                 async with endpoint(name_of(one)):
                     pass
 
@@ -1087,7 +1123,7 @@ def test_the_first_error_of_many_addresses(run: Run) -> None:
         async with endpoint(("name", 0)) as (transport, _):
             assert name_of(transport)[0] == "::1"
         del infos[1]
-        with pytest.raises(OSError, match="Cannot assign requested address"):
+        with pytest.raises(OSError, match=says(errno.EADDRNOTAVAIL)):
             async with endpoint(("name", 0)):
                 pass
         del infos[0]

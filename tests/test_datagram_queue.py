@@ -13,6 +13,8 @@ from support.backends import PY313, Backend
 from support.recorders import Recording
 from support.running import Run, turns
 
+pytestmark = pytest.mark.unix("AF_UNIX")
+
 SMALL = 8192  # bytes: of a socket's buffer; a longer datagram is none
 
 

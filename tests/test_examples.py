@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
 import pytest
+from support.backends import proactor_unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,15 @@ LIMIT = 20  # seconds
 
 # Each of them has a test below.
 TESTED = {"custom_policy", "echo_server", "echo_streams", "hello", "http_server"}
+
+
+@pytest.fixture(autouse=True, params=["selector", "proactor"])
+def loop_class(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which of the two loop classes the program gets that names none."""
+    reason = proactor_unavailable() if request.param == "proactor" else None
+    if reason is not None:
+        pytest.skip(reason)
+    monkeypatch.setenv("OXLOOP_LOOP", request.param)
 
 
 def _command(name: str, *arguments: str) -> list[str]:
@@ -96,7 +106,7 @@ def test_echo_server_ends_after_one_connection() -> None:
         assert _ends_well(process) == ""
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Popen.send_signal sends no Ctrl-C there")
+@pytest.mark.unix("signals from one process to another")
 def test_echo_server_ends_by_ctrl_c() -> None:
     with _server("echo_server") as (process, address):
         assert _echo(address, b"first") == b"first"

@@ -14,6 +14,7 @@ from support.census import assert_flat
 from support.recorders import BufferedRecorder, Recorder
 from support.reports import Reports
 from support.running import Run, turns
+from support.signals import USER
 from support.sockets import LOCALHOST, fill, listener, refusing_address, reset, tcp_pair
 
 
@@ -155,10 +156,10 @@ def test_signal_handlers(run: Run) -> None:
 
         async def once() -> None:
             future = loop.create_future()
-            loop.add_signal_handler(signal.SIGUSR1, future.set_result, None)
-            signal.raise_signal(signal.SIGUSR1)
+            loop.add_signal_handler(USER, future.set_result, None)
+            signal.raise_signal(USER)
             await future
-            loop.remove_signal_handler(signal.SIGUSR1)
+            loop.remove_signal_handler(USER)
 
         await assert_flat(once)
 

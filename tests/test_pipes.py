@@ -24,6 +24,9 @@ from support.reports import Reports
 from support.running import NewLoop, Run, turns
 from support.sockets import reset, tcp_pair
 
+# Pipes of Windows have no descriptors that could be watched: those are in test_windows.py.
+pytestmark = pytest.mark.unix("pipes by os.pipe() and os.mkfifo()")
+
 Ends = Tuple[Any, Any]
 
 

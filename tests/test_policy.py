@@ -114,6 +114,7 @@ class TestDefault:
             oxloop.set_event_loop(1)
         closing(oxloop.get_event_loop())
 
+    @pytest.mark.unix("fork")
     def test_forked_child_makes_its_own(self) -> None:
         result = run_python("""
 import os, oxloop

@@ -11,7 +11,6 @@ import contextvars
 import gc
 import inspect
 import os
-import resource
 import signal
 import socket
 import threading
@@ -27,6 +26,7 @@ from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
+from support.signals import USER
 from support.sockets import LOCALHOST, pair_at, tcp_pair
 from support.user_selectors import CountingSelectSelector, UserSelector
 
@@ -595,7 +595,7 @@ def test_a_wakeup_fd_set_while_the_loop_runs_is_kept(loop: Any) -> None:
 
 def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> None:
     """The signal module refuses there; the loop is closed all the same."""
-    loop.add_signal_handler(signal.SIGUSR1, print)
+    loop.add_signal_handler(USER, print)
     errors: List[BaseException] = []
 
     def work() -> None:
@@ -607,7 +607,7 @@ def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> N
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    signal.signal(USER, signal.SIG_DFL)
     signal.set_wakeup_fd(-1)
     assert len(errors) == 1
     assert loop.is_closed()
@@ -615,7 +615,10 @@ def test_a_loop_with_handlers_closed_in_another_thread_is_closed(loop: Any) -> N
 
 def test_an_unclosed_loop_with_handlers_at_exit(backend: Backend) -> None:
     child = child_of(
-        backend, "import signal\nloop.add_signal_handler(signal.SIGUSR1, print)\n", "-W", "ignore"
+        backend,
+        f"import signal\nloop.add_signal_handler(signal.{USER.name}, print)\n",
+        "-W",
+        "ignore",
     )
     assert child.stderr == ""
 
@@ -623,8 +626,11 @@ def test_an_unclosed_loop_with_handlers_at_exit(backend: Backend) -> None:
 # Descriptors that run out
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_loop_runs_when_no_descriptor_is_left(loop: Any) -> None:
     """All that a loop needs it opens when it is made."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -775,6 +781,7 @@ def test_an_abandoned_loop_is_collected(backend: Backend) -> None:
     assert gone() is None
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_watching_more_descriptors_one_after_the_other_than_may_be_open(backend: Backend) -> None:
     """poll(2) takes no longer list than RLIMIT_NOFILE allows."""
     child = run_python(

@@ -17,6 +17,7 @@ from support.children import run_python
 from support.descriptors import no_more_descriptors
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
+from support.signals import USER
 from support.user_selectors import UserSelector
 
 # CPython 3.13.0's run_forever() marks the loop as not running when it refuses to run a running one.
@@ -649,6 +650,7 @@ except (AttributeError, RuntimeError):
     assert (child.stdout, child.returncode) == ("refused\n", 0), child.stderr
 
 
+@pytest.mark.unix("a limit of descriptors")
 def test_a_loop_runs_without_further_descriptors(loop: Any) -> None:
     """What a loop needs of the kernel it has since it was made."""
     with no_more_descriptors():
@@ -710,11 +712,11 @@ def test_a_loop_left_at_exit_with_signal_handlers(backend: Backend) -> None:
     """asyncio: at this stage signal handlers are not removed; nothing is printed but a warning."""
     child = run_python(
         backend.source
-        + """
+        + f"""
 import signal
 
 loop = new_loop()
-loop.add_signal_handler(signal.SIGUSR1, print)
+loop.add_signal_handler(signal.{USER.name}, print)
 """
     )
     assert (child.stdout, child.stderr, child.returncode) == ("", "", 0)

@@ -478,6 +478,7 @@ class TestSocket:
         run(main)
 
 
+@pytest.mark.unix("SIGPIPE")
 def test_sigpipe_does_not_kill(backend: Backend, oxloop: Any, tmp_path: pathlib.Path) -> None:
     """A program that embeds Python may not ignore SIGPIPE, and sendfile(2) has no MSG_NOSIGNAL."""
     source = f"""

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-import os
 import signal
 import socket
 import subprocess
@@ -17,15 +16,17 @@ from typing import Any, Iterator, List
 import pytest
 from support.backends import PY311, Backend
 from support.children import environment_of, run_python
+from support.platforms import WINDOWS
 from support.reports import Reports
-
-USER = signal.SIGUSR1
+from support.signals import OTHER, USER, send_to_main_thread, send_to_self
 
 
 @pytest.fixture(autouse=True)
 def dispositions(leaves_nothing: None) -> Iterator[None]:
     """Give the signals that tests use their dispositions back."""
-    numbers = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT, signal.SIGCHLD, signal.SIGTERM)
+    numbers = {USER, OTHER, signal.SIGINT, signal.SIGTERM}
+    if not WINDOWS:
+        numbers.add(signal.SIGCHLD)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
     for number, handler in before.items():
@@ -46,12 +47,11 @@ def signalled_while_waiting(loop: Any, number: signal.Signals) -> Iterator[None]
     without a wake-up fd overlooks one.
     """
     waiting, left = threading.Event(), threading.Event()
-    main_thread = threading.get_ident()
 
     def work() -> None:
         waiting.wait()
         while not left.is_set():
-            signal.pthread_kill(main_thread, number)
+            send_to_main_thread(number)
             left.wait(1)
 
     thread = threading.Thread(target=work)
@@ -80,7 +80,7 @@ def test_a_handler_runs_in_the_loop_with_its_arguments(loop: Any) -> None:
         loop.stop()
 
     assert loop.add_signal_handler(USER, handler, 1, "two") is None
-    loop.call_soon(os.kill, os.getpid(), USER)
+    loop.call_soon(send_to_self, USER)
     loop.run_forever()
     assert got == [((1, "two"), loop)]
     assert loop.remove_signal_handler(USER) is True
@@ -92,7 +92,7 @@ def test_a_signal_wakes_a_loop_that_waits(loop: Any) -> None:
 
     def work() -> None:
         waiting.wait()
-        os.kill(os.getpid(), USER)
+        send_to_self(USER)
 
     thread = threading.Thread(target=work)
     thread.start()
@@ -117,11 +117,11 @@ def test_a_handler_runs_once_per_signal(loop: Any) -> None:
 
 def test_two_signals_have_two_handlers(loop: Any) -> None:
     got: List[str] = []
-    loop.add_signal_handler(signal.SIGUSR1, got.append, "one")
-    loop.add_signal_handler(signal.SIGUSR2, got.append, "two")
+    loop.add_signal_handler(USER, got.append, "one")
+    loop.add_signal_handler(OTHER, got.append, "two")
 
     async def main() -> None:
-        for number in (signal.SIGUSR2, signal.SIGUSR1):
+        for number in (OTHER, USER):
             before = len(got)
             signal.raise_signal(number)
             while len(got) == before:
@@ -181,10 +181,10 @@ def test_removing_the_handler_of_sigint_restores_keyboard_interrupt(loop: Any) -
 
 
 def test_closing_the_loop_removes_its_handlers(loop: Any) -> None:
-    loop.add_signal_handler(signal.SIGUSR1, nothing)
+    loop.add_signal_handler(USER, nothing)
     loop.add_signal_handler(signal.SIGINT, nothing)
     loop.close()
-    assert signal.getsignal(signal.SIGUSR1) is signal.SIG_DFL
+    assert signal.getsignal(USER) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     assert signal.set_wakeup_fd(-1) == -1
 
@@ -205,8 +205,10 @@ def test_a_signal_number_is_valid(loop: Any, method: str, number: int) -> None:
         getattr(loop, method)(*arguments)
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
-def test_signals_that_cannot_be_caught(loop: Any, number: signal.Signals) -> None:
+@pytest.mark.unix("signals that cannot be caught")
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGSTOP"])
+def test_signals_that_cannot_be_caught(loop: Any, name: str) -> None:
+    number = signal.Signals[name]
     with pytest.raises(RuntimeError, match=r"sig .* cannot be caught"):
         loop.add_signal_handler(number, nothing)
     assert signal.set_wakeup_fd(-1) == -1
@@ -239,6 +241,7 @@ def test_only_the_main_thread_adds_handlers(loop: Any) -> None:
     assert signal.getsignal(USER) is signal.SIG_DFL
 
 
+@pytest.mark.unix("SIGCHLD")
 def test_sigchld_is_allowed(loop: Any) -> None:
     """SPEC section 5: `add_signal_handler(SIGCHLD)` is allowed."""
     loop.add_signal_handler(signal.SIGCHLD, loop.stop)
@@ -338,6 +341,7 @@ def interrupt(child: Any, number: signal.Signals = signal.SIGINT) -> Any:
             return child.communicate(timeout=5)
 
 
+@pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_a_program_that_waits(backend: Backend) -> None:
     """SPEC section 5: process-wide surprises: `SIGINT` lost."""
     child = start_child(
@@ -352,6 +356,7 @@ def test_ctrl_c_in_a_program_that_waits(backend: Backend) -> None:
     assert (out, err, child.returncode) == ("interrupted\n", "", 0)
 
 
+@pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_a_busy_program(backend: Backend) -> None:
     """SPEC section 5: process-wide surprises: `SIGINT` lost."""
     child = start_child(
@@ -367,6 +372,7 @@ def test_ctrl_c_in_a_busy_program(backend: Backend) -> None:
     assert (out, err, child.returncode) == ("interrupted\n", "", 0)
 
 
+@pytest.mark.unix("signals from one process to another")
 @pytest.mark.skipif(not PY311, reason="asyncio.Runner is new in Python 3.11")
 def test_ctrl_c_in_a_runner_cancels_the_main_task(backend: Backend) -> None:
     """asyncio docs, "Handling Keyboard Interruption": the main task is cancelled, then raised."""
@@ -385,6 +391,7 @@ def test_ctrl_c_in_a_runner_cancels_the_main_task(backend: Backend) -> None:
     assert child.returncode == 0
 
 
+@pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_asyncio_run(backend: Backend) -> None:
     """SPEC section 5: process-wide surprises: `SIGINT` lost."""
     child = start_child(
@@ -404,6 +411,7 @@ def test_ctrl_c_in_asyncio_run(backend: Backend) -> None:
     assert child.returncode == run_python("raise KeyboardInterrupt").returncode
 
 
+@pytest.mark.unix("signals from one process to another")
 def test_sigterm_ends_a_program_without_a_handler(backend: Backend) -> None:
     child = start_child(
         backend,
@@ -415,6 +423,7 @@ def test_sigterm_ends_a_program_without_a_handler(backend: Backend) -> None:
     assert child.returncode == -signal.SIGTERM
 
 
+@pytest.mark.unix("signals from one process to another")
 def test_sigterm_with_a_handler_shuts_a_program_down(backend: Backend) -> None:
     child = start_child(
         backend,

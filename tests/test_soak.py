@@ -6,10 +6,13 @@
 from __future__ import annotations
 
 import pytest
-from soak.holdings import Holdings, growth
-from soak.spree import LIFECYCLES
-from support.backends import GIL, Backend
-from support.children import run_python
+
+pytest.importorskip("pty", reason="the lifecycles use Unix: pseudo terminals, limits, signals")
+
+from soak.holdings import Holdings, growth  # noqa: E402
+from soak.spree import LIFECYCLES  # noqa: E402
+from support.backends import GIL, Backend  # noqa: E402
+from support.children import run_python  # noqa: E402
 
 GROUPS = sorted({kind.group for kind in LIFECYCLES.values()})
 

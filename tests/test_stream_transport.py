@@ -99,6 +99,7 @@ def test_nagles_algorithm_is_off(run: Run) -> None:
     run(main)
 
 
+@pytest.mark.unix("AF_UNIX")
 def test_a_unix_socket_can_be_adopted(run: Run) -> None:
     """asyncio: create_connection(sock=) takes AF_UNIX sockets as long as they are streams."""
 

@@ -16,8 +16,10 @@ from typing import Any, Iterator, List, Optional
 
 import pytest
 from support.backends import PY311, PY314, Backend
+from support.platforms import WINDOWS
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
+from support.signals import OTHER
 
 PIPE = subprocess.PIPE
 
@@ -27,7 +29,15 @@ def python(source: str) -> List[str]:
     return [sys.executable, "-S", "-c", source]
 
 
-BLOCKED = "import signal; signal.pause()"
+BLOCKED = "import time; time.sleep(3600)"
+
+#: The code of a child that was ended by force: TerminateProcess() gives one.
+KILLED = 1 if WINDOWS else -signal.Signals["SIGKILL"]
+
+TERMINATED = 1 if WINDOWS else -signal.SIGTERM
+
+#: What ends a line of a child's output.
+END = os.linesep.encode()
 
 
 class Child(asyncio.SubprocessProtocol):
@@ -69,8 +79,8 @@ async def start(source: str, **keywords: Any) -> Any:
 
 def zombies() -> List[int]:
     """The children of this process that have ended and were not waited for."""
-    found = []
-    for name in os.listdir("/proc"):
+    found: List[int] = []
+    for name in [] if WINDOWS else os.listdir("/proc"):
         if name.isdigit():
             try:
                 fields = Path("/proc", name, "stat").read_text().rsplit(")", 1)[1].split()
@@ -156,6 +166,7 @@ class TestEvents:
 
         run(main)
 
+    @pytest.mark.unix("pass_fds")
     def test_pipe_held_by_a_grandchild(self, run: Run) -> None:
         """connection_lost() waits for the last writer, process_exited() does not."""
         source = (
@@ -255,6 +266,7 @@ class TestExit:
 
         run(main)
 
+    @pytest.mark.unix("exit codes of signals")
     @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGUSR1"])
     def test_signal(self, run: Run, name: str) -> None:
         number = getattr(signal, name)
@@ -268,10 +280,10 @@ class TestExit:
 
     def test_terminate_and_kill(self, run: Run) -> None:
         async def main() -> None:
-            for method, number in (("terminate", signal.SIGTERM), ("kill", signal.SIGKILL)):
+            for method, code in (("terminate", TERMINATED), ("kill", KILLED)):
                 process = await asyncio.create_subprocess_exec(*python(BLOCKED))
                 getattr(process, method)()
-                assert await process.wait() == -number
+                assert await process.wait() == code
 
         run(main)
 
@@ -284,11 +296,12 @@ class TestExit:
                 with pytest.raises(ProcessLookupError):
                     method()
             with pytest.raises(ProcessLookupError):
-                transport.send_signal(signal.SIGUSR1)
+                transport.send_signal(OTHER)
             transport.close()
 
         run(main)
 
+    @pytest.mark.unix("pass_fds")
     def test_signal_between_the_end_and_the_loss(self, run: Run, backend: Backend) -> None:
         """The number of a child that was reaped may be another process's by now."""
         if backend.is_oracle:
@@ -326,6 +339,7 @@ class TestExit:
 
         run(main)
 
+    @pytest.mark.unix("children that are reaped")
     def test_somebody_else_waited(self, run: Run, log: List[str]) -> None:
         """asyncio: the exit status is gone, 255 and a warning in its place."""
 
@@ -358,6 +372,7 @@ class TestExit:
         run(main)
         assert not [line for line in log if line.startswith("WARNING")]
 
+    @pytest.mark.unix("children that are reaped")
     def test_sigchld_ignored(self, run: Run, backend: Backend) -> None:
         """The kernel reaps such children itself: the end is noticed, the code is not to be had."""
         if backend.is_oracle:
@@ -397,7 +412,7 @@ class TestClose:
             transport.close()
             assert transport.is_closing()
             await protocol.lost
-            assert transport.get_returncode() == -signal.SIGKILL
+            assert transport.get_returncode() == KILLED
 
         run(main, debug=True)
         assert any("Close running child process: kill" in line for line in log)
@@ -419,7 +434,7 @@ class TestClose:
         popen = transport.get_extra_info("subprocess")
         loop.close()
         transport.close()
-        assert popen.wait() == -signal.SIGKILL
+        assert popen.wait() == KILLED
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # the collector closes the pipes
             del transport, protocol, popen
@@ -443,7 +458,7 @@ class TestClose:
         # The standard library keeps the Popen of a running process until it has ended.
         for popen in list(subprocess._active):  # type: ignore[attr-defined]
             if popen.pid == pid:
-                assert popen.wait() == -signal.SIGKILL
+                assert popen.wait() == KILLED
         subprocess._cleanup()  # type: ignore[attr-defined]
 
 
@@ -498,11 +513,14 @@ class TestArguments:
 
         run(main)
 
-    @pytest.mark.parametrize("command", ["printf shell", b"printf shell"])
+    @pytest.mark.parametrize(
+        "command",
+        ["echo shell", pytest.param(b"echo shell", marks=pytest.mark.unix("commands in bytes"))],
+    )
     def test_shell(self, run: Run, command: Any) -> None:
         async def main() -> None:
             process = await asyncio.create_subprocess_shell(command, stdout=PIPE)
-            assert await process.communicate() == (b"shell", None)
+            assert await process.communicate() == (b"shell" + END, None)
 
         run(main)
 
@@ -513,10 +531,11 @@ class TestArguments:
             process = await asyncio.create_subprocess_exec(
                 Path(sys.executable), tmp_path / "script", stdout=PIPE
             )
-            assert await process.communicate() == (b"path\n", None)
+            assert await process.communicate() == (b"path" + END, None)
 
         run(main)
 
+    @pytest.mark.unix("pass_fds")
     def test_popen_keywords(self, run: Run, tmp_path: Path) -> None:
         source = (
             "import os; print(os.getcwd(), os.environ['NAME'], os.getsid(0) == os.getpid(), "
@@ -556,10 +575,11 @@ class TestArguments:
                 )
                 await protocol.lost
                 transport.close()
-            assert (tmp_path / "out").read_bytes() in (b"\nmerged", b"merged\n")
+            assert (tmp_path / "out").read_text() in ("\nmerged", "merged\n")
 
         run(main)
 
+    @pytest.mark.unix("/dev/stdin")
     def test_stdin_can_be_opened_again(self, run: Run, backend: Backend) -> None:
         """/dev/stdin of a socket cannot be opened; asyncio gives a socket before 3.12."""
         if backend.is_oracle and sys.version_info < (3, 10):
@@ -654,7 +674,7 @@ class TestStreams:
             process = await asyncio.create_subprocess_exec(
                 *python("print('out')"), stdin=PIPE, stdout=PIPE
             )
-            assert await process.communicate() == (b"out\n", None)
+            assert await process.communicate() == (b"out" + END, None)
             assert connected == [process._transport.get_pipe_transport(1)]
 
         loop.run_until_complete(main())
@@ -686,7 +706,7 @@ class TestCancelling:
                 await asyncio.wait_for(process.wait(), 0.001)
             assert process.returncode is None
             process.kill()
-            assert await process.wait() == -signal.SIGKILL
+            assert await process.wait() == KILLED
 
         run(main)
 
@@ -711,7 +731,7 @@ class TestTransport:
             transport, protocol = await start("", stdin=None, stderr=subprocess.STDOUT)
             await protocol.lost
             transport.close()
-            process = await asyncio.create_subprocess_shell("true", stderr=PIPE)
+            process = await asyncio.create_subprocess_shell("exit 0", stderr=PIPE)
             await process.wait()
 
         run(main, debug=True)
@@ -719,8 +739,8 @@ class TestTransport:
         assert f"DEBUG execute program {sys.executable!r} stdout=stderr=<pipe>" in text
         assert "created: pid" in text
         assert "exited with return code 0" in text
-        assert "DEBUG run shell command 'true' stderr=<pipe>" in text
-        assert "INFO run shell command 'true': <" in text
+        assert "DEBUG run shell command 'exit 0' stderr=<pipe>" in text
+        assert "INFO run shell command 'exit 0': <" in text
 
 
 class TestWatchers:
@@ -739,6 +759,7 @@ class TestWatchers:
 
         run(main)
 
+    @pytest.mark.unix("pidfds")
     def test_without_pidfds(
         self, backend: Backend, loop: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -771,6 +792,7 @@ class TestWatchers:
 
         loop.run_until_complete(main())
 
+    @pytest.mark.unix("child watchers")
     def test_chosen_watcher_is_used(self, oxloop: Any, reports: Reports) -> None:
         calls = []
 
@@ -796,6 +818,7 @@ class TestWatchers:
         pid = oxloop.run(main())
         assert calls == ["enter", pid, "exit"]
 
+    @pytest.mark.unix("child watchers")
     @pytest.mark.skipif(PY314, reason="asyncio has no watchers")
     def test_watcher_that_asyncio_was_given_is_used(self, oxloop: Any) -> None:
         calls = []
@@ -818,6 +841,7 @@ class TestWatchers:
         pid = oxloop.run(main())
         assert calls == [pid]
 
+    @pytest.mark.unix("child watchers")
     def test_inactive_watcher_is_refused(self, oxloop: Any) -> None:
         class Inactive(type(oxloop.get_child_watcher())):  # type: ignore[misc]
             def is_active(self) -> bool:
@@ -832,6 +856,7 @@ class TestWatchers:
         oxloop.run(main())
 
 
+@pytest.mark.unix("/bin/sh")
 def test_a_thousand_children(run: Run, backend: Backend) -> None:
     """Nothing is left of them: no descriptor (conftest), no zombie, no exit code."""
     total, batch = (1000, 100) if backend.name in ("epoll", "proactor") else (100, 50)

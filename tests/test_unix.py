@@ -21,6 +21,8 @@ from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import Peer, listener
 
+pytestmark = pytest.mark.unix("AF_UNIX in Python's module socket")
+
 
 @contextlib.contextmanager
 def folder() -> Iterator[pathlib.Path]:

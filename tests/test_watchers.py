@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no child watchers")
+unix = pytest.mark.unix("child watchers")
 
 
 @pytest.fixture(params=["PidfdChildWatcher", "ThreadedChildWatcher"])
@@ -40,6 +40,7 @@ async def result_of(watcher: Any, pid: int, *extra: Any) -> tuple[Any, ...]:
     return await ended  # type: ignore[no-any-return]
 
 
+@unix
 class TestReports:
     def test_exit_code_and_arguments(self, oxloop: Any, watcher: Any) -> None:
         async def main() -> Any:
@@ -93,6 +94,7 @@ class TestReports:
             watcher.add_child_handler(1, print)
 
 
+@unix
 class TestHandlers:
     @pytest.fixture
     def watcher(self, oxloop: Any) -> Any:
@@ -137,6 +139,7 @@ class TestHandlers:
         assert oxloop.run(main())[1] == -signal.SIGTERM
 
 
+@unix
 class TestThreadedReportsToClosedLoop:
     def test_is_logged(self, oxloop: Any, caplog: pytest.LogCaptureFixture) -> None:
         watcher = sys.modules["oxloop._watchers"].ThreadedChildWatcher()
@@ -156,6 +159,7 @@ class TestThreadedReportsToClosedLoop:
         assert f"that handles pid {pid} is closed" in caplog.text
 
 
+@unix
 class TestPolicyMethods:
     def test_default_is_by_pidfd(self, oxloop: Any) -> None:
         watcher = oxloop.get_child_watcher()
@@ -212,6 +216,7 @@ class TestPolicyMethods:
         assert attached == [loop, None]
 
 
+@unix
 class TestAbstract:
     def test_is_asyncios_where_it_has_one(self, oxloop: Any) -> None:
         asyncios = sys.modules["oxloop._compat"].AsyncioChildWatcher

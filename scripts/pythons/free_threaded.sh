@@ -12,24 +12,10 @@ PYTHON=${PYTHON:-python3}
 target=$PWD/build/pythons/3.14t
 work=$PWD/build/pythons/3.14t.parts
 rm -rf "$work" "$target"
-mkdir -p "$work"/{apt/lists/partial,apt/cache/archives/partial,packages,wheels}
+mkdir -p "$work"/{packages,wheels}
 cd "$work"
 
-# Debian's part, by an apt that has nothing to do with the system's.
-mirror=$("$here/mirror.sh")
-touch apt/status
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >apt/sources.list
-cat >apt.conf <<END
-Dir::State "$work/apt"; Dir::State::status "$work/apt/status"; Dir::Cache "$work/apt/cache";
-Dir::Etc::sourcelist "$work/apt/sources.list"; Dir::Etc::sourceparts "/nonexistent";
-Acquire::Check-Valid-Until "false"; APT::Architecture "amd64"; APT::Architectures { "amd64"; };
-APT::Sandbox::User "root";
-END
-export APT_CONFIG=$work/apt.conf
-apt-get -qq update
-(cd packages && apt-get -qq download libpython3.14-{stdlib,minimal,testsuite,dev} &&
-    for package in *.deb; do dpkg -x "$package" all; done)
-unset APT_CONFIG
+"$here/debian_packages.sh" packages libpython3.14-{stdlib,minimal,testsuite,dev}
 
 # The interpreter and its extension modules, and the OpenSSL that these want.
 fetch=("$PYTHON" -m pip download -q --no-deps --only-binary=:all: --platform manylinux2014_x86_64 --dest wheels)
@@ -40,9 +26,9 @@ fetch=("$PYTHON" -m pip download -q --no-deps --only-binary=:all: --platform man
 library=$target/lib/python3.14t
 mkdir -p "$target/bin" "$library/lib-dynload" "$target/include"
 "$PYTHON" "$here/unpack_wheels.py" wheels "$target"
-tar -C packages/all/usr/lib/python3.14 -c --exclude=sitecustomize.py --exclude=lib-dynload \
+tar -C packages/usr/lib/python3.14 -c --exclude=sitecustomize.py --exclude=lib-dynload \
     --exclude='_sysconfigdata*' --exclude='*build-details*' . | tar -C "$library" -x
-cp -r packages/all/usr/include/. "$target/include/"
+cp -r packages/usr/include/. "$target/include/"
 cp "$here/command_line.py" "$library/_command_line.py"
 cp "$here/ensure_pip.py" "$library/ensurepip.py"
 "$PYTHON" -m pip download -q --no-deps --only-binary=:all: --dest "$library/wheels" pip

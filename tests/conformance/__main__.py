@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING
 
 from . import backends, suite
 from .expectations import NOT_RUN, BadExpectation, Expectations, read
-from .pool import Outcome, Pool
+from .outcome import Outcome
 from .verdict import Verdict, judge
 
 if TYPE_CHECKING:
     import unittest
     from collections.abc import Iterable
+
+    from .batch import Batches
+    from .pool import Pool
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.conformance", description=__doc__)
-    parser.add_argument("--backend", choices=backends.BACKENDS, default="epoll")
+    parser.add_argument("--backend", choices=backends.BACKENDS, default=backends.BACKENDS[1])
     parser.add_argument("--workers", type=int, default=2, help="tests run at the same time")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds a test may take")
     parser.add_argument("--list", action="store_true", help="print the names and run nothing")
@@ -93,7 +96,7 @@ def _run_tests(
     options: argparse.Namespace,
 ) -> list[str]:
     gc.freeze()  # shared with the children, and not looked through in each of them
-    pool = Pool(tests, options.workers, options.limit)
+    pool = _pool(tests, options)
     outcomes = list(_with_progress(pool.run(chosen, options.backend), len(chosen)))
     faults = []
     categories: collections.Counter[str] = collections.Counter()
@@ -111,6 +114,17 @@ def _run_tests(
             _show(outcome, verdict)
     _summarize(outcomes, categories, options)
     return faults
+
+
+def _pool(tests: dict[str, unittest.TestCase], options: argparse.Namespace) -> Pool | Batches:
+    """What runs the tests: a forked process for each of them where there is such a thing."""
+    if not hasattr(os, "fork"):
+        from .batch import Batches
+
+        return Batches(tests, options.workers, options.limit)
+    from .pool import Pool
+
+    return Pool(tests, options.workers, options.limit)
 
 
 def _with_progress(outcomes: Iterable[Outcome], total: int) -> Iterable[Outcome]:

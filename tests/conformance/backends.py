@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import os
 import selectors
 import sys
 from typing import Any
@@ -20,8 +21,15 @@ from typing import Any
 from .suite import PACKAGE
 from .virtual_time import VirtualTime, VirtualTimeOfProactor
 
-#: ``asyncio`` is the untouched standard library: the oracle.
-BACKENDS = ("asyncio", "epoll", "poll", "select", "proactor")
+WINDOWS = os.name == "nt"
+
+#: ``asyncio`` is the untouched standard library: the oracle. ``selector`` waits in what oxloop takes
+#: by itself on Windows.
+BACKENDS = (
+    ("asyncio", "proactor", "selector", "select")
+    if WINDOWS
+    else ("asyncio", "epoll", "poll", "select", "proactor")
+)
 
 _SELECTORS = {"epoll": "EpollSelector", "poll": "PollSelector", "select": "SelectSelector"}
 
@@ -33,7 +41,10 @@ def install(backend: str) -> None:
     _make_a_task()
     loop_class = _loop_class(backend)
     policy_class = _policy_class(loop_class)
-    _replace(asyncio, "SelectorEventLoop", loop_class)
+    if WINDOWS:
+        _replace_both_loops(loop_class, backend)
+    else:
+        _replace(asyncio, "SelectorEventLoop", loop_class)
     base_class = _base_class(loop_class)
     _replace(asyncio, "BaseEventLoop", base_class)
     _replace(asyncio.base_events, "BaseEventLoop", base_class)
@@ -45,6 +56,18 @@ def install(backend: str) -> None:
     clock = VirtualTimeOfProactor if backend == "proactor" else VirtualTime
     test_loop_class = type("TestLoop", (clock, base_class), {})
     _replace(importlib.import_module(f"{PACKAGE}.utils"), "TestLoop", test_loop_class)
+
+
+def _replace_both_loops(loop_class: type[asyncio.AbstractEventLoop], backend: str) -> None:
+    """The tests for Windows say which loop they want, by its class or by its policy."""
+    import oxloop
+
+    selector_class = oxloop.SelectorEventLoop if backend == "proactor" else loop_class
+    _replace(asyncio, "SelectorEventLoop", selector_class)
+    _replace(asyncio, "ProactorEventLoop", oxloop.ProactorEventLoop)
+    for kind in ("Selector", "Proactor"):
+        name = f"Windows{kind}EventLoopPolicy"
+        _replace(asyncio, name, getattr(oxloop, name))
 
 
 def _make_a_task() -> None:
@@ -64,7 +87,7 @@ def _loop_class(backend: str) -> type[asyncio.AbstractEventLoop]:
     """oxloop's loop with the selector of `backend` where none is asked for, or its proactor."""
     import oxloop
 
-    if backend == "epoll":  # what oxloop takes by itself on Linux
+    if backend in ("epoll", "selector"):  # what oxloop takes by itself on Linux
         return oxloop.SelectorEventLoop
     if backend == "proactor":
         return _proactor_class()

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-import enum
 import faulthandler
-import gc
-import importlib
 import os
 import resource
 import signal
 import sys
 import traceback
-import unittest
-import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from . import backends
+from .outcome import Ending, run_here
 
 if TYPE_CHECKING:
+    import unittest
     from pathlib import Path
-
-
-class Ending(enum.Enum):
-    """How a test's process ended."""
-
-    PASSED = "passed"
-    FAILED = "failed"
-    SKIPPED = "skipped"
-    TIMED_OUT = "timed out"
-    DIED = "died"
 
 
 #: Exit codes no test ends with by accident; any other code or a signal is `Ending.DIED`.
@@ -52,7 +39,8 @@ def _child(test: unittest.TestCase, backend: str, output: Path) -> NoReturn:
     code = 1
     try:
         _leave_the_parent(output)
-        code = EXIT_CODES[_run(test, backend)]
+        backends.install(backend)
+        code = EXIT_CODES[run_here(test)]
     except BaseException:
         traceback.print_exc()
     finally:
@@ -86,26 +74,3 @@ def _leave_the_parent(output: Path) -> None:
     sys.stdout = open(1, "w", buffering=1, closefd=False)
     sys.stderr = open(2, "w", buffering=1, closefd=False)
     faulthandler.enable(2)  # SIGABRT, which a test past its limit gets, shows where it stands
-
-
-def _run(test: unittest.TestCase, backend: str) -> Ending:
-    backends.install(backend)
-    warnings.simplefilter("default")
-    result = unittest.TestResult()
-    unittest.TestSuite([test]).run(result)  # a suite, for setUpModule and setUpClass
-    gc.collect()  # what a dropped loop or transport does wrong is done here, not in os._exit
-    for _, text in result.errors + result.failures:
-        print(text)
-    if result.unexpectedSuccesses:
-        print("marked as an expected failure, and passed")
-    if not result.wasSuccessful() or _left_threads_behind():
-        return Ending.FAILED
-    for _, reason in result.skipped:
-        print("skipped:", reason)
-    return Ending.SKIPPED if result.skipped else Ending.PASSED
-
-
-def _left_threads_behind() -> bool:
-    """What CPython's own runner calls "environment altered": threads or children that live on."""
-    support = importlib.import_module("test.support")
-    return bool(getattr(support, "environment_altered", False))

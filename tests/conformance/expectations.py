@@ -2,8 +2,8 @@
 
 A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over
 names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
-optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``), and
-why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
+optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``) and the
+kind of system (``[unix]``, ``[windows]``), and why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
 what is left out altogether: modules, classes and tests.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fnmatch
 import operator
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -29,7 +30,13 @@ KINDS = {
     "differs": "a difference on purpose, described in docs/compatibility.md",
 }
 
+#: Those of Wine, which stands in for Windows, fail on asyncio itself as well.
+WINE = "wine"
+
 NOT_RUN = "not_run"
+
+_SYSTEMS = ("unix", "windows")
+SYSTEM = "windows" if os.name == "nt" else "unix"
 
 _LINE = re.compile(r"(?P<pattern>\S+)(?:\s+\[(?P<versions>[^]]+)\])?\s+(?P<reason>.+)")
 _CONDITION = re.compile(r"(<|<=|>|>=|==)(\d+(?:\.\d+){1,2})")
@@ -82,6 +89,10 @@ def read(kind: str, version: tuple[int, ...] = sys.version_info[:3]) -> list[Exp
 
 def _is_for(versions: str | None, version: tuple[int, ...], where: str) -> bool:
     for condition in versions.split(",") if versions else ():
+        if condition.strip() in _SYSTEMS:
+            if condition.strip() != SYSTEM:
+                return False
+            continue
         match = _CONDITION.fullmatch(condition.strip())
         if match is None:
             raise BadExpectation(f"{where}: not a version range: [{versions}]")
@@ -91,11 +102,22 @@ def _is_for(versions: str | None, version: tuple[int, ...], where: str) -> bool:
     return True
 
 
+def on_wine() -> bool:
+    """Whether this is Wine's Windows."""
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
 class Expectations:
     """The lists that apply to one backend on this Python version."""
 
     def __init__(self, backend: str) -> None:
-        kinds = () if backend == "asyncio" else tuple(KINDS)
+        kinds = [] if backend == "asyncio" else list(KINDS)
+        if on_wine():
+            kinds.append(WINE)
         self._lines = [line for kind in kinds for line in read(kind)]
 
     def check(self, names: Iterable[str], modules: Iterable[str]) -> list[str]:

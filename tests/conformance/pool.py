@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from . import child
-from .child import Ending
+from .outcome import Ending, Outcome
 
 if TYPE_CHECKING:
     import unittest
@@ -22,22 +22,6 @@ if TYPE_CHECKING:
 
 #: Seconds between asking a test past its limit for its stack and killing it.
 GRACE = 2.0
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One finished test."""
-
-    name: str
-    backend: str
-    ending: Ending
-    seconds: float
-    output: str
-
-    @property
-    def crashed(self) -> bool:
-        """Died by a signal or an exit of its own, or a panic showed up somewhere in its output."""
-        return self.ending is Ending.DIED or "panicked at" in self.output
 
 
 @dataclass

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.util
+import os
 import sys
 import unittest
 from pathlib import Path
@@ -43,8 +44,8 @@ MODULES = (
     "test_tasks",
     "test_threads",
     "test_timeouts",
-    "test_unix_events",
     "test_waitfor",
+    *(("test_windows_events", "test_windows_utils") if os.name == "nt" else ("test_unix_events",)),
 )
 
 

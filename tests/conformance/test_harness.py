@@ -15,9 +15,9 @@ import oxloop
 from oxloop import _native
 
 from . import expectations
-from .child import Ending
 from .expectations import BadExpectation, Expectation, Expectations
-from .pool import Outcome, Pool
+from .outcome import Ending, Outcome
+from .pool import Pool
 from .verdict import judge
 
 if TYPE_CHECKING:

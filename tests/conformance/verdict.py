@@ -10,13 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from .child import Ending
+from .outcome import Ending
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .expectations import Expectation
-    from .pool import Outcome
+    from .outcome import Outcome
 
 
 @dataclass(frozen=True)

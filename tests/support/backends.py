@@ -1,4 +1,8 @@
-"""The loops under test: stdlib asyncio, which is the oracle, and oxloop's on each selector and proactor."""
+"""The loops under test: stdlib asyncio, which is the oracle, and oxloop's on each selector and proactor.
+
+On Windows asyncio's own loop is its ProactorEventLoop, which has most of what is tested, and the other
+one is the backend `asyncio-selector`; oxloop's `selector` is the loop that was given none.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Optional, Tuple
 
+from support.platforms import WINDOWS
 from support.user_selectors import UserSelector
 
 PY310 = sys.version_info >= (3, 10)
@@ -79,25 +84,33 @@ class Backend:
 
 
 SELECTORS = {
-    make.__name__: make
-    for make in (
-        selectors.EpollSelector,
-        selectors.PollSelector,
-        selectors.SelectSelector,
-        UserSelector,
-    )
+    name: getattr(selectors, name)
+    for name in ("EpollSelector", "PollSelector", "SelectSelector")
+    if hasattr(selectors, name)
 }
+SELECTORS["UserSelector"] = UserSelector
+
+BACKENDS_OF_UNIX = (
+    Backend("asyncio", "asyncio"),
+    Backend("epoll", "oxloop", "EpollSelector"),
+    Backend("poll", "oxloop", "PollSelector"),
+    Backend("select", "oxloop", "SelectSelector"),
+    Backend("proactor", "oxloop", class_name="ProactorEventLoop"),
+    Backend("user", "oxloop", "UserSelector"),
+    Backend("best", "oxloop"),
+)
+
+BACKENDS_OF_WINDOWS = (
+    Backend("asyncio", "asyncio", class_name="ProactorEventLoop"),
+    Backend("asyncio-selector", "asyncio"),
+    Backend("proactor", "oxloop", class_name="ProactorEventLoop"),
+    Backend("selector", "oxloop"),
+    Backend("select", "oxloop", "SelectSelector"),
+    Backend("user", "oxloop", "UserSelector"),
+)
 
 BACKENDS = {
-    backend.name: backend
-    for backend in (
-        Backend("asyncio", "asyncio"),
-        Backend("epoll", "oxloop", "EpollSelector"),
-        Backend("poll", "oxloop", "PollSelector"),
-        Backend("select", "oxloop", "SelectSelector"),
-        Backend("proactor", "oxloop", class_name="ProactorEventLoop"),
-        Backend("user", "oxloop", "UserSelector"),
-    )
+    backend.name: backend for backend in (BACKENDS_OF_WINDOWS if WINDOWS else BACKENDS_OF_UNIX)
 }
 
 
@@ -112,6 +125,9 @@ def default_backends() -> Tuple[str, ...]:
     """What the tests run on unless they are told.
 
     "user" is for --backend alone: its waits are those of Python's select(), its turns asyncio's pace.
+    So is "best", what a loop takes by itself: one of the others, but for a kqueue.
     """
-    everywhere = ("asyncio", "epoll", "poll", "select")
-    return everywhere if proactor_unavailable() else (*everywhere, "proactor")
+    chosen = [name for name in BACKENDS if name not in ("user", "best")]
+    if proactor_unavailable():
+        chosen.remove("proactor")
+    return tuple(chosen)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import os
 import sys
 from dataclasses import dataclass
 from typing import Awaitable, Callable
 
 from support.backends import GIL
+from support.open_files import open_files
+from support.platforms import WINDOWS
 from support.running import turns
 
 
@@ -30,7 +31,7 @@ def malloced() -> int:
 
     Zero where the C library cannot tell.
     """
-    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    mallinfo2 = None if WINDOWS else getattr(ctypes.CDLL(None), "mallinfo2", None)
     if mallinfo2 is None:
         return 0
     mallinfo2.restype = MallInfo
@@ -53,7 +54,7 @@ class Census:
         """Count, after the collector has run."""
         gc.collect()
         return cls(
-            descriptors=len(os.listdir("/proc/self/fd")),
+            descriptors=len(open_files()),
             tasks=len(asyncio.all_tasks()),
             objects=len(gc.get_objects()),
             blocks=sys.getallocatedblocks(),

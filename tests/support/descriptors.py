@@ -1,10 +1,9 @@
-"""A process that may open no further descriptor."""
+"""A process that may open no further descriptor: a limit that Unix has."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import resource
 from typing import Callable, Iterator
 
 #: How many descriptors are left by `few_descriptors`.
@@ -14,6 +13,8 @@ FEW = 100
 @contextlib.contextmanager
 def few_descriptors() -> Iterator[None]:
     """Let the process have but few descriptors more than it has."""
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -31,6 +32,8 @@ def no_more_descriptors() -> Iterator[Callable[[], None]]:
     io_uring's operations keep to the limit of when they began: inside of `few_descriptors`, where
     there are but few to be used up, they find none either.
     """
+    import resource
+
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     used = [lowest]

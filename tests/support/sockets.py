@@ -9,6 +9,8 @@ import socket
 import struct
 from typing import Any, Iterator, Tuple
 
+from support.platforms import WINDOWS
+
 LOCALHOST = "127.0.0.1"
 
 
@@ -67,7 +69,8 @@ def fill(sock: socket.socket) -> int:
 
 def reset(sock: socket.socket) -> None:
     """Close with a RST: SO_LINGER with a zero timeout, socket(7)."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    linger = struct.pack("hh" if WINDOWS else "ii", 1, 0)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
     sock.close()
 
 

@@ -5,8 +5,8 @@
 //! ended until it is asked once more, which is done at once where the end was when we began.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{AsRawFd, BorrowedFd, RawFd};
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError};
 use pyo3::intern;
@@ -147,7 +147,7 @@ impl Sendfile {
 
     /// One system call, without the interpreter: it may wait for the disk.
     fn send(&self, py: Python<'_>) -> io::Result<u64> {
-        let gone = || io::Error::from_raw_os_error(libc::EBADF);
+        let gone = || io::Error::from_raw_os_error(sys::os_error::EBADF);
         let socket = self.open_socket(py).ok_or_else(gone)?;
         let file = same(py, &self.file, self.file_fd).ok_or_else(gone)?;
         let Range { offset, count } = self.state.borrow().rest;
@@ -169,9 +169,9 @@ impl Sendfile {
         if self.state.borrow().sent == 0 {
             return not_available(py, "os.sendfile call failed");
         }
-        if error.raw_os_error() == Some(libc::ENOTCONN) {
+        if error.raw_os_error() == Some(sys::os_error::ENOTCONN) {
             let normalised =
-                PyConnectionError::new_err(("socket is not connected", libc::ENOTCONN));
+                PyConnectionError::new_err(("socket is not connected", sys::errno::ENOTCONN));
             normalised.set_cause(py, Some(os_error(error)));
             return normalised;
         }

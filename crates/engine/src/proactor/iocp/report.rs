@@ -239,7 +239,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     }
 
     /// Reports the last completion of an operation.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         token: Token,
         result: Result<usize, i32>,

@@ -1,0 +1,32 @@
+#!/bin/bash
+# usage: setup.sh
+# Gets what building for Windows and running there takes: mingw, Wine and a Rust with that target, by apt-get where
+# that can be done, and a Wine prefix in build/windows/prefix.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+
+packages=()
+command -v wine >/dev/null || packages+=(wine wine64)
+command -v x86_64-w64-mingw32-gcc >/dev/null || packages+=(gcc-mingw-w64-x86-64-win32)
+if ! [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-pc-windows-gnu/lib" ]; then
+    { [ -x /usr/bin/cargo ] && [ -d /usr/lib/rustlib/src ]; } || packages+=(rustc-web cargo-web rust-web-src)
+fi
+if [ ${#packages[@]} -gt 0 ]; then
+    if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
+        echo "testing for Windows takes ${packages[*]} (packages of Debian); to get them: apt-get install" >&2
+        exit 1
+    fi
+    apt-get update -q -o=Dpkg::Use-Pty=0 >/dev/null
+    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o=Dpkg::Use-Pty=0 \
+        "${packages[@]}" >/dev/null
+fi
+
+prefix=${WINEPREFIX:-$PWD/build/windows/prefix}
+[ ! -e "$prefix/.made" ] || exit 0
+echo "Making a Wine prefix in $prefix"
+mkdir -p "$(dirname "$prefix")"
+WINEPREFIX=$prefix WINEDEBUG=-all timeout --signal KILL 300 wineboot --init </dev/null 2>&1 | tr -d '\r' >/dev/null
+x86_64-w64-mingw32-gcc -shared -O2 -o "$prefix/drive_c/windows/system32/bcryptprimitives.dll" \
+    "$here/bcryptprimitives.c" -ladvapi32
+touch "$prefix/.made"

@@ -1,0 +1,86 @@
+#!/bin/bash
+# usage: test.sh [PART...]
+# Tests oxloop on CPython for Windows, under Wine. The parts, all of which are run if none is named:
+#
+#   engine       the engine's tests
+#   conformance  CPython's own tests of asyncio, on 3.13
+#   examples     the programs of examples/ on both loop classes, on 3.13
+#   3.13 3.14 3.14t   oxloop's own tests there
+#   quick        instead of these: the engine, tests/test_windows.py and those of sockets and streams on 3.13, and the
+#                conformance of a few modules
+#
+# JOBS (the number of cores) tests run at the same time. The output of each is in build/logs/windows.
+set -uo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+cd "$here/../.."
+export WINEPREFIX=$PWD/build/windows/prefix
+export JOBS=${JOBS:-$(nproc)} LOGS=build/logs/windows
+mkdir -p "$LOGS"
+failed=()
+
+# step NAME command...: runs it, with its output in a log that is shown if it fails.
+step() {
+    local name=$1 log status=0 started=$SECONDS
+    log=$LOGS/${name// /-}.log
+    shift
+    "$@" >"$log" 2>&1 || status=$?
+    printf '%-28s %5d s  %s\n' "$name" $((SECONDS - started)) "$(summary "$log" "$status")"
+    [ "$status" -eq 0 ] || failed+=("$name: $log")
+}
+
+summary() {
+    local line
+    line=$(grep -E '(passed|failed|error|no tests ran).* in |^CPython .* tests: |^test result: ' "$1" | tail -n 1 | tr -d =)
+    [ "$2" -eq 0 ] && echo "${line:-done}" || echo "FAILED ($2) ${line}"
+}
+
+# What does not depend on the system, or needs tools that run on Linux only.
+LEFT_OUT='test_(architecture|compatibility|signatures|stubs|soak|children|unix|datagram_queue)'
+
+own_tests() { # VERSION [FILE...]
+    local version=$1
+    shift
+    local files=("$@")
+    [ $# -gt 0 ] || mapfile -t files < <(ls tests/test_*.py | grep -vE "$LEFT_OUT")
+    rm -f "$LOGS/$version.failed"
+    printf '%s\n' "${files[@]}" | xargs -P "$JOBS" -I{} "$here/test-file.sh" "$version" {}
+    [ ! -e "$LOGS/$version.failed" ] || { cat "$LOGS/$version.failed"; return 1; }
+}
+
+conformance() { # BACKEND [MODULE...]
+    local backend=$1
+    shift
+    LIMIT=1200 "$here/wine.sh" "build/windows/3.13/python.exe" -m tests.conformance --backend "$backend" \
+        --workers "$JOBS" "$@"
+}
+
+parts=("$@")
+[ ${#parts[@]} -gt 0 ] || parts=(engine conformance examples 3.13 3.14 3.14t)
+[ "${parts[*]}" != quick ] || parts=(engine quick)
+
+"$here/setup.sh" || exit 1
+trap 'WINEPREFIX=$WINEPREFIX wineserver -k 2>/dev/null' EXIT
+made=()
+for part in "${parts[@]}"; do
+    case $part in 3.14*) version=$part ;; engine) continue ;; *) version=3.13 ;; esac
+    [[ " ${made[*]-} " != *" $version "* ]] || continue
+    made+=("$version")
+    step "Python $version" "$here/python.sh" "$version"
+    step "oxloop for $version" "$here/install.sh" "$version"
+done
+[ ${#failed[@]} -eq 0 ] || { printf '%s\n' "${failed[@]}"; exit 1; }
+
+for part in "${parts[@]}"; do
+    case $part in
+    engine) step engine "$here/cargo.sh" test --locked --package oxloop-engine ;;
+    conformance)
+        for backend in proactor selector; do step "conformance $backend" conformance $backend; done ;;
+    examples) step examples own_tests 3.13 tests/test_examples.py ;;
+    quick)
+        step "tests 3.13" own_tests 3.13 tests/test_{windows,sock,stream_transport,streams,tls,server}.py
+        step "conformance proactor" conformance proactor test_windows_events test_streams test_sock_lowlevel ;;
+    *) step "tests $part" own_tests "$part" ;;
+    esac
+done
+
+[ ${#failed[@]} -eq 0 ] || { echo; echo "FAILED:"; printf '  %s\n' "${failed[@]}"; exit 1; }
