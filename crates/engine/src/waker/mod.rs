@@ -9,14 +9,14 @@
 //! ([`Proactor::waker`](crate::proactor::Proactor::waker)), without a source, of which nothing is
 //! to be watched.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 mod eventfd;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 pub use eventfd::Waker;
 
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(all(unix, any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue)))]
 mod pipe;
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(all(unix, any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue)))]
 pub use pipe::Waker;
 
 #[cfg(windows)]

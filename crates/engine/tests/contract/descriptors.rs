@@ -200,8 +200,7 @@ pub(crate) fn polls_report_errors_in_every_direction(config: Config) -> io::Resu
         let readable = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
         drop(right);
         assert_eq!(bench.one()?.token, readable);
-        bench.proactor.withdraw(readable);
-        bench.all()?;
+        bench.withdraw(readable)?;
         bench.submit(Operation::Poll { fd, interest });
         assert_eq!(bench.one()?.returned, Brought::Readiness(interest));
     }
@@ -242,8 +241,7 @@ pub(crate) fn polls_of_a_connect(config: Config) -> io::Result<()> {
         assert_eq!((done.token, done.returned), (poll, Brought::Readiness(Interest::WRITABLE)));
         let failed = socket.take_error()?.map(|error| error.kind());
         assert_eq!(failed, if listens { None } else { Some(ErrorKind::ConnectionRefused) });
-        bench.proactor.withdraw(poll);
-        bench.all()?;
+        bench.withdraw(poll)?;
     }
     Ok(())
 }
@@ -318,8 +316,7 @@ pub(crate) fn processes(config: Config) -> io::Result<()> {
     let other = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
     let none = bench.wait(NOW)?;
     assert!(none.is_empty(), "{none:?}");
-    assert!(bench.proactor.withdraw(other));
-    let done = bench.one()?;
+    let done = bench.withdraw(other)?;
     assert_eq!((done.token, done.result), (other, Err(os_error::ECANCELED)));
     drop(child.stdin.take());
     for _ in 0..2 {
@@ -328,8 +325,7 @@ pub(crate) fn processes(config: Config) -> io::Result<()> {
         assert_eq!(done.returned, Brought::Readiness(Interest::READABLE));
     }
     assert!(process::reap(pid)?.is_some());
-    bench.proactor.withdraw(poll);
-    assert_eq!(bench.one()?.result, Err(os_error::ECANCELED));
+    assert_eq!(bench.withdraw(poll)?.result, Err(os_error::ECANCELED));
     Ok(())
 }
 
@@ -363,6 +359,38 @@ pub(crate) fn closed_descriptors_are_an_error_of_the_completion(config: Config) 
         );
         assert_eq!(all.iter().map(|done| done.token).collect::<HashSet<_>>(), tokens);
         assert_eq!(all.len(), 12);
+    }
+    Ok(())
+}
+
+/// A socket that is closed while it is watched: nothing is taken from whoever has its number next.
+pub(crate) fn closing_what_is_watched(config: Config) -> io::Result<()> {
+    for receives in [true, false] {
+        let mut bench = bench(config)?;
+        let (left, mut right) = tcp()?;
+        let fd = left.as_raw_fd();
+        let watch = if receives {
+            Operation::Receive { fd }
+        } else {
+            Operation::Poll { fd, interest: Interest::READABLE }
+        };
+        let watch = bench.submit(watch);
+        assert!(bench.wait(NOW)?.is_empty());
+        drop(left);
+        // One of the next ones has the number, and something to read at both ends.
+        let mut next: Vec<_> = (0..5).map(|_| tcp()).collect::<io::Result<_>>()?;
+        for (left, right) in &mut next {
+            left.write_all(b"not yours")?;
+            right.write_all(b"not yours")?;
+        }
+        drop(right.write_all(b"nobody's"));
+        bench.wait(NOW)?;
+        drop(bench.proactor.withdraw(watch));
+        bench.all()?;
+        for (left, right) in &next {
+            assert_eq!(take(left, 9)?, b"not yours");
+            assert_eq!(take(right, 9)?, b"not yours");
+        }
     }
     Ok(())
 }

@@ -105,6 +105,16 @@ impl Bench {
         Ok(all.remove(0))
     }
 
+    /// Ends an operation; its last completion, which comes now or with the next wait.
+    fn withdraw(&mut self, token: Token) -> io::Result<Done> {
+        if let Some(done) = self.proactor.withdraw(token) {
+            return Ok(self.look(done));
+        }
+        let mut all = self.wait(NOW)?;
+        let place = all.iter().position(|done| done.token == token && !done.more);
+        Ok(all.remove(place.unwrap_or_else(|| panic!("{all:?}"))))
+    }
+
     /// Waits until every operation has completed.
     fn all(&mut self) -> io::Result<Vec<Done>> {
         let mut all = Vec::new();
@@ -170,6 +180,7 @@ with_a_proactor! { descriptors:
     many_polls
     processes
     closed_descriptors_are_an_error_of_the_completion
+    closing_what_is_watched
     bad_addresses_are_an_error_of_the_completion
 }
 
@@ -187,6 +198,7 @@ with_a_proactor! { endings:
     a_withdrawn_listener_is_closed
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
+    what_is_withdrawn_at_rest_is_gone
     withdrawing_loses_no_wake_up
     going_on_elsewhere
     operations_survive_their_thread

@@ -53,7 +53,7 @@ pub(crate) fn streams_survive_everything(config: Config) -> io::Result<()> {
                 })?;
                 all.extend(more);
             }
-            2 if bench.proactor.withdraw(newest[stream]) => {
+            2 if bench.proactor.withdraw(newest[stream]).is_some() => {
                 // The kernel has let go: nothing overtakes what the old one has brought.
                 newest[stream] = bench.submit(receive(stream));
                 streams.insert(newest[stream], stream);
@@ -100,7 +100,10 @@ pub(crate) fn pipes_survive_withdrawals(config: Config) -> io::Result<()> {
         }
         let mut all = Vec::new();
         match (lot.draw(4), reading) {
-            (0, Some(read)) => drop(bench.proactor.withdraw(read)),
+            (0, Some(read)) => {
+                let done = bench.proactor.withdraw(read);
+                all.extend(done.map(|done| bench.look(done)));
+            }
             (1, Some(read)) => drop(bench.proactor.cancel(read)),
             (2, _) => all = bench.suspend()?,
             _ => {}

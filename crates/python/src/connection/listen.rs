@@ -6,7 +6,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
-use super::client::bind_error;
+use super::attempt::bind_error;
 use super::{Optional, check_not_tls, check_stream, or_none};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};

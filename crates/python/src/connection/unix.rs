@@ -14,6 +14,7 @@ use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::server::Server;
+use crate::transports::socket::Socket;
 use crate::transports::tls::Tls;
 use crate::transports::unix_path::{self, BoundPath};
 
@@ -39,7 +40,7 @@ pub(crate) fn connect_unix<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let connected = Connected { socket: &socket, owned: client.sock.is_none(), tls };
+            let connected = Connected { socket, owned: client.sock.is_none(), tls };
             let (transport, protocol) =
                 open_transport(&flow, &core, &client.protocol_factory, connected).await?;
             pair(&transport, &protocol)
@@ -69,7 +70,7 @@ impl UnixClient {
     }
 
     /// A connected socket.
-    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Ref> {
+    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Socket> {
         let (path, sock) = match (&self.path, &self.sock) {
             (Some(_), Some(_)) => return Err(both()),
             (None, None) => return Err(PyValueError::new_err("no path and sock were specified")),
@@ -93,7 +94,7 @@ impl UnixClient {
             Some(Err(error)) => Err(error),
         };
         match connected {
-            Ok(()) => Ok(socket),
+            Ok(()) => Python::attach(|py| Socket::object(socket.bind(py))),
             Err(error) => Err(Python::attach(|py| close_after(socket.bind(py), error))),
         }
     }

@@ -243,6 +243,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let own_sock_connect = schedule::is_overridden(slf.as_super(), "sock_connect")?;
         let client = connection::Client {
             protocol_factory: Shared::new(protocol_factory),
             host,
@@ -258,6 +259,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             happy_eyeballs_delay,
             interleave,
             all_errors: all_errors.0,
+            own_sock_connect,
         };
         connection::connect(slf.as_super(), client)
     }

@@ -27,7 +27,10 @@ use crate::imports::imports;
 const EVENT_CAPACITY: usize = 1024;
 
 /// What the engine offers to wait in.
-#[expect(clippy::large_enum_variant, reason = "it is always in a box")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is always in a box, and large on some systems only"
+)]
 pub(crate) enum NativePoller {
     /// A selector, and the buffer that its events land in.
     Selector { selector: Selector, events: Events },

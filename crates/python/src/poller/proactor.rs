@@ -8,7 +8,6 @@ use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::sys::os_error;
 use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
@@ -164,6 +163,8 @@ pub(crate) struct ProactorPoller {
     completes: bool,
     /// For the data of pipes.
     spare: Vec<Box<[u8]>>,
+    /// Whether the loop does not run: descriptors that are watched may be closed, and be others' when it does.
+    suspended: bool,
 }
 
 /// How many buffers for the data of pipes are kept.
@@ -179,9 +180,16 @@ struct UnderWay {
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
+    fd: RawFd,
+    /// Which file that was when the loop ceased to run, or when it was watched since.
+    file: Option<(u64, u64)>,
 }
 
 impl UnderWay {
+    fn is_any(&self) -> bool {
+        self.poll.is_some() || self.read.is_some()
+    }
+
     /// Notes that an operation has ended.
     fn end(&mut self, operation: Token) {
         for place in [&mut self.poll, &mut self.read] {
@@ -225,6 +233,7 @@ impl ProactorPoller {
             much: MUCH.min(config.buffer_size as usize),
             completes,
             spare: Vec::new(),
+            suspended: true,
         })
     }
 
@@ -262,7 +271,7 @@ impl ProactorPoller {
         let completes = matches!(reading, Reading::Data | Reading::Connections);
         let reads = after.is_readable() && completes && self.completes;
         let place = self.place(token);
-        let UnderWay { poll, read } = self.under_way[place];
+        let UnderWay { poll, read, .. } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
@@ -279,7 +288,8 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] = UnderWay { poll, read };
+        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
+        self.under_way[place] = UnderWay { poll, read, fd, file };
         Ok(())
     }
 
@@ -295,7 +305,7 @@ impl ProactorPoller {
     fn operate(&mut self, fd: RawFd, token: Token, change: Change) {
         let Change { after, reading, .. } = change;
         let place = self.place(token);
-        let UnderWay { poll: mut write, mut read } = self.under_way[place];
+        let UnderWay { poll: mut write, mut read, .. } = self.under_way[place];
         if !after.is_writable()
             && let Some(write) = write.take()
         {
@@ -310,7 +320,8 @@ impl ProactorPoller {
             let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
             read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
         }
-        self.under_way[place] = UnderWay { poll: write, read };
+        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
+        self.under_way[place] = UnderWay { poll: write, read, fd, file };
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.
@@ -339,12 +350,35 @@ impl ProactorPoller {
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if std::mem::take(&mut self.suspended) {
+            self.forget_closed();
+        }
         self.proactor.wait(&mut self.completions, timeout)
     }
 
     /// Takes everything back from the kernel until the next wait, which another thread may make.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
-        self.proactor.suspend(&mut self.completions)
+        let suspended = self.proactor.suspend(&mut self.completions);
+        if !std::mem::replace(&mut self.suspended, true) {
+            for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {
+                under_way.file = sys::descriptor::file_of(under_way.fd);
+            }
+        }
+        suspended
+    }
+
+    /// Ceases to watch what its user has closed since the loop ran: as a selector does, and whatever file has the number
+    /// by now.
+    fn forget_closed(&mut self) {
+        for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {
+            if under_way.file.is_some() && under_way.file == sys::descriptor::file_of(under_way.fd)
+            {
+                continue;
+            }
+            for operation in [under_way.poll.take(), under_way.read.take()].into_iter().flatten() {
+                self.proactor.withdraw(operation);
+            }
+        }
     }
 
     /// Takes out what has come, and tells each owner; he gives back what he does not want.
@@ -379,7 +413,7 @@ impl ProactorPoller {
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(os_error::ECANCELED) => continue,
+                    None | Some(sys::os_error::ECANCELED) => continue,
                     Some(errno) => match returned {
                         Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
                         _ => Told::Arrived(Arrival::Failed(errno)),

@@ -5,14 +5,15 @@
 
 use std::io;
 
+use oxloop_engine::sys;
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-use oxloop_engine::sys::{numbers, os_error};
-use oxloop_engine::{Address, sys};
+use oxloop_engine::sys::numbers;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::PyDict;
 
+use crate::address;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
@@ -66,6 +67,22 @@ impl Socket {
     pub(crate) fn object(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
         let fd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
         Ok(Self::Object { object: socket.into(), fd })
+    }
+
+    /// The user's socket once more, if that is what it is.
+    pub(crate) fn shared(&self, py: Python<'_>) -> Option<Ref> {
+        match self {
+            Self::Object { object, .. } => Some(object.clone_ref(py)),
+            Self::Descriptor { .. } | Self::Closed => None,
+        }
+    }
+
+    /// The address of the peer of a descriptor; a Python socket is asked by its own method, which may be the user's.
+    pub(crate) fn peer<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Self::Descriptor { fd, .. } = self else { return Ok(None) };
+        // A peer that has gone by now has no address any more.
+        let peer = sys::socket::peer_address(fd.as_fd()).ok();
+        peer.map(|peer| address::object(py, &peer)).transpose()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -150,7 +167,7 @@ impl Number {
         };
         let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
         match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(os_error::EBADF))),
+            None => Err(os_error(&io::Error::from_raw_os_error(sys::os_error::EBADF))),
             open => Ok(open),
         }
     }
@@ -170,7 +187,7 @@ pub(crate) fn describe<'py>(
                 let _ = sys::socket::set_nodelay(fd.as_fd());
             }
             let local = match sys::socket::local_address(fd.as_fd()) {
-                Ok(address) => address_object(py, &address)?,
+                Ok(address) => address::object(py, &address)?,
                 Err(_) => py.None().into_bound(py),
             };
             extra.set_item(intern!(py, "sockname"), local)?;
@@ -196,29 +213,4 @@ pub(crate) fn describe<'py>(
         Socket::Closed => {}
     }
     Ok(())
-}
-
-/// An address as Python's `socket` module gives it.
-pub(crate) fn address_object<'py>(
-    py: Python<'py>,
-    address: &Address,
-) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match address {
-        Address::V4(address) => {
-            (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any()
-        }
-        Address::V6(address) => {
-            (address.ip().to_string(), address.port(), address.flowinfo(), address.scope_id())
-                .into_pyobject(py)?
-                .into_any()
-        }
-        Address::UnixPath(path) => ffi::path(py, path)?,
-        Address::UnixAbstract(name) => {
-            let mut bytes = vec![0];
-            bytes.extend_from_slice(name);
-            PyBytes::new(py, &bytes).into_any()
-        }
-        Address::UnixUnnamed => PyString::new(py, "").into_any(),
-        Address::Other => py.None().into_bound(py),
-    })
 }

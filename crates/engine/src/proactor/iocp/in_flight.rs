@@ -9,12 +9,12 @@ use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
 use super::super::{Lent, LentMut, Operation, Returned};
-use super::afd::Poll;
+use super::afd::{Found, Poll};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::fd::{OwnedFd, RawFd, handle};
 use crate::sys::status;
-use crate::{Address, Token};
+use crate::{Address, Interest, Token};
 
 /// What `AcceptEx` wants for each of the two addresses that it writes.
 pub(super) const ACCEPTED_NAME: usize = size_of::<SOCKADDR_STORAGE>() + 16;
@@ -164,6 +164,12 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             self.operation,
             Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. }
         )
+    }
+
+    /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
+    pub(super) fn is_closed(&self) -> bool {
+        let poll = self.packet.as_ref().map(|packet| packet.poll.found(Interest::BOTH));
+        poll == Some(Found::Closed)
     }
 
     /// The descriptor of the operation.

@@ -9,19 +9,21 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::super::{Completions, Lent, LentMut, Returned};
+use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Iocp;
 use super::in_flight::InFlight;
 use crate::Token;
+use crate::sys::os_error;
 
 /// How long to wait until the kernel is asked once more to cancel.
 const CANCEL_AGAIN: Duration = Duration::from_millis(100);
+/// So many names of operations that have ended may lie about.
+const DEAD: usize = 64;
 
 impl<B: Lent, M: LentMut> Iocp<B, M> {
-    pub(in super::super) fn withdraw(&mut self, token: Token) -> bool {
-        if !self.cancel(token) {
-            return false;
-        }
+    pub(in super::super) fn withdraw(&mut self, token: Token) -> Option<Completion<B, M>> {
+        self.in_flight.get(token)?;
+        self.cancel(token);
         let mut completions = Completions { list: mem::take(&mut self.early) };
         let mut woken = false;
         while self.is_lent(token) {
@@ -33,11 +35,38 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 operation.ask_to_cancel();
             }
         }
+        if !self.is_lent(token) {
+            self.end_resting(token, &mut completions);
+        }
         self.early = completions.list;
         self.wake_again(woken);
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
-        true
+        self.hand_back(token)
+    }
+
+    /// Ends an operation that is not the kernel's, if it has not ended yet.
+    fn end_resting(&mut self, token: Token, completions: &mut Completions<B, M>) {
+        // Any other list may have names of the dead in it.
+        self.cancelled.retain(|cancelled| *cancelled != token);
+        if self.resting.last() == Some(&token) {
+            self.resting.pop();
+        }
+        self.finish(token, Err(os_error::ECANCELED), completions);
+        // A loop that does not run may watch, and cease to watch, as often as it likes.
+        if self.resting.len() > 2 * self.in_flight.len() + DEAD {
+            self.resting.retain(|token| self.in_flight.get(*token).is_some());
+        }
+    }
+
+    /// The last completion of an operation that has ended, if it says nothing and nothing comes
+    /// before it.
+    fn hand_back(&mut self, token: Token) -> Option<Completion<B, M>> {
+        let mut places = (0..self.early.len()).filter(|place| self.early[*place].token == token);
+        let (Some(place), None) = (places.next(), places.next()) else { return None };
+        let cancelled = matches!(&self.early[place].result,
+            Err(error) if error.raw_os_error() == Some(os_error::ECANCELED));
+        cancelled.then(|| self.early.remove(place))
     }
 
     pub(in super::super) fn suspend(

@@ -11,13 +11,13 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyTuple;
 
 use super::DatagramTransport;
-use super::target::Known;
+use crate::address::{self, Known};
 use crate::core::READ_SIZE;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::report;
 use crate::transports::endpoint;
-use crate::transports::socket::{Kind, address_object};
+use crate::transports::socket::Kind;
 
 const READ_FAILED: &str = "Fatal read error on datagram transport";
 
@@ -201,14 +201,14 @@ fn sender_object<'py>(
     let address: SocketAddr = match sender {
         Address::V4(address) => (*address).into(),
         Address::V6(address) => (*address).into(),
-        _ => return address_object(py, sender),
+        _ => return address::object(py, sender),
     };
     if let Some(known) = &this.state.borrow().sender
         && known.address == address
     {
         return Ok(known.object.bind(py).clone().into_any());
     }
-    let object = address_object(py, sender)?;
+    let object = address::object(py, sender)?;
     let known = Known { object: object.cast::<PyTuple>()?.into(), address };
     let before = this.state.borrow_mut().sender.replace(known);
     drop(before);
