@@ -1,7 +1,7 @@
 //! `create_unix_connection` and `create_unix_server`: stream sockets that are named in the file system, or in
 //! Linux's abstract namespace.
 
-use oxloop_engine::sys::{errno, numbers};
+use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -177,11 +177,11 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
         return Ok(error);
     }
     let errno: Option<i32> = error.value(py).getattr(intern!(py, "errno"))?.extract()?;
-    if errno != Some(errno::EADDRINUSE) {
+    if errno != Some(sys::errno::EADDRINUSE) {
         return Ok(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);
-    Ok(PyOSError::new_err((errno::EADDRINUSE, text)))
+    Ok(PyOSError::new_err((sys::errno::EADDRINUSE, text)))
 }
 
 fn both() -> PyErr {
