@@ -646,7 +646,7 @@ class InterruptingBuffer(BufferedRecorder, Interrupting):
     def buffer_updated(self, count: int) -> None:
         """Note it first."""
         super().buffer_updated(count)
-        self.interrupt(len(self.data) <= 8)
+        self.interrupt(len(self.data) <= 128)
 
     def eof_received(self) -> None:
         """Note it first."""
@@ -654,7 +654,7 @@ class InterruptingBuffer(BufferedRecorder, Interrupting):
         self.interrupt(self.events.count("eof") == 1)
 
 
-@pytest.mark.parametrize("make", [InterruptingRecorder, lambda: InterruptingBuffer(4)])
+@pytest.mark.parametrize("make", [InterruptingRecorder, lambda: InterruptingBuffer(64)])
 def test_an_interrupt_loses_nothing(loop: Any, make: Callable[[], Any]) -> None:
     """KeyboardInterrupt out of a protocol leaves the loop, and the rest is delivered by the next run."""
 

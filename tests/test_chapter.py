@@ -23,6 +23,7 @@ from support.recorders import Recorder
 from support.running import finish, turns
 from support.signals import USER, send_to_self
 from support.sockets import LOCALHOST
+from support.threads import waits_in_the_kernel
 from support.user_selectors import CountingSelectSelector, UserSelector
 
 # asyncio itself warns of what it is about to change; oxloop is the same on every version.
@@ -328,7 +329,14 @@ def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     assert first is not None
     assert 0 < first <= 0.021
     selector.calls.clear()
-    thread = threading.Timer(0.01, loop.call_soon_threadsafe, [loop.stop])
+    mine = threading.get_native_id()
+
+    def stop() -> None:
+        while not waits_in_the_kernel(mine):
+            os.sched_yield()
+        loop.call_soon_threadsafe(loop.stop)
+
+    thread = threading.Thread(target=stop)
     thread.start()
     loop.run_forever()
     thread.join()

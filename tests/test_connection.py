@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import re
 import socket
 import ssl
+import sys
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
@@ -592,6 +594,127 @@ def test_wait_for_cancels_a_connect(run: Run) -> None:
         loop = asyncio.get_running_loop()
         with full_listener() as hanging, pytest.raises(asyncio.TimeoutError):
             await asyncio.wait_for(loop.create_connection(Recorder, *hanging), 0.01)
+
+    run(main)
+
+
+def test_the_socket_of_a_connection(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            address = listening.getsockname()
+            transport, protocol = await loop.create_connection(Recorder, *address)
+            with listening.accept()[0] as accepted:
+                assert transport.get_extra_info("sockname") == accepted.getpeername()
+                assert transport.get_extra_info("peername") == address
+                sock = transport.get_extra_info("socket")
+                assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_STREAM)
+                assert sock.proto == socket.IPPROTO_TCP
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
+                assert sock.gettimeout() == 0
+                assert sock.getpeername() == address
+                assert not os.get_inheritable(sock.fileno())
+            await close(transport, protocol)
+
+    run(main)
+
+
+def test_a_socket_class_of_the_users(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proxies and test tools put a class of their own in the place of `socket.socket`."""
+
+    class Counted(socket.socket):
+        connected = 0
+
+        def connect(self, address: Any) -> None:
+            Counted.connected += 1
+            super().connect(address)
+
+    async def main() -> None:
+        with listener() as listening:
+            monkeypatch.setattr(socket, "socket", Counted)
+            loop = asyncio.get_running_loop()
+            connecting = loop.create_connection(Recorder, *listening.getsockname())
+            transport, protocol = await connecting
+            monkeypatch.undo()
+            await close(transport, protocol)
+
+    run(main)
+    assert Counted.connected == 1
+
+
+def test_a_connect_of_the_users(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools that forbid some addresses replace the method alone."""
+
+    def connect(sock: socket.socket, address: Any) -> None:
+        raise PermissionError(f"not to {address[0]}")
+
+    async def main() -> None:
+        with listener() as listening:
+            monkeypatch.setattr(socket.socket, "connect", connect)
+            connecting = asyncio.get_running_loop().create_connection(
+                Recorder, *listening.getsockname()
+            )
+            with pytest.raises(PermissionError, match=f"not to {LOCALHOST}"):
+                await connecting
+            monkeypatch.undo()
+
+    run(main)
+
+
+@pytest.mark.parametrize("on", ["class", "instance"])
+def test_a_sock_connect_of_the_users(run: Run, monkeypatch: pytest.MonkeyPatch, on: str) -> None:
+    asked: List[Any] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        original = loop.sock_connect
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            asked.append(address)
+            await original(sock, address)
+
+        def method(self: Any, sock: socket.socket, address: Any) -> Any:
+            return sock_connect(sock, address)
+
+        with listener() as listening, monkeypatch.context() as patch:
+            patch.setattr(
+                *(
+                    (loop, "sock_connect", sock_connect)
+                    if on == "instance"
+                    else (type(loop), "sock_connect", method)
+                )
+            )
+            address = listening.getsockname()
+            await close(*await loop.create_connection(Recorder, *address))
+            assert asked == [address]
+
+    run(main)
+
+
+#: Where an audit hook notes the events of sockets; a hook stays as long as the process.
+audited: Optional[List[str]] = None
+
+
+def audit(event: str, args: Any) -> None:
+    if audited is not None and event.startswith("socket."):
+        audited.append(event)
+
+
+@pytest.mark.differs("a connection has no Python socket that could raise audit events")
+def test_a_connection_is_audited(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    sys.addaudithook(audit)
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            address = listening.getsockname()
+            events: List[str] = []
+            with monkeypatch.context() as patch:
+                patch.setitem(globals(), "audited", events)
+                connected = await loop.create_connection(Recorder, *address)
+            await close(*connected)
+            assert "socket.__new__" in events
+            assert "socket.connect" in events
 
     run(main)
 

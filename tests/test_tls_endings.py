@@ -187,15 +187,24 @@ def test_a_server_reports_failed_handshakes_in_debug_mode_only(
                 peer.close()
             while debug and not reports.contexts:
                 await turns(1)
-            # It serves on, and what it had to report has been reported before.
-            second = await connected_to(server, authority.client())
-            second.close()
-            await made[1].lost()
+            # It serves on, and what it had to report has been reported before. No honest client follows a
+            # silent one: under load it takes longer, too, than such a server waits.
+            if fault == "silent":
+                second = await connected_to(server)
+                await second.receive_to_eof()
+                second.close()
+                while debug and len(reports.contexts) < 2:
+                    await turns(1)
+            else:
+                second = await connected_to(server, authority.client())
+                second.close()
+                await made[1].lost()
         assert made[0].events == []
         if not debug:
             assert reports.take() == []
             return
-        context = reports.take_one()
+        context, *others = reports.take()
+        assert len(others) == (fault == "silent")
         assert context["message"] == "Error on transport creation for incoming connection"
         assert isinstance(context["exception"], {"garbage": ssl.SSLError}.get(fault, OSError))
         assert context["protocol"] is made[0]
@@ -534,7 +543,7 @@ def test_connections_leave_nothing(run: Run, authority: Authority) -> None:
                 await near.protocol.lost()
                 await far.protocol.lost()
 
-        await assert_flat(once, 600)
+        await assert_flat(once, 200)
 
     run(main)
 
@@ -549,6 +558,6 @@ def test_failed_handshakes_leave_nothing(run: Run, authority: Authority) -> None
                     await connect(server, ssl=client)
                 await turns(5)
 
-            await assert_flat(once, 600)
+            await assert_flat(once, 200)
 
     run(main)

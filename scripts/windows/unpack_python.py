@@ -1,4 +1,4 @@
-"""Takes CPython's library and its extension modules for Windows out of a wheel that brings them along.
+"""Takes CPython's library and extension modules for Windows out of a wheel that brings them along.
 
 usage: unpack_python.py WHEEL FOLDER [t]
 """

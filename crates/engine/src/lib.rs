@@ -38,4 +38,4 @@ pub use token::{Slots, Token};
 pub use turn::Engine;
 pub use volume::Volume;
 pub use waker::Waker;
-pub use write_queue::WriteQueue;
+pub use write_queue::{Habit, WriteQueue};

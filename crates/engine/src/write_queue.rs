@@ -124,6 +124,40 @@ impl<B: AsRef<[u8]>> WriteQueue<B> {
     }
 }
 
+/// How often who writes does so in one callback. Where that is more than once, one system call sends
+/// it all at the callback's end.
+#[derive(Copy, Clone, Default, Debug)]
+pub struct Habit {
+    /// The callback that has written last.
+    callback: u64,
+    /// How often it has, up to [`BURST`].
+    count: u8,
+    /// How many more callbacks of one write end the habit.
+    left: u8,
+}
+
+/// After so many callbacks of one write each is sent at once again.
+const FORGOTTEN: u8 = 16;
+/// So many writes in one callback tell that there are more to come in it.
+const BURST: u8 = 8;
+
+impl Habit {
+    /// Notes a write in a callback; whether others are to be expected in it.
+    #[inline]
+    pub const fn note(&mut self, callback: u64) -> bool {
+        if self.callback != callback {
+            self.callback = callback;
+            self.left = if self.count > 1 { FORGOTTEN } else { self.left.saturating_sub(1) };
+            self.count = 1;
+        } else if self.count < BURST {
+            self.count += 1;
+        } else {
+            return true;
+        }
+        self.left > 0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +189,25 @@ mod tests {
         assert_eq!(gone, ["abc", "", "de", "f"]);
         assert!(queue.is_empty());
         assert_eq!((queue.len_bytes(), pending(&queue, 8).len()), (0, 0));
+    }
+
+    #[test]
+    fn a_habit_is_learnt_and_forgotten() {
+        let mut habit = Habit::default();
+        // What a callback does tells of the next one.
+        assert!(!habit.note(1) && !habit.note(3) && !habit.note(3));
+        assert!(habit.note(5) && habit.note(5));
+        for callback in 0..u64::from(FORGOTTEN) {
+            assert!(habit.note(7 + 2 * callback), "{callback}");
+        }
+        assert!(!habit.note(97) && !habit.note(99));
+    }
+
+    #[test]
+    fn a_burst_tells_of_itself() {
+        let mut habit = Habit::default();
+        assert!((0..BURST).all(|_| !habit.note(1)));
+        assert!(habit.note(1) && habit.note(1) && habit.note(3));
     }
 
     #[test]

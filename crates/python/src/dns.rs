@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -130,7 +131,7 @@ fn is_numeric(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> bool {
 /// Whether the socket's family is one in which addresses are to be resolved.
 pub(crate) fn is_internet(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
     let family: i32 = socket.getattr(intern!(socket.py(), "family"))?.extract()?;
-    Ok(family == libc::AF_INET || family == libc::AF_INET6)
+    Ok(family == numbers::AF_INET || family == numbers::AF_INET6)
 }
 
 /// What `getaddrinfo` says of `address` for the kind of socket that `like` is; an address that is numeric
@@ -204,7 +205,7 @@ fn numeric_info<'py>(
         address.get_item(0)?,
         address.get_item(1)?,
         hint("family", 0)?,
-        hint("type", libc::SOCK_STREAM)?,
+        hint("type", numbers::SOCK_STREAM)?,
         hint("proto", 0)?,
     ];
     for index in 2..address.len()? {

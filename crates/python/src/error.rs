@@ -25,6 +25,14 @@ pub(crate) fn strerror(errno: i32) -> String {
     }
 }
 
+/// The exception for a connection attempt that was under way.
+pub(crate) fn connect_failed(errno: i32, address: &Bound<'_, PyAny>) -> PyErr {
+    match address.str() {
+        Ok(address) => PyOSError::new_err((errno, format!("Connect call failed {address}"))),
+        Err(error) => error,
+    }
+}
+
 /// An error that the caller may simply wait out: no data, no room, or a signal.
 pub(crate) fn is_transient(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)

@@ -39,6 +39,8 @@ pub(crate) struct Imports {
     pub(crate) coroutines: Py<PyModule>,
     pub(crate) socket: Py<PyModule>,
     pub(crate) socket_class: Py<PyType>,
+    /// `_socket.socket.connect`, which that class inherits unless somebody has replaced it.
+    pub(crate) socket_connect: Py<PyAny>,
     pub(crate) signal: Py<PyModule>,
     pub(crate) selectors: Py<PyModule>,
     pub(crate) threading: Py<PyModule>,
@@ -124,6 +126,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         base_subprocess: py.import("asyncio.base_subprocess")?.unbind(),
         coroutines: py.import("asyncio.coroutines")?.unbind(),
         socket_class: class(&socket, "socket")?,
+        socket_connect: py.import("_socket")?.getattr("socket")?.getattr("connect")?.unbind(),
         socket: socket.unbind(),
         signal: py.import("signal")?.unbind(),
         selectors: py.import("selectors")?.unbind(),

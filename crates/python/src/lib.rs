@@ -6,6 +6,7 @@
 #![allow(clippy::unused_self)] // Python methods and getters have one
 #![allow(clippy::too_many_arguments)] // asyncio's methods have as many keywords as they have
 
+mod address;
 mod buffer;
 mod callback;
 mod cell;

@@ -6,11 +6,10 @@
 //! the system call that waits would be seen only when something else ends the wait.
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Interest;
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -30,7 +29,7 @@ use crate::report;
 pub(crate) struct Signals {
     handlers: BTreeMap<i32, Ref<Handle>>,
     /// The end that the loop reads and the end that the C handler writes; made when first needed.
-    pipe: Option<(UnixStream, UnixStream)>,
+    pipe: Option<(OwnedFd, OwnedFd)>,
 }
 
 impl Signals {
@@ -94,12 +93,12 @@ pub(crate) fn wake_on_signals<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Wa
 
 /// Sets somebody else's descriptor again. The interpreter refuses one that was closed meanwhile, and one whose
 /// number is that of another file by now: these are no loss.
-fn stay(py: Python<'_>, fd: i32) {
+fn stay(py: Python<'_>, fd: RawFd) {
     drop(set_wakeup_fd(py, fd));
 }
 
 /// `signal.set_wakeup_fd(fd)`: the descriptor that was set before, -1 for none.
-fn set_wakeup_fd(py: Python<'_>, fd: i32) -> PyResult<i32> {
+fn set_wakeup_fd(py: Python<'_>, fd: RawFd) -> PyResult<RawFd> {
     imports(py).signal.bind(py).call_method1(intern!(py, "set_wakeup_fd"), (fd,))?.extract()
 }
 
@@ -110,15 +109,12 @@ fn is_main_thread(py: Python<'_>) -> PyResult<bool> {
 }
 
 /// The descriptor for the C handler to write to; the other end is watched by the loop.
-fn pipe(event_loop: &Bound<'_, Core>) -> PyResult<i32> {
+fn pipe(event_loop: &Bound<'_, Core>) -> PyResult<RawFd> {
     let core = event_loop.get();
     if let Some((_, writer)) = &core.signals.borrow().pipe {
         return Ok(writer.as_raw_fd());
     }
-    let (reader, writer) = UnixStream::pair().map_err(|error| os_error(&error))?;
-    for end in [&reader, &writer] {
-        end.set_nonblocking(true).map_err(|error| os_error(&error))?;
-    }
+    let (reader, writer) = sys::socket::pair().map_err(|error| os_error(&error))?;
     let entry = Entry::Native { object: event_loop.as_any().into(), run: on_signals };
     core.watch(event_loop.py(), reader.as_raw_fd(), Interest::READABLE, entry)?;
     core.watches.borrow_mut().internal += 1;
@@ -132,13 +128,13 @@ fn on_signals(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = event_loop.py();
     let event_loop = ffi::cast_known::<Core>(event_loop);
     let core = event_loop.get();
-    let mut numbers = [0_u8; 256];
+    let mut arrived = [0_u8; 256];
     loop {
-        let read = match &mut core.signals.borrow_mut().pipe {
-            Some((reader, _)) => reader.read(&mut numbers).unwrap_or(0),
+        let read = match &core.signals.borrow().pipe {
+            Some((reader, _)) => sys::socket::recv(reader.as_fd(), &mut arrived).unwrap_or(0),
             None => 0,
         };
-        for number in &numbers[..read] {
+        for number in &arrived[..read] {
             let number = i32::from(*number);
             let handle =
                 core.signals.borrow().handlers.get(&number).map(|handle| handle.clone_ref(py));
@@ -150,7 +146,7 @@ fn on_signals(event_loop: &Bound<'_, PyAny>) -> PyResult<()> {
                 None => {}
             }
         }
-        if read < numbers.len() {
+        if read < arrived.len() {
             return Ok(());
         }
     }
@@ -186,7 +182,7 @@ pub(crate) fn add_handler(
     drop(replaced);
     let installed = module
         .call_method1(intern!(py, "signal"), (signal, ignore(py)?))
-        .and_then(|_| module.call_method1(intern!(py, "siginterrupt"), (signal, false)));
+        .and_then(|_| restart_calls(module, signal));
     if let Err(error) = installed {
         let removed = core.signals.borrow_mut().handlers.remove(&number);
         drop(removed);
@@ -228,9 +224,9 @@ fn remove_handler(event_loop: &Bound<'_, Core>, number: i32) -> PyResult<bool> {
 /// Removes every handler: the loop closes.
 pub(crate) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     let py = event_loop.py();
-    let numbers: Vec<i32> = event_loop.get().signals.borrow().handlers.keys().copied().collect();
+    let handled: Vec<i32> = event_loop.get().signals.borrow().handlers.keys().copied().collect();
     let mut removed = Ok(());
-    if !numbers.is_empty()
+    if !handled.is_empty()
         && imports(py).sys.bind(py).call_method0(intern!(py, "is_finalizing"))?.is_truthy()?
     {
         let text = format!(
@@ -239,7 +235,7 @@ pub(crate) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
         );
         removed = report::resource_warning(py, &text, event_loop.as_any());
     } else {
-        for number in numbers {
+        for number in handled {
             removed = removed.and(remove_handler(event_loop, number).map(drop));
         }
     }
@@ -259,12 +255,20 @@ fn release_wakeup(core: &Core, py: Python<'_>) -> PyResult<()> {
     Ok(())
 }
 
+/// Lets system calls go on that the signal interrupts; where none are, there is nothing to be done.
+fn restart_calls(module: &Bound<'_, PyModule>, signal: &Bound<'_, PyAny>) -> PyResult<()> {
+    match module.getattr_opt(intern!(module.py(), "siginterrupt"))? {
+        Some(siginterrupt) => siginterrupt.call1((signal, false)).map(drop),
+        None => Ok(()),
+    }
+}
+
 fn cannot_be_caught(py: Python<'_>, number: i32, error: PyErr) -> PyResult<PyErr> {
     let errno: Option<i32> = match error.value(py).getattr("errno") {
         Ok(errno) => errno.extract()?,
         Err(_) => None,
     };
-    if errno == Some(libc::EINVAL) {
+    if errno == Some(numbers::EINVAL) {
         return Ok(PyRuntimeError::new_err(format!("sig {number} cannot be caught")));
     }
     Ok(error)

@@ -19,7 +19,7 @@
 //!   part of one counts as such). So no byte that was taken from or given to a socket is lost.
 //! * Cancel *before* closing a descriptor: the kernel keeps the open file until its operations have
 //!   ended, so that the peer would not hear of the end before the next wait; after `withdraw` it
-//!   does at once. Completions that come later are known by their [`owner`](Completion::owner): a
+//!   does at once, and of what was at rest nothing is left to report. Completions that come later are known by their [`owner`](Completion::owner): a
 //!   token whose generation has passed finds nobody, and dropping the completion drops what it
 //!   brings.
 //! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait, once, for
@@ -209,14 +209,15 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         }
     }
 
-    /// Cancels an operation, and returns when the kernel has let go of its file: a descriptor that
-    /// is closed next is closed for its peer, too. What is seen of operations meanwhile, this one
-    /// included, the next `wait` reports, without sleeping. False when the operation had its last
-    /// completion before, reported or kept by another `withdraw`.
+    /// Ends an operation, and returns when the kernel has let go of its file: a descriptor that
+    /// is closed next is closed for its peer, too. The last completion is handed back if it is
+    /// ECANCELED and the only one that is left to report; else the next `wait` reports them,
+    /// without sleeping, as it does with what is seen of other operations meanwhile. `None` then,
+    /// and when the operation had its last completion before.
     ///
     /// One system call, or none for an operation that is not the kernel's at the moment. On another
-    /// thread than the one that waits it only cancels.
-    pub fn withdraw(&mut self, operation: Token) -> bool {
+    /// thread than the one that waits, what is the kernel's is only cancelled.
+    pub fn withdraw(&mut self, operation: Token) -> Option<Completion<B, M>> {
         match self {
             Self::Uring(uring) => uring.withdraw(operation),
         }

@@ -5,7 +5,7 @@ use std::io;
 use std::marker::PhantomData;
 use std::time::Duration;
 
-use super::{Chunk, Completions, Config, Lent, LentMut, Operation, Setup, Unavailable};
+use super::{Chunk, Completion, Completions, Config, Lent, LentMut, Operation, Setup, Unavailable};
 use crate::Token;
 
 /// Nothing.
@@ -40,7 +40,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         match self.never {}
     }
 
-    pub(super) fn withdraw(&mut self, _operation: Token) -> bool {
+    pub(super) fn withdraw(&mut self, _operation: Token) -> Option<Completion<B, M>> {
         match self.never {}
     }
 

@@ -3,29 +3,23 @@
 //! Reading and writing are two filters, hence two events, which are put together here. The kernel
 //! drops filters when the last number of the open file goes away, and adding one that is there
 //! changes it, so registering and modifying are the same.
-#![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
+use crate::sys::fd::{AsRawFd, RawFd};
 use std::io;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
-use libc::kevent;
-
-use super::Events;
-use crate::sys::descriptor::{DescriptorMap, timespec};
+use super::{Events, Queue};
+use crate::sys::descriptor::DescriptorMap;
 use crate::{Interest, Token};
 
 /// A kqueue.
 #[derive(Debug)]
 pub struct Kqueue {
-    queue: OwnedFd,
+    queue: Queue,
     /// The kernel names the number in its events, and this what it was registered as.
     sources: DescriptorMap<Source>,
     /// How many entries of `sources` there are.
     registered: usize,
-    /// Where the kernel writes; room for both filters of every descriptor.
-    buffer: Vec<MaybeUninit<kevent>>,
 }
 
 #[derive(Debug)]
@@ -38,10 +32,7 @@ struct Source {
 
 impl Kqueue {
     pub(super) fn new() -> io::Result<Self> {
-        let queue = rustix::event::kqueue::kqueue()?;
-        rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
-        let sources = DescriptorMap::default();
-        Ok(Self { queue, sources, registered: 0, buffer: Vec::new() })
+        Ok(Self { queue: Queue::new()?, sources: DescriptorMap::default(), registered: 0 })
     }
 
     pub(super) fn register(
@@ -51,8 +42,7 @@ impl Kqueue {
         interest: Interest,
     ) -> io::Result<()> {
         crate::sys::descriptor::check_open(fd)?;
-        self.apply(fd, libc::EVFILT_READ, interest.is_readable())?;
-        if let Err(error) = self.apply(fd, libc::EVFILT_WRITE, interest.is_writable()) {
+        if let Err(error) = self.apply(fd, interest) {
             self.deregister(fd)?;
             return Err(error);
         }
@@ -71,8 +61,7 @@ impl Kqueue {
         if self.sources.remove(fd).is_some() {
             self.registered -= 1;
         }
-        self.apply(fd, libc::EVFILT_READ, false)?;
-        self.apply(fd, libc::EVFILT_WRITE, false)
+        self.apply(fd, Interest::NONE)
     }
 
     pub(super) fn wait(
@@ -80,19 +69,15 @@ impl Kqueue {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        self.buffer.resize((self.registered * 2).max(1), MaybeUninit::uninit());
-        let count = self.wait_into_buffer(timeout)?;
-        for event in &self.buffer[..count] {
-            // SAFETY: the kernel has filled in the first `count`.
-            let event = unsafe { event.assume_init_ref() };
-            if let Some(source) = self.sources.get_mut(descriptor(event)) {
-                source.readiness = source.readiness.with(direction(event));
+        // Room for both filters of every descriptor.
+        let ready = self.queue.wait((self.registered * 2).max(1), timeout)?;
+        for (fd, direction) in ready.clone() {
+            if let Some(source) = self.sources.get_mut(fd) {
+                source.readiness = source.readiness.with(direction);
             }
         }
-        for event in &self.buffer[..count] {
-            // SAFETY: as above.
-            let event = unsafe { event.assume_init_ref() };
-            if let Some(source) = self.sources.get_mut(descriptor(event)) {
+        for (fd, _) in ready {
+            if let Some(source) = self.sources.get_mut(fd) {
                 // Empty the second time, which reports nothing.
                 let readiness = std::mem::replace(&mut source.readiness, Interest::NONE);
                 events.push(source.token, readiness.and(source.interest));
@@ -106,68 +91,21 @@ impl Kqueue {
         Some(self.queue.as_raw_fd())
     }
 
-    /// Adds or deletes one filter. Deleting one that is not there, or whose descriptor is closed,
-    /// is fine.
-    fn apply(&self, fd: RawFd, filter: i16, wanted: bool) -> io::Result<()> {
-        // SAFETY: all-zero is a valid `kevent`: numbers and a null pointer.
-        let mut change: kevent = unsafe { std::mem::zeroed() };
-        change.ident =
-            usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
-        change.filter = filter;
-        change.flags = if wanted { libc::EV_ADD | libc::EV_ENABLE } else { libc::EV_DELETE };
-        // SAFETY: one change, which is valid, and no room for events: errors are the result.
-        let result = unsafe {
-            kevent(
-                self.queue.as_raw_fd(),
-                &raw const change,
-                1,
-                std::ptr::null_mut(),
-                0,
-                std::ptr::null(),
-            )
-        };
-        if result != -1 {
-            return Ok(());
+    /// Has the filters of `interest` and no others. Deleting one that is not there, or whose descriptor
+    /// is closed, is fine.
+    fn apply(&mut self, fd: RawFd, interest: Interest) -> io::Result<()> {
+        let errors = self.queue.set(fd, interest)?;
+        for (errno, wanted) in
+            errors.into_iter().zip([interest.is_readable(), interest.is_writable()])
+        {
+            match errno {
+                0 => {}
+                libc::ENOENT | libc::EBADF if !wanted => {}
+                // A pipe whose other end is gone: the filter is there, and will report it (macOS).
+                libc::EPIPE if wanted => {}
+                errno => return Err(io::Error::from_raw_os_error(errno)),
+            }
         }
-        let error = io::Error::last_os_error();
-        match error.raw_os_error() {
-            Some(libc::ENOENT | libc::EBADF) if !wanted => Ok(()),
-            // A pipe whose other end is gone: the filter is there, and will report it (macOS).
-            Some(libc::EPIPE) if wanted => Ok(()),
-            _ => Err(error),
-        }
-    }
-
-    fn wait_into_buffer(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
-        let timeout = timeout.map(|timeout| {
-            let timeout = timespec(timeout);
-            libc::timespec { tv_sec: timeout.tv_sec, tv_nsec: timeout.tv_nsec }
-        });
-        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        let length = libc::c_int::try_from(self.buffer.len()).unwrap_or(libc::c_int::MAX);
-        // SAFETY: the buffer is valid for writes over its length; the timeout is null or valid.
-        let count = unsafe {
-            kevent(
-                self.queue.as_raw_fd(),
-                std::ptr::null(),
-                0,
-                self.buffer.as_mut_ptr().cast(),
-                length,
-                timeout,
-            )
-        };
-        usize::try_from(count).map_err(|_| io::Error::last_os_error())
-    }
-}
-
-fn descriptor(event: &kevent) -> RawFd {
-    RawFd::try_from(event.ident).unwrap_or(-1)
-}
-
-const fn direction(event: &kevent) -> Interest {
-    match event.filter {
-        libc::EVFILT_READ => Interest::READABLE,
-        libc::EVFILT_WRITE => Interest::WRITABLE,
-        _ => Interest::NONE,
+        Ok(())
     }
 }

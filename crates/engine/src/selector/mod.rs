@@ -21,10 +21,20 @@ use crate::{Interest, Token};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
-#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+#[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
 mod kqueue;
 mod poll;
 mod select;
+
+// The system calls of kqueue: the kernel's, or a library's to test our side of them on Linux.
+#[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
+mod kernel_queue;
+#[cfg(oxloop_libkqueue)]
+mod libkqueue;
+#[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+use {kernel_queue::Queue, libc as system};
+#[cfg(oxloop_libkqueue)]
+use {libkqueue as system, libkqueue::Queue};
 
 /// What a wait found out about one file descriptor.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -101,12 +111,15 @@ pub enum SelectorKind {
 impl SelectorKind {
     /// The kinds that this system has, best first.
     pub const fn available() -> &'static [Self] {
-        #[cfg(any(target_os = "linux", target_os = "android"))]
+        #[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Epoll, SelectorKind::Poll, SelectorKind::Select];
         #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Kqueue, SelectorKind::Poll, SelectorKind::Select];
+        #[cfg(oxloop_libkqueue)]
+        const AVAILABLE: &[SelectorKind] =
+            &[SelectorKind::Kqueue, SelectorKind::Epoll, SelectorKind::Poll, SelectorKind::Select];
         AVAILABLE
     }
 
@@ -133,7 +146,7 @@ pub enum Selector {
     #[cfg(any(target_os = "linux", target_os = "android"))]
     Epoll(epoll::Epoll),
     /// kqueue(2) of macOS and the BSDs.
-    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
     Kqueue(kqueue::Kqueue),
     /// poll(2).
     Poll(poll::Poll),
@@ -146,7 +159,7 @@ macro_rules! backend {
         match $selector {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Selector::Epoll($backend) => $call,
-            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             Selector::Kqueue($backend) => $call,
             Selector::Poll($backend) => $call,
             Selector::Select($backend) => $call,
@@ -160,10 +173,11 @@ impl Selector {
         match kind {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             SelectorKind::Epoll => Ok(Self::Epoll(epoll::Epoll::new()?)),
-            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             SelectorKind::Kqueue => Ok(Self::Kqueue(kqueue::Kqueue::new()?)),
             SelectorKind::Poll => Ok(Self::Poll(poll::Poll::default())),
             SelectorKind::Select => Ok(Self::Select(select::Select::default())),
+            #[allow(unreachable_patterns)] // libkqueue beside epoll: no kind is missing
             _ => Err(io::ErrorKind::Unsupported.into()),
         }
     }
@@ -173,7 +187,7 @@ impl Selector {
         match self {
             #[cfg(any(target_os = "linux", target_os = "android"))]
             Self::Epoll(_) => SelectorKind::Epoll,
-            #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+            #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             Self::Kqueue(_) => SelectorKind::Kqueue,
             Self::Poll(_) => SelectorKind::Poll,
             Self::Select(_) => SelectorKind::Select,

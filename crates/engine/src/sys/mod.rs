@@ -10,4 +10,4 @@ pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
 pub use unix::descriptor;
 #[cfg(unix)]
-pub use unix::{datagram, file, pipe, process, sigpipe, socket};
+pub use unix::{datagram, fd, file, numbers, pipe, process, sigpipe, socket};

@@ -4,12 +4,12 @@
 //! fails; any number of wake-ups before one `drain` count as one; `drain` makes it unreadable.
 //! Neither takes a lock or allocates, so that a signal handler may call `wake`.
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 mod eventfd;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 pub use eventfd::Waker;
 
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(all(unix, any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue)))]
 mod pipe;
-#[cfg(all(unix, not(any(target_os = "linux", target_os = "android"))))]
+#[cfg(all(unix, any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue)))]
 pub use pipe::Waker;

@@ -125,6 +125,16 @@ impl Bench {
         Ok(all.remove(0))
     }
 
+    /// Ends an operation; its last completion, which comes now or with the next wait.
+    fn withdraw(&mut self, token: Token) -> io::Result<Done> {
+        if let Some(done) = self.proactor.withdraw(token) {
+            return Ok(self.look(done));
+        }
+        let mut all = self.wait(NOW)?;
+        let place = all.iter().position(|done| done.token == token && !done.more);
+        Ok(all.remove(place.unwrap_or_else(|| panic!("{all:?}"))))
+    }
+
     /// Waits until every operation has completed.
     fn all(&mut self) -> io::Result<Vec<Done>> {
         let mut all = Vec::new();
@@ -148,13 +158,18 @@ impl Bench {
     }
 }
 
+/// Whether there is something to test; prints why, if not.
+fn is_available() -> bool {
+    let reason = proactor::probe().err();
+    reason.inspect(|reason| println!("skipped: {reason}")).is_none()
+}
+
 /// One test per function, on every setup.
 macro_rules! on_every_setup {
     ($group:ident: $($name:ident)*) => {
         $(#[test]
         fn $name() -> io::Result<()> {
-            if let Err(reason) = proactor::probe() {
-                println!("skipped: {reason}");
+            if !is_available() {
                 return Ok(());
             }
             for setup in [Setup::Deferred, Setup::Cooperative, Setup::Plain] {
@@ -220,6 +235,7 @@ on_every_setup! { withdrawal:
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
     withdrawing_reports_no_poll_twice
+    what_is_withdrawn_at_rest_is_gone
     going_on_elsewhere
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended
@@ -269,8 +285,7 @@ macro_rules! alone {
     ($group:ident: $($name:ident)*) => {
         $(#[test]
         fn $name() -> io::Result<()> {
-            if let Err(reason) = proactor::probe() {
-                println!("skipped: {reason}");
+            if !is_available() {
                 return Ok(());
             }
             if std::env::var_os("OXLOOP_TEST_ALONE").is_some() {

@@ -127,7 +127,7 @@ pub(crate) fn streams_survive_everything(config: Config) -> io::Result<()> {
                 all
             }
             2 => {
-                if bench.proactor.withdraw(newest[stream]) {
+                if bench.proactor.withdraw(newest[stream]).is_some() {
                     // The kernel has let go: nothing overtakes what the old one has brought.
                     newest[stream] = bench.submit(Operation::Receive { fd: fd(stream) });
                     streams.insert(newest[stream], stream);

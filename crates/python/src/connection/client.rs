@@ -6,18 +6,18 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
+use super::attempt::{Attempt, Target};
 use super::{
-    Connected, Optional, check_not_tls, check_stream, close_after, is_true, open_transport,
-    or_none, pair,
+    Connected, Optional, check_not_tls, check_stream, is_true, open_transport, or_none, pair,
 };
 use crate::cell::LoopCell;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns;
-use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::socket::Socket;
 use crate::transports::tls::Tls;
 
 /// The arguments of `create_connection`.
@@ -37,6 +37,8 @@ pub(crate) struct Client {
     pub(crate) happy_eyeballs_delay: Optional,
     pub(crate) interleave: Optional,
     pub(crate) all_errors: bool,
+    /// Whether `sock_connect` is the user's.
+    pub(crate) own_sock_connect: bool,
 }
 
 impl Client {
@@ -75,7 +77,7 @@ impl Client {
     }
 
     /// A connected socket.
-    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Ref> {
+    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Socket> {
         if self.host.is_none() && self.port.is_none() {
             return Python::attach(|py| {
                 let Some(socket) = &self.sock else {
@@ -83,7 +85,7 @@ impl Client {
                     return Err(PyValueError::new_err(message));
                 };
                 check_stream(socket.bind(py))?;
-                Ok(socket.clone_ref(py))
+                Socket::object(socket.bind(py))
             });
         }
         if self.sock.is_some() {
@@ -126,7 +128,7 @@ impl Client {
         core: &Kept<Core>,
         infos: Vec<Ref>,
         local: Option<Ref>,
-    ) -> PyResult<Ref> {
+    ) -> PyResult<Socket> {
         let errors = flow.keep(Python::attach(|py| Ref::from(PyList::empty(py))));
         let targets: Vec<Target> = Python::attach(|py| {
             infos
@@ -143,16 +145,16 @@ impl Client {
             let outcome = flow.wait(race).await?;
             let winner = Python::attach(|py| {
                 let winner = outcome.bind(py).get_item(0)?;
-                Ok::<_, PyErr>((!winner.is_none()).then(|| winner.into()))
+                Ok::<_, PyErr>((!winner.is_none()).then(|| Ref::from(winner)))
             })?;
-            return match winner {
-                Some(winner) => Ok(winner),
-                None => Err(Python::attach(|py| self.failure(errors.bind(py)))),
-            };
+            return Python::attach(|py| match winner {
+                Some(winner) => Socket::object(winner.bind(py)),
+                None => Err(self.failure(errors.bind(py))),
+            });
         }
         let attempts = targets.into_iter().map(|target| Attempt::new(flow, core.clone(), target));
         for attempt in attempts {
-            match attempt.connect(flow).await {
+            match attempt.connect(flow, self.own_sock_connect).await {
                 Ok(socket) => return Ok(socket),
                 Err(error) => {
                     if !Python::attach(|py| error.is_instance_of::<PyOSError>(py)) {
@@ -213,129 +215,6 @@ fn interleave<'py>(
     Ok(ordered)
 }
 
-/// One address to connect to.
-struct Target {
-    /// What `getaddrinfo` said of it.
-    info: Ref,
-    /// What `getaddrinfo` said of the local address, if one is asked for.
-    local: Option<Ref>,
-    /// Where the errors of all attempts are collected.
-    errors: Ref<PyList>,
-}
-
-/// An attempt to connect to it.
-struct Attempt {
-    core: Kept<Core>,
-    info: Ref,
-    local: Option<Ref>,
-    /// The errors have tracebacks, and these the frames of who waits.
-    errors: Kept<PyList>,
-}
-
-impl Attempt {
-    fn new(flow: &Flow, core: Kept<Core>, target: Target) -> Self {
-        let Target { info, local, errors } = target;
-        Self { core, info, local, errors: flow.keep(errors) }
-    }
-
-    /// A connected socket; an error is noted, and the socket closed.
-    async fn connect(&self, flow: &Flow) -> PyResult<Ref> {
-        let socket = Python::attach(|py| self.create(py).map_err(|error| self.note(py, error)))?;
-        let connected = match Python::attach(|py| self.prepare(py, &socket)) {
-            Ok(connecting) => flow.wait(connecting).await.map(drop),
-            Err(error) => Err(error),
-        };
-        match connected {
-            Ok(()) => Ok(socket),
-            Err(error) => {
-                Err(Python::attach(|py| self.note(py, close_after(socket.bind(py), error))))
-            }
-        }
-    }
-
-    fn note(&self, py: Python<'_>, error: PyErr) -> PyErr {
-        if !error.is_instance_of::<PyOSError>(py) {
-            return error;
-        }
-        match self.errors.bind(py).append(error::exception(py, &error)) {
-            Ok(()) => error,
-            Err(other) => other,
-        }
-    }
-
-    fn create(&self, py: Python<'_>) -> PyResult<Ref> {
-        let info = self.info.bind(py);
-        let class = imports(py).socket.bind(py).getattr(intern!(py, "socket"))?;
-        let keywords = PyDict::new(py);
-        for (index, name) in ["family", "type", "proto"].into_iter().enumerate() {
-            keywords.set_item(name, info.get_item(index)?)?;
-        }
-        class.call((), Some(&keywords)).map(Ref::from)
-    }
-
-    /// Binds the socket if need be; the awaitable that connects it.
-    fn prepare(&self, py: Python<'_>, socket: &Ref) -> PyResult<Ref> {
-        let socket = socket.bind(py);
-        socket.call_method1(intern!(py, "setblocking"), (false,))?;
-        if let Some(local) = &self.local {
-            self.bind_local(socket, local.bind(py))?;
-        }
-        let address = self.info.bind(py).get_item(4)?;
-        // By the method, as asyncio does: a user may have replaced it.
-        let event_loop = self.core.bind(py);
-        event_loop.call_method1(intern!(py, "sock_connect"), (socket, address)).map(Ref::from)
-    }
-
-    fn bind_local(&self, socket: &Bound<'_, PyAny>, local: &Bound<'_, PyAny>) -> PyResult<()> {
-        let py = socket.py();
-        let family = self.info.bind(py).get_item(0)?;
-        let mut failed: Option<PyErr> = None;
-        for info in local.try_iter()? {
-            let info = info?;
-            if !info.get_item(0)?.eq(&family)? {
-                continue;
-            }
-            let address = info.get_item(4)?;
-            let Err(error) = socket.call_method1(intern!(py, "bind"), (&address,)) else {
-                return Ok(());
-            };
-            if !error.is_instance_of::<PyOSError>(py) {
-                return Err(error);
-            }
-            if let Some(before) = failed.replace(bind_error(py, &address, &error)?) {
-                self.note(py, before);
-            }
-        }
-        Err(match failed {
-            Some(error) => error,
-            None => PyOSError::new_err(format!(
-                "no matching local address with family={} found",
-                family.repr()?
-            )),
-        })
-    }
-}
-
-/// The error of bind(2) with the address in its text.
-pub(super) fn bind_error(
-    py: Python<'_>,
-    address: &Bound<'_, PyAny>,
-    error: &PyErr,
-) -> PyResult<PyErr> {
-    let value = error.value(py);
-    let text = if py.version_info() >= (3, 13) {
-        value.str()?.into_any()
-    } else {
-        value.getattr("strerror")?
-    };
-    let message = format!(
-        "error while attempting to bind on address {}: {}",
-        address.repr()?,
-        text.str()?.to_string().to_lowercase()
-    );
-    Ok(PyOSError::new_err((value.getattr("errno")?.unbind(), message)))
-}
-
 /// A race of attempts, each started `delay` seconds after the one before or when that has failed.
 fn race(core: &Kept<Core>, targets: Vec<Target>, delay: &Bound<'_, PyAny>) -> PyResult<Ref> {
     let py = delay.py();
@@ -368,7 +247,7 @@ impl Starter {
         Coroutine::spawn(py, "EventLoop._connect_sock", |flow| {
             let core = flow.keep(self.core.clone_ref(py));
             let attempt = Attempt::new(&flow, core, target);
-            async move { attempt.connect(&flow).await }
+            async move { attempt.connect_object(&flow).await }
         })
     }
 
@@ -394,7 +273,7 @@ pub(crate) fn connect<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let connected = Connected { socket: &socket, owned: client.sock.is_none(), tls };
+            let connected = Connected { socket, owned: client.sock.is_none(), tls };
             let (transport, protocol) =
                 open_transport(&flow, &core, &client.protocol_factory, connected).await?;
             Python::attach(|py| {
@@ -430,14 +309,14 @@ pub(crate) fn accepted<'py>(
         let core = flow.keep(event_loop);
         let (protocol_factory, socket) = (flow.keep(protocol_factory), flow.keep(socket));
         async move {
-            let tls = Python::attach(|py| {
+            let (socket, tls) = Python::attach(|py| {
                 check_stream(socket.bind(py))?;
                 let name = Some(PyString::new(py, "").into_any().into());
                 let tls = Tls::new(py, &ssl, true, name, &timeouts)?;
                 check_not_tls(py, &socket)?;
-                Ok::<_, PyErr>(tls)
+                Ok::<_, PyErr>((Socket::object(socket.bind(py))?, tls))
             })?;
-            let connected = Connected { socket: &socket, owned: false, tls };
+            let connected = Connected { socket, owned: false, tls };
             let (transport, protocol) =
                 open_transport(&flow, &core, &protocol_factory, connected).await?;
             pair(&transport, &protocol)

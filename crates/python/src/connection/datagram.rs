@@ -1,5 +1,6 @@
 //! `create_datagram_endpoint`: resolve, bind, connect, open.
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{
     PyAssertionError, PyDeprecationWarning, PyOSError, PyTypeError, PyValueError,
 };
@@ -80,9 +81,9 @@ impl Endpoint {
         let py = socket.py();
         let kind: i32 = socket.getattr(intern!(py, "type"))?.extract()?;
         let (refused, name) = if takes_any_but_streams(py) {
-            (kind == libc::SOCK_STREAM, "datagram socket")
+            (kind == numbers::SOCK_STREAM, "datagram socket")
         } else {
-            (kind != libc::SOCK_DGRAM, "UDP Socket")
+            (kind != numbers::SOCK_DGRAM, "UDP Socket")
         };
         if refused {
             let text = format!("A {name} was expected, got {}", socket.repr()?);
@@ -139,7 +140,7 @@ impl Endpoint {
                 }
                 return Ok(Some(vec![self.pair(py, &None, &None)]));
             }
-            if self.family.bind(py).eq(libc::AF_UNIX)? {
+            if self.family.bind(py).eq(numbers::AF_UNIX)? {
                 self.check_paths(py)?;
                 return Ok(Some(vec![self.pair(py, local, remote)]));
             }

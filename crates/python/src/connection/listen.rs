@@ -1,11 +1,12 @@
 //! `create_server`: resolve the hosts, bind a socket to each address, listen.
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
 
-use super::client::bind_error;
+use super::attempt::bind_error;
 use super::{Optional, check_not_tls, check_stream, or_none};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -212,7 +213,7 @@ impl Listening {
         }
         let explained = bind_error(py, &address, &error)?;
         let errno: Option<i32> = error.value(py).getattr("errno")?.extract()?;
-        if errno != Some(libc::EADDRNOTAVAIL) {
+        if errno != Some(numbers::EADDRNOTAVAIL) {
             return Err(explained);
         }
         // The family is known but not configured: the other addresses may do.
@@ -241,7 +242,7 @@ impl Listening {
         if self.keep_alive {
             set("SOL_SOCKET", "SO_KEEPALIVE")?;
         }
-        if family.eq(libc::AF_INET6)? {
+        if family.eq(numbers::AF_INET6)? {
             // Each family has its own socket.
             set("IPPROTO_IPV6", "IPV6_V6ONLY")?;
         }

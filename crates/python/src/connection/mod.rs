@@ -1,6 +1,7 @@
 //! Making connections, servers and endpoints: `create_connection`, `connect_accepted_socket`, `create_server`,
 //! their kin of Unix sockets, `create_datagram_endpoint`, pipes and processes.
 
+mod attempt;
 mod client;
 mod datagram;
 mod listen;
@@ -17,6 +18,7 @@ pub(crate) use process::{Command, run};
 pub(crate) use start_tls::{Upgrade, start_tls};
 pub(crate) use unix::{UnixClient, UnixListening, connect_unix, create_unix_server};
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -42,7 +44,7 @@ fn check_not_tls(py: Python<'_>, socket: &Ref) -> PyResult<()> {
 /// `ValueError` for anything but a stream socket.
 fn check_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
     let kind: i32 = socket.getattr(intern!(socket.py(), "type"))?.extract()?;
-    if kind == libc::SOCK_STREAM {
+    if kind == numbers::SOCK_STREAM {
         return Ok(());
     }
     Err(PyValueError::new_err(format!("A Stream Socket was expected, got {}", socket.repr()?)))
@@ -65,8 +67,8 @@ fn close_after(socket: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
 }
 
 /// A socket that is connected.
-struct Connected<'a> {
-    socket: &'a Ref,
+struct Connected {
+    socket: Socket,
     /// Whether it is ours, not the user's.
     owned: bool,
     /// What it is to be encrypted with.
@@ -81,43 +83,52 @@ async fn open_transport(
     flow: &Flow,
     core: &Kept<Core>,
     protocol_factory: &Ref,
-    connected: Connected<'_>,
+    connected: Connected,
 ) -> PyResult<(Kept, Kept)> {
-    let Connected { socket, owned, tls } = connected;
-    let made = Python::attach(|py| {
+    let (transport, protocol, waiter) = Python::attach(|py| {
         let core = core.bind(py);
-        let socket = socket.bind(py);
-        socket.call_method1(intern!(py, "setblocking"), (false,))?;
-        let protocol = protocol_factory.bind(py).call0()?;
-        let waiter = Core::future(core)?;
-        let opening = Opening {
-            socket: Socket::object(socket)?,
-            protocol: &protocol,
-            peer: None,
-            waiter: Some(&waiter),
-            server: None,
-        };
-        let transport = match &tls {
-            None => StreamTransport::open(core, opening)?.into_any(),
-            Some(tls) => tls.open(core, opening)?,
+        let Connected { socket, owned, tls } = connected;
+        let object = socket.shared(py);
+        let made = begin(core, protocol_factory.bind(py), socket, tls.as_ref());
+        let [transport, protocol, waiter] = match made {
+            Ok(made) => made,
+            Err(error) => {
+                let closed = match object {
+                    Some(object) if owned || py.version_info() >= (3, 14) => {
+                        object.bind(py).call_method0(intern!(py, "close")).err()
+                    }
+                    _ => None,
+                };
+                return Err(closed.unwrap_or(error));
+            }
         };
         Ok::<_, PyErr>((flow.keep(transport), flow.keep(protocol), flow.keep(waiter)))
-    });
-    let (transport, protocol, waiter) = match made {
-        Ok(made) => made,
-        Err(error) => {
-            return Err(Python::attach(|py| {
-                if owned || py.version_info() >= (3, 14) {
-                    let closed = socket.bind(py).call_method0(intern!(py, "close"));
-                    closed.err().unwrap_or(error)
-                } else {
-                    error
-                }
-            }));
-        }
-    };
+    })?;
     opened(flow, &transport, &waiter).await?;
     Ok((transport, protocol))
+}
+
+/// A transport that is about to tell its protocol, the protocol, and the future that says that it has.
+fn begin<'py>(
+    core: &Bound<'py, Core>,
+    protocol_factory: &Bound<'py, PyAny>,
+    socket: Socket,
+    tls: Option<&Tls>,
+) -> PyResult<[Bound<'py, PyAny>; 3]> {
+    let py = core.py();
+    if let Socket::Object { object, .. } = &socket {
+        object.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
+    }
+    let protocol = protocol_factory.call0()?;
+    let waiter = Core::future(core)?;
+    let peer = socket.peer(py)?;
+    let opening =
+        Opening { socket, protocol: &protocol, peer, waiter: Some(&waiter), server: None };
+    let transport = match tls {
+        None => StreamTransport::open(core, opening)?.into_any(),
+        Some(tls) => tls.open(core, opening)?,
+    };
+    Ok([transport, protocol, waiter])
 }
 
 /// Waits until the protocol has been told of its transport, which is closed if nobody waits for that any more.

@@ -1,6 +1,7 @@
 //! `create_unix_connection` and `create_unix_server`: stream sockets that are named in the file system, or in
 //! Linux's abstract namespace.
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -13,6 +14,7 @@ use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::server::Server;
+use crate::transports::socket::Socket;
 use crate::transports::tls::Tls;
 use crate::transports::unix_path::{self, BoundPath};
 
@@ -38,7 +40,7 @@ pub(crate) fn connect_unix<'py>(
         async move {
             let tls = Python::attach(|py| client.check(py))?;
             let socket = client.socket(&flow, &core).await?;
-            let connected = Connected { socket: &socket, owned: client.sock.is_none(), tls };
+            let connected = Connected { socket, owned: client.sock.is_none(), tls };
             let (transport, protocol) =
                 open_transport(&flow, &core, &client.protocol_factory, connected).await?;
             pair(&transport, &protocol)
@@ -67,7 +69,7 @@ impl UnixClient {
     }
 
     /// A connected socket.
-    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Ref> {
+    async fn socket(&self, flow: &Flow, core: &Kept<Core>) -> PyResult<Socket> {
         let (path, sock) = match (&self.path, &self.sock) {
             (Some(_), Some(_)) => return Err(both()),
             (None, None) => return Err(PyValueError::new_err("no path and sock were specified")),
@@ -91,7 +93,7 @@ impl UnixClient {
             Some(Err(error)) => Err(error),
         };
         match connected {
-            Ok(()) => Ok(socket),
+            Ok(()) => Python::attach(|py| Socket::object(socket.bind(py))),
             Err(error) => Err(Python::attach(|py| close_after(socket.bind(py), error))),
         }
     }
@@ -175,11 +177,11 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
         return Ok(error);
     }
     let errno: Option<i32> = error.value(py).getattr(intern!(py, "errno"))?.extract()?;
-    if errno != Some(libc::EADDRINUSE) {
+    if errno != Some(numbers::EADDRINUSE) {
         return Ok(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);
-    Ok(PyOSError::new_err((libc::EADDRINUSE, text)))
+    Ok(PyOSError::new_err((numbers::EADDRINUSE, text)))
 }
 
 fn both() -> PyErr {
@@ -204,7 +206,7 @@ fn check_unix_stream(socket: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = socket.py();
     let family: i32 = socket.getattr(intern!(py, "family"))?.extract()?;
     let kind: i32 = socket.getattr(intern!(py, "type"))?.extract()?;
-    if family == libc::AF_UNIX && kind == libc::SOCK_STREAM {
+    if family == numbers::AF_UNIX && kind == numbers::SOCK_STREAM {
         return Ok(());
     }
     let text = format!("A UNIX Domain Stream Socket was expected, got {}", socket.repr()?);

@@ -1,8 +1,7 @@
 //! What a turn of the loop runs.
 
-use std::os::fd::OwnedFd;
-
 use oxloop_engine::proactor::Chunk;
+use oxloop_engine::sys::fd::OwnedFd;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 

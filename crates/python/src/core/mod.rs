@@ -4,18 +4,19 @@
 //! the Python object that the user knows. Transports, servers and flows see this module and never the
 //! event loop class: what happens to a descriptor reaches them through the [`Entry`] that they left here.
 
+mod callbacks;
 mod data;
 mod entry;
 mod wait;
 mod watches;
 
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::sys::datagram::Batch;
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Engine, Inbox, Timestamp, Token, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -31,6 +32,7 @@ use crate::handle::Handle;
 use crate::imports::imports;
 use crate::poller::Poller;
 use crate::signals::Signals;
+pub(crate) use callbacks::Kept;
 pub(crate) use entry::{Arrival, Entry, Reader, Run};
 pub(crate) use watches::{Watch, Watches};
 
@@ -46,6 +48,11 @@ pub(crate) struct Core {
     pub(crate) signals: LoopCell<Signals>,
     /// What runs once the entries of this turn have: what they have written leaves together then.
     turn_end: LoopCell<VecDeque<Entry>>,
+    /// The number of the callback that runs; even while none does.
+    callback: AtomicU64,
+    /// What that has written and kept for its end; `has_kept` says whether there is something.
+    kept: LoopCell<VecDeque<Kept>>,
+    has_kept: AtomicBool,
     /// The selector object that the user passed, to be closed with the loop.
     pub(crate) selector: LoopCell<Option<Ref>>,
     /// Where reads of all transports land before they are copied out; `None` while one is in use.
@@ -101,6 +108,9 @@ impl Core {
             inbox: LoopCell::new(Some(Arc::new(Inbox::new(waker)))),
             signals: LoopCell::default(),
             turn_end: LoopCell::default(),
+            callback: AtomicU64::new(0),
+            kept: LoopCell::default(),
+            has_kept: AtomicBool::new(false),
             selector: LoopCell::default(),
             read_buffer: LoopCell::default(),
             plain_buffer: LoopCell::default(),
@@ -299,7 +309,7 @@ impl Core {
     }
 
     /// Everything that the loop still holds, for the caller to drop: queues, timers, watches.
-    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>) {
+    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>, VecDeque<Kept>) {
         let mut entries: Vec<Entry> = Vec::new();
         {
             let mut engine = self.engine.borrow_mut();
@@ -312,7 +322,7 @@ impl Core {
                 Handle::leave_queue(handle);
             }
         }
-        (entries, self.watches.borrow_mut().drain())
+        (entries, self.watches.borrow_mut().drain(), self.kept.take())
     }
 }
 
@@ -337,6 +347,9 @@ impl Core {
         }
         if let Some(turn_end) = self.turn_end.try_borrow() {
             turn_end.iter().try_for_each(|entry| entry.visit(visit))?;
+        }
+        if let Some(kept) = self.kept.try_borrow() {
+            kept.iter().try_for_each(|kept| kept.visit(&visit))?;
         }
         if let Some(watches) = self.watches.try_borrow() {
             watches.visit(visit)?;

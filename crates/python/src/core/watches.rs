@@ -1,8 +1,8 @@
 //! The descriptors that a loop watches: who is told of each, and the wait for them.
 
 use std::collections::HashMap;
-use std::os::fd::RawFd;
 
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Interest, Slots, Token};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;

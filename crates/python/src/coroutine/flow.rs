@@ -1,10 +1,10 @@
 //! What the body of a coroutine waits by: [`Flow`].
 
 use std::future::Future;
-use std::os::fd::RawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Interest, Timestamp, Token};
 use pyo3::exceptions::{PyGeneratorExit, PyTypeError};
 use pyo3::intern;

@@ -15,6 +15,7 @@ mod watch;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::Interest;
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -243,6 +244,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
+        let own_sock_connect = schedule::is_overridden(slf.as_super(), "sock_connect")?;
         let client = connection::Client {
             protocol_factory: Shared::new(protocol_factory),
             host,
@@ -258,6 +260,7 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
             happy_eyeballs_delay,
             interleave,
             all_errors: all_errors.0,
+            own_sock_connect,
         };
         connection::connect(slf.as_super(), client)
     }
@@ -312,8 +315,8 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             protocol_factory: Shared::new(protocol_factory),
             host,
             port,
-            family: or_number(py, family, libc::AF_UNSPEC),
-            flags: or_number(py, flags, libc::AI_PASSIVE),
+            family: or_number(py, family, numbers::AF_UNSPEC),
+            flags: or_number(py, flags, numbers::AI_PASSIVE),
             sock,
             backlog,
             ssl,

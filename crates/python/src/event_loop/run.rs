@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use crate::core::{Arrival, Core, Entry};
+use crate::core::{Arrival, Core, Entry, Kept};
 use crate::error;
 use crate::ffi;
 use crate::handle::Handle;
@@ -174,13 +174,30 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     let batch = core.engine.borrow().batch_len();
     for _ in 0..batch {
         let Some(mut entry) = core.engine.borrow_mut().ready.pop() else { break };
-        if core.debug() {
-            run_measured(event_loop, &mut entry)?;
+        core.begin_callback();
+        let ran = if core.debug() {
+            run_measured(event_loop, &mut entry)
         } else {
-            run_entry(event_loop, &mut entry)?;
-        }
+            run_entry(event_loop, &mut entry)
+        };
+        let sent = if core.end_callback() { send_kept(event_loop) } else { Ok(()) };
+        ran.and(sent)?;
     }
     end_turn(event_loop)
+}
+
+/// Sends what a callback has written and kept. The error is the first one that leaves the loop.
+#[cold]
+fn send_kept(event_loop: &Bound<'_, Core>) -> PyResult<()> {
+    let py = event_loop.py();
+    let mut result = Ok(());
+    while let Some(Kept { transport, context, send }) = event_loop.get().pop_kept() {
+        let transport = transport.bind(py);
+        let sent = ffi::run_in_context(context.bind(py), || send(transport))
+            .or_else(|error| report_callback(event_loop, transport, error));
+        result = result.and(sent);
+    }
+    result
 }
 
 /// Sends what was written in this turn.

@@ -152,7 +152,8 @@ pub(super) fn find_overrides(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     Ok(())
 }
 
-fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
+/// Whether the method `name` is not ours: a subclass's, or one that was set on the class or the loop.
+pub(super) fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
     let py = event_loop.py();
     let native = py.get_type::<EventLoop>().getattr(name)?;
     if !event_loop.get_type().getattr(name)?.is(&native) {

@@ -1,7 +1,6 @@
 //! `loop.sendfile` and `loop.sock_sendfile`: by the kernel, or by reading the file in a thread.
 
-use std::os::fd::RawFd;
-
+use oxloop_engine::sys::fd::RawFd;
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;

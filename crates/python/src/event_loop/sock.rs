@@ -1,8 +1,8 @@
 //! The `sock_*` methods: a call on the user's socket, tried at once, and again whenever it is ready.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyValueError};
 use pyo3::intern;
@@ -367,9 +367,5 @@ fn finish_connect(
     let level = module.getattr(intern!(py, "SOL_SOCKET"))?;
     let option = module.getattr(intern!(py, "SO_ERROR"))?;
     let errno: i32 = socket.call_method1(intern!(py, "getsockopt"), (level, option))?.extract()?;
-    if errno == 0 {
-        return Ok(());
-    }
-    let text = format!("Connect call failed {}", address.str()?);
-    Err(pyo3::exceptions::PyOSError::new_err((errno, text)))
+    if errno == 0 { Ok(()) } else { Err(error::connect_failed(errno, address)) }
 }

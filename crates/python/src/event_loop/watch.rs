@@ -1,8 +1,7 @@
 //! Watching descriptors: `add_reader`, `add_writer` and their removal.
 
-use std::os::fd::RawFd;
-
 use oxloop_engine::Interest;
+use oxloop_engine::sys::fd::RawFd;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;

@@ -1,4 +1,4 @@
-//! `bytes` objects that are filled in place.
+//! `bytes` objects that are filled in place, and paths that are made of bytes.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -49,6 +49,17 @@ pub(crate) fn bytes<'py>(py: Python<'py>, data: &[u8]) -> PyResult<Bound<'py, Py
         Bound::from_owned_ptr_or_err(
             py,
             ffi::PyBytes_FromStringAndSize(data.as_ptr().cast(), data.len().cast_signed()),
+        )
+    }
+}
+
+/// The bytes of a path as a `str`, as `os.fsdecode` makes it.
+pub(crate) fn path<'py>(py: Python<'py>, path: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    // SAFETY: the interpreter reads `path`; NULL means an exception.
+    unsafe {
+        Bound::from_owned_ptr_or_err(
+            py,
+            ffi::PyUnicode_DecodeFSDefaultAndSize(path.as_ptr().cast(), path.len().cast_signed()),
         )
     }
 }

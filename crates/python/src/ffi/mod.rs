@@ -18,11 +18,12 @@ use std::ptr;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
 
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
 pub(crate) use arguments::{Arguments, Parsed};
-pub(crate) use bytes::{bytes, bytes_filled};
+pub(crate) use bytes::{bytes, bytes_filled, path};
 pub(crate) use calls::{Sent, call, call_keyword, call_method, returned, send_none};
 pub(crate) use collector::{Finalize, hide, is_hidden, is_unique, set_finalizer, show_if_shared};
 pub(crate) use contexts::{copy_context, copy_of_context, run_in_context};
@@ -52,9 +53,9 @@ pub(crate) fn is_callable(object: &Bound<'_, PyAny>) -> bool {
 ///
 /// Nothing says that it is still open, or the file that it was: the kernel then answers `EBADF`, or acts on
 /// the other file, as it does for Python's own `os` functions.
-pub(crate) fn borrow_fd<'a>(fd: i32) -> Option<std::os::fd::BorrowedFd<'a>> {
+pub(crate) fn borrow_fd<'a>(fd: RawFd) -> Option<BorrowedFd<'a>> {
     // SAFETY: it is not -1; the callers use it for system calls at once.
-    (fd >= 0).then(|| unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) })
+    (fd >= 0).then(|| unsafe { BorrowedFd::borrow_raw(fd) })
 }
 
 /// Runs `body` with no exception set, and sets the one that was again: for destructors, which the interpreter

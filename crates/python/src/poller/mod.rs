@@ -7,9 +7,9 @@
 mod proactor;
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
+use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
@@ -24,7 +24,10 @@ pub(crate) use proactor::{IoUringProactor, ProactorPoller, Told, unavailable};
 const EVENT_CAPACITY: usize = 1024;
 
 /// What the engine offers to wait in.
-#[expect(clippy::large_enum_variant, reason = "it is always in a box")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "it is always in a box, and large on some systems only"
+)]
 pub(crate) enum NativePoller {
     /// A selector, and the buffer that its events land in.
     Selector { selector: Selector, events: Events },

@@ -1,13 +1,14 @@
 //! A loop that waits in a proactor: what it is made of, and descriptors that are watched by its operations.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
+use oxloop_engine::sys::fd::RawFd;
+use oxloop_engine::sys::numbers;
 use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Token, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
@@ -110,6 +111,8 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
+    /// Whether the loop does not run: descriptors that are watched may be closed, and be others' when it does.
+    suspended: bool,
 }
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
@@ -119,9 +122,16 @@ struct UnderWay {
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
+    fd: RawFd,
+    /// Which file that was when the loop ceased to run, or when it was watched since.
+    file: Option<(u64, u64)>,
 }
 
 impl UnderWay {
+    fn is_any(&self) -> bool {
+        self.poll.is_some() || self.read.is_some()
+    }
+
     /// Notes that an operation has ended.
     fn end(&mut self, operation: Token) {
         for place in [&mut self.poll, &mut self.read] {
@@ -151,6 +161,7 @@ impl ProactorPoller {
             completions: Completions::new(),
             under_way: Vec::new(),
             much: MUCH.min(config.buffer_size as usize),
+            suspended: true,
         })
     }
 
@@ -176,7 +187,7 @@ impl ProactorPoller {
         if self.under_way.len() <= place {
             self.under_way.resize(place + 1, UnderWay::default());
         }
-        let UnderWay { poll, read } = self.under_way[place];
+        let UnderWay { poll, read, .. } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
@@ -193,7 +204,8 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] = UnderWay { poll, read };
+        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
+        self.under_way[place] = UnderWay { poll, read, fd, file };
         Ok(())
     }
 
@@ -209,12 +221,35 @@ impl ProactorPoller {
     }
 
     pub(super) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        if std::mem::take(&mut self.suspended) {
+            self.forget_closed();
+        }
         self.proactor.wait(&mut self.completions, timeout)
     }
 
     /// Takes everything back from the kernel until the next wait, which another thread may make.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
-        self.proactor.suspend(&mut self.completions)
+        let suspended = self.proactor.suspend(&mut self.completions);
+        if !std::mem::replace(&mut self.suspended, true) {
+            for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {
+                under_way.file = sys::descriptor::file_of(under_way.fd);
+            }
+        }
+        suspended
+    }
+
+    /// Ceases to watch what its user has closed since the loop ran: as a selector does, and whatever file has the number
+    /// by now.
+    fn forget_closed(&mut self) {
+        for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {
+            if under_way.file.is_some() && under_way.file == sys::descriptor::file_of(under_way.fd)
+            {
+                continue;
+            }
+            for operation in [under_way.poll.take(), under_way.read.take()].into_iter().flatten() {
+                self.proactor.withdraw(operation);
+            }
+        }
     }
 
     /// Takes out what has come, and tells each owner; he gives back what he does not want.
@@ -243,7 +278,7 @@ impl ProactorPoller {
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (_, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(libc::ECANCELED) => continue,
+                    None | Some(numbers::ECANCELED) => continue,
                     Some(errno) => Told::Arrived(Arrival::Failed(errno)),
                 },
                 _ => continue,

@@ -1,22 +1,24 @@
 //! A listening socket of a server: what comes in becomes connections.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::sync::atomic::Ordering::Relaxed;
 
+use oxloop_engine::sys::fd::{AsFd, OwnedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Address, Interest, Timestamp, Token, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
 use super::Server;
+use crate::address;
 use crate::cell::LoopCell;
 use crate::core::{Arrival, Core, Reader};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::report;
-use crate::transports::socket::{Kind, Socket, address_object};
+use crate::transports::socket::{Kind, Socket};
 use crate::transports::stream::{Opening, StreamTransport};
 use crate::transports::tls::Handshake;
 
@@ -105,7 +107,7 @@ impl Listener {
     ) -> PyResult<()> {
         let this = slf.get();
         let socket = Socket::Descriptor { fd: connection, kind: this.kind };
-        let peer = peer.map(|peer| address_object(slf.py(), peer)).transpose()?;
+        let peer = peer.map(|peer| address::object(slf.py(), peer)).transpose()?;
         // Each connection has a context of its own, as the task has that asyncio makes for it.
         let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
         ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))
@@ -170,7 +172,7 @@ impl Listener {
         let py = slf.py();
         let this = slf.get();
         let core = this.server.get().core.bind(py);
-        let exhausted = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM];
+        let exhausted = [numbers::EMFILE, numbers::ENFILE, numbers::ENOBUFS, numbers::ENOMEM];
         let socket = imports(py).transport_socket.bind(py).call1((this.socket.bind(py),))?;
         let exception = os_error(error);
         let details = [("socket", &socket)];

@@ -5,8 +5,9 @@
 //! ended until it is asked once more, which is done at once where the end was when we began.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
+use oxloop_engine::sys::fd::{AsRawFd, BorrowedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError};
 use pyo3::intern;
@@ -147,7 +148,7 @@ impl Sendfile {
 
     /// One system call, without the interpreter: it may wait for the disk.
     fn send(&self, py: Python<'_>) -> io::Result<u64> {
-        let gone = || io::Error::from_raw_os_error(libc::EBADF);
+        let gone = || io::Error::from_raw_os_error(numbers::EBADF);
         let socket = self.open_socket(py).ok_or_else(gone)?;
         let file = same(py, &self.file, self.file_fd).ok_or_else(gone)?;
         let Range { offset, count } = self.state.borrow().rest;
@@ -169,9 +170,9 @@ impl Sendfile {
         if self.state.borrow().sent == 0 {
             return not_available(py, "os.sendfile call failed");
         }
-        if error.raw_os_error() == Some(libc::ENOTCONN) {
+        if error.raw_os_error() == Some(numbers::ENOTCONN) {
             let normalised =
-                PyConnectionError::new_err(("socket is not connected", libc::ENOTCONN));
+                PyConnectionError::new_err(("socket is not connected", numbers::ENOTCONN));
             normalised.set_cause(py, Some(os_error(error)));
             return normalised;
         }

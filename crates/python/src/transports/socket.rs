@@ -3,16 +3,17 @@
 //! An accepted connection needs no Python object until somebody asks for one with `get_extra_info`; a socket
 //! that the user passed stays the owner of its descriptor and is closed by its own method.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
-
 use std::io;
 
-use oxloop_engine::{Address, sys};
+use oxloop_engine::sys;
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::PyDict;
 
+use crate::address;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
@@ -48,9 +49,9 @@ impl Kind {
 
     pub(crate) fn is_tcp(self) -> bool {
         // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
-        (self.family == libc::AF_INET || self.family == libc::AF_INET6)
-            && self.type_ == libc::SOCK_STREAM
-            && (self.protocol == 0 || self.protocol == libc::IPPROTO_TCP)
+        (self.family == numbers::AF_INET || self.family == numbers::AF_INET6)
+            && self.type_ == numbers::SOCK_STREAM
+            && (self.protocol == 0 || self.protocol == numbers::IPPROTO_TCP)
     }
 }
 
@@ -66,6 +67,22 @@ impl Socket {
     pub(crate) fn object(socket: &Bound<'_, PyAny>) -> PyResult<Self> {
         let fd = socket.call_method0(intern!(socket.py(), "fileno"))?.extract()?;
         Ok(Self::Object { object: socket.into(), fd })
+    }
+
+    /// The user's socket once more, if that is what it is.
+    pub(crate) fn shared(&self, py: Python<'_>) -> Option<Ref> {
+        match self {
+            Self::Object { object, .. } => Some(object.clone_ref(py)),
+            Self::Descriptor { .. } | Self::Closed => None,
+        }
+    }
+
+    /// The address of the peer of a descriptor; a Python socket is asked by its own method, which may be the user's.
+    pub(crate) fn peer<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Self::Descriptor { fd, .. } = self else { return Ok(None) };
+        // A peer that has gone by now has no address any more.
+        let peer = sys::socket::peer_address(fd.as_fd()).ok();
+        peer.map(|peer| address::object(py, &peer)).transpose()
     }
 
     pub(crate) fn is_closed(&self) -> bool {
@@ -150,7 +167,7 @@ impl Number {
         };
         let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
         match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(libc::EBADF))),
+            None => Err(os_error(&io::Error::from_raw_os_error(numbers::EBADF))),
             open => Ok(open),
         }
     }
@@ -170,7 +187,7 @@ pub(crate) fn describe<'py>(
                 let _ = sys::socket::set_nodelay(fd.as_fd());
             }
             let local = match sys::socket::local_address(fd.as_fd()) {
-                Ok(address) => address_object(py, &address)?,
+                Ok(address) => address::object(py, &address)?,
                 Err(_) => py.None().into_bound(py),
             };
             extra.set_item(intern!(py, "sockname"), local)?;
@@ -196,32 +213,4 @@ pub(crate) fn describe<'py>(
         Socket::Closed => {}
     }
     Ok(())
-}
-
-/// An address as Python's `socket` module gives it.
-pub(crate) fn address_object<'py>(
-    py: Python<'py>,
-    address: &Address,
-) -> PyResult<Bound<'py, PyAny>> {
-    Ok(match address {
-        Address::V4(address) => {
-            (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any()
-        }
-        Address::V6(address) => {
-            (address.ip().to_string(), address.port(), address.flowinfo(), address.scope_id())
-                .into_pyobject(py)?
-                .into_any()
-        }
-        Address::UnixPath(path) => {
-            use std::os::unix::ffi::OsStrExt;
-            std::ffi::OsStr::from_bytes(path).into_pyobject(py)?.into_any()
-        }
-        Address::UnixAbstract(name) => {
-            let mut bytes = vec![0];
-            bytes.extend_from_slice(name);
-            PyBytes::new(py, &bytes).into_any()
-        }
-        Address::UnixUnnamed => PyString::new(py, "").into_any(),
-        Address::Other => py.None().into_bound(py),
-    })
 }

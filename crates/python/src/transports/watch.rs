@@ -3,9 +3,8 @@
 //! Whoever asks decides first whether there is something to be told; here is only what is the same for every
 //! transport. Errors of the selector come back, and then nothing is watched.
 
-use std::os::fd::RawFd;
-
 use oxloop_engine::Interest;
+use oxloop_engine::sys::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 

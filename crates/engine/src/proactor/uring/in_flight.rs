@@ -252,10 +252,21 @@ impl Message {
     }
 }
 
-/// The readiness that the bits of poll(2) mean: errors and hang-ups are of every direction.
+/// Whether the result of a poll says what its descriptor is ready for. It does not if there is no
+/// such descriptor, or the poll was cancelled. Whatever else is wrong (ENOMEM; EINVAL of a device
+/// with more queues than `io_uring` can watch) is no reason never to speak of a descriptor again.
+pub(super) const fn is_readiness(result: i32) -> bool {
+    !matches!(-result, libc::EBADF | libc::ECANCELED)
+}
+
+/// The readiness that the result of a poll means: the bits of poll(2), of which errors and hang-ups
+/// are of every direction, as is a failure.
 pub(super) fn readiness(bits: i32, interest: Interest) -> Interest {
     const READ: i32 = libc::POLLIN as i32;
     const WRITE: i32 = libc::POLLOUT as i32;
+    if bits < 0 {
+        return interest;
+    }
     let mut readiness = Interest::NONE;
     if bits & !READ != 0 {
         readiness = readiness.with(Interest::WRITABLE);
@@ -288,4 +299,27 @@ fn slices<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<libc::iovec> {
 
 fn length(len: usize) -> u32 {
     u32::try_from(len.min(MOST_BYTES)).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn polls_that_fail_are_ready() {
+        for interest in [Interest::READABLE, Interest::WRITABLE, Interest::BOTH] {
+            for error in [libc::ENOMEM, libc::EINVAL, libc::EAGAIN] {
+                assert!(is_readiness(-error));
+                assert_eq!(readiness(-error, interest), interest);
+            }
+            let error = libc::POLLERR.into();
+            assert!(is_readiness(error));
+            assert_eq!(readiness(error, interest), interest);
+        }
+        assert!(!is_readiness(-libc::EBADF) && !is_readiness(-libc::ECANCELED));
+        let writable = readiness(libc::POLLOUT.into(), Interest::BOTH);
+        assert_eq!(writable, Interest::WRITABLE);
+        let end = readiness(libc::POLLIN.into(), Interest::WRITABLE);
+        assert_eq!(end, Interest::NONE);
+    }
 }

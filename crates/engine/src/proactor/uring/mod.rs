@@ -164,11 +164,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         timeout: Option<Duration>,
     ) -> io::Result<()> {
         self.clear(completions);
-        if self.process.is_other() {
-            self.forget();
-        }
-        completions.list.append(&mut self.early);
-        self.finish_ended(completions);
+        self.catch_up(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
         if self.suspended && left == Some(Duration::ZERO) && self.peek(completions) {
             return Ok(());
@@ -221,6 +217,16 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                 self.buffers.recycle(chunk);
             }
         }
+    }
+
+    /// Reports what is known already.
+    #[inline]
+    fn catch_up(&mut self, completions: &mut Completions<B, M>) {
+        if self.process.is_other() {
+            self.forget();
+        }
+        completions.list.append(&mut self.early);
+        self.finish_ended(completions);
     }
 
     /// Makes sure that this thread has a ring.

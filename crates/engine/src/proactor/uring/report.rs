@@ -9,7 +9,7 @@ use io_uring::cqueue;
 
 use super::super::{Completion, Completions, Lent, LentMut, Operation, Returned};
 use super::Uring;
-use super::in_flight::readiness;
+use super::in_flight::{is_readiness, readiness};
 use crate::Token;
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
@@ -63,7 +63,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                     }
                 }
             }
-            Operation::Poll { interest, .. } if result >= 0 => {
+            Operation::Poll { interest, .. } if is_readiness(result) => {
                 Returned::Readiness(readiness(result, *interest))
             }
             // Not by its owner: the proactor is suspended, or the thread that submitted it is gone.
@@ -107,7 +107,12 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     }
 
     /// Reports the last completion of an operation.
-    fn finish(&mut self, token: Token, result: i32, completions: &mut Completions<B, M>) {
+    pub(super) fn finish(
+        &mut self,
+        token: Token,
+        result: i32,
+        completions: &mut Completions<B, M>,
+    ) {
         let Some(operation) = self.in_flight.remove(token) else { return };
         let owner = operation.owner;
         let result = match usize::try_from(result) {

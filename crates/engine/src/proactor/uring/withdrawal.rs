@@ -11,28 +11,29 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
-use super::super::{Completions, Lent, LentMut, Returned};
+use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Uring;
 use crate::Token;
 
 /// How long to wait until the kernel is asked once more to cancel.
 const CANCEL_AGAIN: Duration = Duration::from_millis(10);
+/// So many names of operations that have ended may lie about.
+const DEAD: usize = 64;
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
-    pub(in super::super) fn withdraw(&mut self, token: Token) -> bool {
-        if !self.cancel(token) {
-            return false;
-        }
+    pub(in super::super) fn withdraw(&mut self, token: Token) -> Option<Completion<B, M>> {
         if self.process.is_other() {
             self.forget();
         }
+        if self.in_flight.get(token)?.resting {
+            return self.end_resting(token);
+        }
+        self.cancel(token);
         if self.ring.refuses() {
-            return true;
+            return None;
         }
         let mut completions = Completions { list: mem::take(&mut self.early) };
-        if self.is_lent(token) {
-            self.collect(&mut completions);
-        }
+        self.collect(&mut completions);
         while self.is_lent(token) {
             if !self.unwanted.contains(&token) {
                 self.unwanted.push(token);
@@ -47,7 +48,34 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.early = completions.list;
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
-        true
+        self.hand_back(token)
+    }
+
+    /// Ends an operation that is not the kernel's.
+    fn end_resting(&mut self, token: Token) -> Option<Completion<B, M>> {
+        // Where it had been cancelled before. Any other list may have names of the dead in it.
+        self.ended.retain(|(ended, _)| *ended != token);
+        if self.resting.last() == Some(&token) {
+            self.resting.pop();
+        }
+        let mut completions = Completions { list: mem::take(&mut self.early) };
+        self.finish(token, -libc::ECANCELED, &mut completions);
+        self.early = completions.list;
+        // A loop that does not run may watch, and cease to watch, as often as it likes.
+        if self.resting.len() > 2 * self.in_flight.len() + DEAD {
+            self.resting.retain(|token| self.in_flight.get(*token).is_some());
+        }
+        self.hand_back(token)
+    }
+
+    /// The last completion of an operation that has ended, if it says nothing and nothing comes
+    /// before it.
+    fn hand_back(&mut self, token: Token) -> Option<Completion<B, M>> {
+        let mut places = (0..self.early.len()).filter(|place| self.early[*place].token == token);
+        let (Some(place), None) = (places.next(), places.next()) else { return None };
+        let cancelled = matches!(&self.early[place].result,
+            Err(error) if error.raw_os_error() == Some(libc::ECANCELED));
+        cancelled.then(|| self.early.remove(place))
     }
 
     pub(in super::super) fn suspend(
@@ -55,11 +83,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         completions: &mut Completions<B, M>,
     ) -> io::Result<()> {
         self.clear(completions);
-        if self.process.is_other() {
-            self.forget();
-        }
-        completions.list.append(&mut self.early);
-        self.finish_ended(completions);
+        self.catch_up(completions);
         self.begin()?;
         let reclaimed = self.reclaim(completions);
         // As in `withdraw`.
@@ -155,10 +179,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     /// Cancels everything and waits until the kernel has no buffer of ours.
     fn end(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        if self.process.is_other() {
-            self.forget();
-        }
-        completions.list.append(&mut self.early);
+        self.catch_up(completions);
         let tokens: Vec<_> = self.in_flight.iter().map(|(token, _)| token).collect();
         for token in tokens {
             self.cancel(token);

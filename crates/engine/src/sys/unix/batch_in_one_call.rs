@@ -1,4 +1,4 @@
-//! Many datagrams in one system call: recvmmsg(2), sendmmsg(2).
+//! Many datagrams in one system call: recvmmsg(2), sendmmsg(2), or as segments of one.
 #![allow(unsafe_code)] // rustix has no recvmmsg, and no sendmmsg for Android
 
 use std::io;
@@ -9,6 +9,7 @@ use rustix::net::SocketAddrAny;
 
 use super::address::from_kernel;
 use super::datagram::Outgoing;
+use super::segments::send_alike;
 use crate::Address;
 
 /// How many datagrams one call receives at most.
@@ -111,9 +112,21 @@ impl Batch {
     }
 }
 
-/// sendmmsg(2) of the first [`Batch::LIMIT`] datagrams: how many went, in their order. An error is
-/// that of the first one; that of another ends the call before it, and is what the next call says.
+/// Sends the first datagrams, [`Batch::LIMIT`] of them or those alike: how many went, in their order.
+/// An error is that of the first one; that of another ends the call before it, and is what the next
+/// call says.
 pub fn send_many<'a>(
+    fd: BorrowedFd<'_>,
+    datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
+) -> io::Result<usize> {
+    match send_alike(fd, datagrams.clone())? {
+        0 => send_each(fd, datagrams),
+        count => Ok(count),
+    }
+}
+
+/// sendmmsg(2).
+fn send_each<'a>(
     fd: BorrowedFd<'_>,
     datagrams: impl Iterator<Item = Outgoing<'a>>,
 ) -> io::Result<usize> {

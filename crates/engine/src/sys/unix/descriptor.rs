@@ -30,6 +30,14 @@ pub fn check_pollable(fd: RawFd) -> io::Result<()> {
     }
 }
 
+/// Which file a descriptor is open for, by its device and inode: another one where these differ. `None` if it is not
+/// open. Files of the kernel's own that have no name (an eventfd, say) are all alike.
+pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
+    // SAFETY: as above.
+    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
+    Some((stat.st_dev as _, stat.st_ino as _)) // their types differ between systems
+}
+
 /// A timeout as the kernel wants it.
 pub(crate) fn timespec(timeout: Duration) -> Timespec {
     Timespec {

@@ -4,7 +4,9 @@ pub(crate) mod address;
 pub(crate) mod clock;
 pub mod datagram;
 pub mod descriptor;
+pub mod fd;
 pub mod file;
+pub mod numbers;
 pub mod pipe;
 pub mod process;
 pub mod sigpipe;
@@ -18,10 +20,10 @@ mod create;
 #[path = "create_then_flags.rs"]
 mod create;
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 #[path = "pidfd.rs"]
 mod pidfd;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue))]
 #[path = "no_pidfd.rs"]
 mod pidfd;
 
@@ -33,12 +35,14 @@ mod wait;
 mod wait;
 
 // Receiving many datagrams: in one call where the system can.
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 #[path = "batch_in_one_call.rs"]
 mod batch;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue))]
 #[path = "batch_one_by_one.rs"]
 mod batch;
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod segments;
 
 // sendfile(2): what it wants, and how it says how much it has sent.
 #[cfg(any(target_os = "linux", target_os = "android"))]

@@ -8,6 +8,7 @@
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, Shutdown, getpeername, getsockname, sendmsg, shutdown, sockopt,
@@ -24,6 +25,14 @@ pub const MAX_SLICES: usize = 1024;
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let (connection, peer) = create::accept(listener)?;
     Ok((connection, peer.map_or(Address::UnixUnnamed, |peer| from_kernel(&peer))))
+}
+
+/// socketpair(2): two stream sockets that are each other's peers, non-blocking and close-on-exec.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (left, right) = UnixStream::pair()?;
+    left.set_nonblocking(true)?;
+    right.set_nonblocking(true)?;
+    Ok((left.into(), right.into()))
 }
 
 /// recv(2): how many bytes came; 0 is the end of the stream.

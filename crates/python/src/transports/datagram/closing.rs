@@ -42,7 +42,11 @@ impl Endpoint for DatagramTransport {
     fn before_close(transport: &Bound<'_, Self>) -> PyResult<()> {
         let arrivals = std::mem::take(&mut transport.get().state.borrow_mut().arrivals);
         drop(arrivals);
-        Ok(())
+        sending::send_kept(transport)
+    }
+
+    fn send_kept(transport: &Bound<'_, Self>) -> PyResult<()> {
+        sending::send_kept(transport)
     }
 
     /// A datagram that was sent between `close` and now may have asked for room.

@@ -10,19 +10,19 @@
 mod closing;
 mod receiving;
 mod sending;
-mod target;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, RawFd};
 
+use oxloop_engine::Habit;
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
 use self::receiving::{Arrival, Method};
-use self::target::Known;
+use crate::address::Known;
 use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
@@ -58,6 +58,10 @@ pub(super) struct State {
     queue: VecDeque<Departure>,
     /// The size of the queue: the data, and a header for each datagram.
     queued: usize,
+    /// Whether it was kept to leave together at the end of the callback that has sent it.
+    corked: bool,
+    /// How often is sent in a callback.
+    habit: Habit,
     /// What has been received and not yet delivered.
     arrivals: VecDeque<Arrival>,
     /// The last sender, whose address object the next datagram from there shares.
@@ -113,6 +117,8 @@ impl DatagramTransport {
             life: Life::new(protocol, Some(waiter), extra),
             queue: VecDeque::new(),
             queued: 0,
+            corked: false,
+            habit: Habit::default(),
             arrivals: VecDeque::new(),
             sender: None,
             target: None,
@@ -187,9 +193,11 @@ impl DatagramTransport {
     }
 
     /// Change the protocol.
-    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
-        let before = self.state.borrow_mut().life.protocol.replace(protocol.into());
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        sending::send_kept(slf)?;
+        let before = slf.get().state.borrow_mut().life.protocol.replace(protocol.into());
         drop(before);
+        Ok(())
     }
 
     /// The current protocol.
@@ -229,8 +237,9 @@ impl DatagramTransport {
     }
 
     /// The size of what is still to be sent, in bytes.
-    fn get_write_buffer_size(&self) -> usize {
-        self.state.borrow().queued
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        sending::send_kept(slf)?;
+        Ok(slf.get().state.borrow().queued)
     }
 
     #[getter(__class__)]

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Address, sys};
 use pyo3::exceptions::{PyBlockingIOError, PyInterruptedError, PyOSError};
 use pyo3::intern;
@@ -10,13 +11,13 @@ use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyTuple;
 
 use super::DatagramTransport;
-use super::target::Known;
+use crate::address::{self, Known};
 use crate::core::READ_SIZE;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::report;
 use crate::transports::endpoint;
-use crate::transports::socket::{Kind, address_object};
+use crate::transports::socket::Kind;
 
 const READ_FAILED: &str = "Fatal read error on datagram transport";
 
@@ -47,8 +48,8 @@ pub(super) enum Method {
 impl Method {
     pub(super) fn of(kind: Kind) -> Self {
         match (kind.family, kind.type_) {
-            (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) => Self::Batch,
-            (libc::AF_INET | libc::AF_INET6 | libc::AF_UNIX, _) => Self::Single,
+            (numbers::AF_INET | numbers::AF_INET6, numbers::SOCK_DGRAM) => Self::Batch,
+            (numbers::AF_INET | numbers::AF_INET6 | numbers::AF_UNIX, _) => Self::Single,
             _ => Self::Object,
         }
     }
@@ -200,14 +201,14 @@ fn sender_object<'py>(
     let address: SocketAddr = match sender {
         Address::V4(address) => (*address).into(),
         Address::V6(address) => (*address).into(),
-        _ => return address_object(py, sender),
+        _ => return address::object(py, sender),
     };
     if let Some(known) = &this.state.borrow().sender
         && known.address == address
     {
         return Ok(known.object.bind(py).clone().into_any());
     }
-    let object = address_object(py, sender)?;
+    let object = address::object(py, sender)?;
     let known = Known { object: object.cast::<PyTuple>()?.into(), address };
     let before = this.state.borrow_mut().sender.replace(known);
     drop(before);

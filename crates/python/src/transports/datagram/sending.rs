@@ -1,5 +1,5 @@
 //! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again, many
-//! with one system call.
+//! with one system call. Where callbacks send more than one, these are kept until the callback ends, and leave together, too.
 
 use oxloop_engine::sys;
 use oxloop_engine::sys::datagram::Outgoing;
@@ -8,12 +8,17 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::receiving::is_transient;
-use super::{DatagramTransport, Departure, Target, target};
+use super::{DatagramTransport, Departure, State, Target};
+use crate::address;
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::transports::endpoint::{self, Endpoint};
 use crate::transports::protocol::{check_data, log_lost_write};
+
+/// How much is kept for the end of a callback at most: bytes, and datagrams.
+const MOST_KEPT: usize = 64 * 1024;
+const MANY_KEPT: usize = 64;
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -84,7 +89,8 @@ fn send<'py>(
         Err(error) => return endpoint::fatal(transport, error, DatagramTransport::WRITE_FAILED),
     };
     let target = target_of(this, address);
-    if !waits {
+    let keeps = keeps(transport, view.as_slice().len(), &target);
+    if !waits && !keeps {
         match try_send(transport, data, view.as_slice(), &target) {
             Outcome::Sent => return Ok(()),
             Outcome::Waits => endpoint::start_writing(transport)?,
@@ -96,6 +102,67 @@ fn send<'py>(
         let mut state = this.state.borrow_mut();
         state.queued += this.size(&departure);
         state.queue.push_back(departure);
+    }
+    queued(transport, keeps)
+}
+
+/// Notes a datagram of so many bytes; whether it is to be kept for the end of the callback, as others have been.
+fn keeps(transport: &Bound<'_, DatagramTransport>, count: usize, target: &Target) -> bool {
+    let this = transport.get();
+    let core = this.core.get();
+    let Some(callback) = core.callback() else { return false };
+    let mut state = this.state.borrow_mut();
+    state.habit.note(callback)
+        && state.queue.is_empty()
+        && count + this.header <= state.most_kept()
+        && !matches!(target, Target::Object(_)) // which may take some time to find out
+        && !state.life.phase.is_closing()
+        && core.is_own_thread(transport.py())
+}
+
+impl State {
+    /// How much is kept at most. A protocol is never told to pause for what is kept.
+    fn most_kept(&self) -> usize {
+        MOST_KEPT.min(self.life.flow.limits().1)
+    }
+}
+
+/// A datagram has been queued, to be kept or because there is no room.
+fn queued(transport: &Bound<'_, DatagramTransport>, keeps: bool) -> PyResult<()> {
+    let this = transport.get();
+    let (corked, full) = {
+        let mut state = this.state.borrow_mut();
+        let corked = state.corked;
+        state.corked |= keeps;
+        (corked, state.queued > state.most_kept() || state.queue.len() >= MANY_KEPT)
+    };
+    match (corked, keeps) {
+        (false, false) => endpoint::grown(transport),
+        (true, _) if full => send_kept(transport),
+        (true, _) => Ok(()),
+        (false, true) => this.core.get().push_kept(transport.as_any(), end_callback),
+    }
+}
+
+/// The callback is over in which something was sent and kept.
+fn end_callback(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    send_kept(ffi::cast_known::<DatagramTransport>(transport))
+}
+
+/// Sends what has been kept for the end of the callback.
+pub(super) fn send_kept(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+    let this = transport.get();
+    if !std::mem::take(&mut this.state.borrow_mut().corked) {
+        return Ok(());
+    }
+    // An error is that of one datagram, and the others go on.
+    while !flush(transport)? {
+        if this.state.borrow().life.phase.is_lost() {
+            return Ok(());
+        }
+    }
+    if !this.state.borrow().queue.is_empty() {
+        endpoint::start_writing(transport)?;
     }
     endpoint::grown(transport)
 }
@@ -167,7 +234,7 @@ fn target_of(this: &DatagramTransport, address: Option<&Bound<'_, PyAny>>) -> Ta
             return Target::Address(address);
         }
     }
-    let Some(known) = target::parse(object, this.kind.family) else {
+    let Some(known) = address::parse(object, this.kind.family) else {
         return Target::Object(Some(object.into()));
     };
     let address = known.address;

@@ -35,6 +35,7 @@ pub(in crate::transports) fn force<T: Endpoint>(
 ) -> PyResult<()> {
     let this = transport.get();
     this.core().get().check_selector()?;
+    T::send_kept(transport)?;
     let queued = {
         let mut state = this.state().borrow_mut();
         if state.life().phase.is_lost() {

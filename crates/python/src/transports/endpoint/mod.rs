@@ -82,6 +82,11 @@ pub(super) trait Endpoint: PyClass<Frozen = True> + Sync {
         Ok(())
     }
 
+    /// Sends what was written and kept for the end of the callback.
+    fn send_kept(_transport: &Bound<'_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+
     /// What has to happen before the protocol hears that its connection is gone.
     fn before_lost(_transport: &Bound<'_, Self>, _reason: &Bound<'_, PyAny>) -> PyResult<()> {
         Ok(())

@@ -44,6 +44,7 @@ pub(in crate::transports) fn set_limits<T: Endpoint>(
     high: Option<isize>,
     low: Option<isize>,
 ) -> PyResult<()> {
+    T::send_kept(transport)?;
     {
         let mut state = transport.get().state().borrow_mut();
         protocol::set_limits(&mut state.life_mut().flow, high, low)?;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use oxloop_engine::sys::numbers;
 use oxloop_engine::sys::pipe::Kind;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
@@ -61,7 +62,7 @@ impl Endpoint for PipeTransport {
     fn is_ordinary(&self, py: Python<'_>, error: &PyErr) -> bool {
         let errno = || error.value(py).getattr(intern!(py, "errno"))?.extract::<i32>();
         error.is_instance_of::<PyOSError>(py)
-            && (self.end == End::Writing || errno().is_ok_and(|errno| errno == libc::EIO))
+            && (self.end == End::Writing || errno().is_ok_and(|errno| errno == numbers::EIO))
     }
 
     fn release(transport: &Bound<'_, Self>) -> PyResult<()> {

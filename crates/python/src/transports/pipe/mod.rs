@@ -10,9 +10,9 @@ mod closing;
 mod reading;
 mod writing;
 
-use std::os::fd::{BorrowedFd, RawFd};
-
 use oxloop_engine::sys;
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
@@ -178,7 +178,7 @@ impl PipeTransport {
 /// Checks what `fd` is open on, and makes it non-blocking.
 fn prepare(fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     let Some(descriptor) = ffi::borrow_fd(fd) else {
-        return Err(os_error(&std::io::Error::from_raw_os_error(libc::EBADF)));
+        return Err(os_error(&std::io::Error::from_raw_os_error(numbers::EBADF)));
     };
     let kind = sys::pipe::kind(descriptor).map_err(|error| os_error(&error))?;
     if kind == sys::pipe::Kind::Other {

@@ -1,8 +1,8 @@
 //! Writing to a pipe: at once if the kernel takes it, the rest from a queue whenever there is room again.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 
+use oxloop_engine::sys::fd::BorrowedFd;
 use oxloop_engine::sys::{self, pipe::Kind};
 use pyo3::exceptions::PyAssertionError;
 use pyo3::intern;

@@ -1,7 +1,7 @@
 //! How a process ends: noticed by its pidfd, or told by a child watcher.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-
+use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
+use oxloop_engine::sys::numbers;
 use oxloop_engine::{Interest, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -25,7 +25,7 @@ impl SubprocessTransport {
         match sys::process::pidfd_open(pid) {
             Ok(pidfd) => Ok(watch(slf, pidfd)),
             // It has ended and was waited for already, by somebody else or because SIGCHLD is ignored.
-            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {
+            Err(error) if error.raw_os_error() == Some(numbers::ESRCH) => {
                 reap(slf)?;
                 Ok(true)
             }

@@ -1,5 +1,6 @@
 //! The methods of a subprocess transport.
 
+use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyPermissionError, PyProcessLookupError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -98,12 +99,12 @@ impl SubprocessTransport {
 
     /// Send SIGTERM.
     fn terminate(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.call_method1(intern!(slf.py(), "send_signal"), (libc::SIGTERM,)).map(drop)
+        slf.call_method1(intern!(slf.py(), "send_signal"), (numbers::SIGTERM,)).map(drop)
     }
 
     /// Send SIGKILL.
     fn kill(slf: &Bound<'_, Self>) -> PyResult<()> {
-        slf.call_method1(intern!(slf.py(), "send_signal"), (libc::SIGKILL,)).map(drop)
+        slf.call_method1(intern!(slf.py(), "send_signal"), (numbers::SIGKILL,)).map(drop)
     }
 
     /// Wait for the end of the process; return its exit code. A coroutine.

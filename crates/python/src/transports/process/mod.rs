@@ -14,8 +14,7 @@ mod pipes;
 
 pub(crate) use methods::told_by_watcher;
 
-use std::os::fd::OwnedFd;
-
+use oxloop_engine::sys::fd::OwnedFd;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};

@@ -53,6 +53,10 @@ impl Endpoint for StreamTransport {
         writing::uncork(transport)
     }
 
+    fn send_kept(transport: &Bound<'_, Self>) -> PyResult<()> {
+        writing::send_kept(transport)
+    }
+
     /// The descriptor is about to be closed.
     fn before_lost(transport: &Bound<'_, Self>, reason: &Bound<'_, PyAny>) -> PyResult<()> {
         file::stop(transport, reason)

@@ -28,16 +28,16 @@ pub(in crate::transports) enum Piece {
 
 /// Delivers a piece, or keeps it if reading is paused.
 pub(super) fn piece(transport: &Bound<'_, StreamTransport>, piece: Piece) -> PyResult<()> {
-    let this = transport.get();
-    if !this.watch.is_told() {
-        return Ok(());
+    match Recipient::of(transport) {
+        Some(recipient) if !recipient.waits => recipient.take(transport, piece),
+        recipient => {
+            let this = transport.get();
+            if recipient.is_some() || this.watch.is_told() {
+                this.state.borrow_mut().held.push_back(piece);
+            }
+            Ok(())
+        }
     }
-    let waits = !this.watch.reads() || !this.state.borrow().held.is_empty();
-    if waits {
-        this.state.borrow_mut().held.push_back(piece);
-        return Ok(());
-    }
-    now(transport, piece)
 }
 
 /// Delivers what was kept, soon.
@@ -55,7 +55,8 @@ fn held(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     while this.watch.reads() {
         let piece = this.state.borrow_mut().held.pop_front();
         let Some(piece) = piece else { break };
-        now(transport, piece).or_else(|error| interrupted(transport, error))?;
+        let Some(recipient) = Recipient::of(transport) else { break };
+        recipient.take(transport, piece).or_else(|error| interrupted(transport, error))?;
     }
     Ok(())
 }
@@ -70,25 +71,6 @@ fn interrupted(transport: &Bound<'_, StreamTransport>, error: PyErr) -> PyResult
 /// Keeps a piece, in front of all others, that has not been delivered after all.
 fn keep(transport: &Bound<'_, StreamTransport>, piece: Piece) {
     transport.get().state.borrow_mut().held.push_front(piece);
-}
-
-fn now(transport: &Bound<'_, StreamTransport>, piece: Piece) -> PyResult<()> {
-    let py = transport.py();
-    let Some(recipient) = Recipient::of(transport) else { return Ok(()) };
-    match piece {
-        Piece::Data(bytes) if recipient.kind == Kind::Plain => {
-            recipient.give(transport, bytes.into_bound(py))
-        }
-        Piece::Data(bytes) => data(transport, bytes.bind(py).cast::<PyBytes>()?.as_bytes()),
-        Piece::End => recipient.end(transport).or_else(|error| {
-            keep(transport, Piece::End);
-            interrupted(transport, error)
-        }),
-        Piece::Failed(errno) => {
-            let error = io::Error::from_raw_os_error(errno);
-            endpoint::fatal(transport, os_error(&error), FAILED)
-        }
-    }
 }
 
 /// Delivers data, for as long as the protocol wants it: a pause keeps the rest.
@@ -128,6 +110,8 @@ pub(super) fn data(transport: &Bound<'_, StreamTransport>, data: &[u8]) -> PyRes
 /// Who is given what comes, and how. The errors of its methods end the connection.
 pub(super) struct Recipient<'py> {
     pub(super) kind: Kind,
+    /// Whether something that came before is still to be delivered.
+    pub(super) waits: bool,
     protocol: Bound<'py, PyAny>,
     context: Bound<'py, PyAny>,
 }
@@ -142,7 +126,28 @@ impl<'py> Recipient<'py> {
             return None;
         }
         let protocol = state.life.protocol.as_ref()?.bind(py).clone();
-        Some(Self { kind: state.kind, protocol, context: this.watch.reading(py).into_bound(py) })
+        let waits = !state.held.is_empty();
+        let context = this.watch.reading(py).into_bound(py);
+        Some(Self { kind: state.kind, waits, protocol, context })
+    }
+
+    /// Delivers a piece.
+    fn take(&self, transport: &Bound<'py, StreamTransport>, piece: Piece) -> PyResult<()> {
+        let py = transport.py();
+        match piece {
+            Piece::Data(bytes) if self.kind == Kind::Plain => {
+                self.give(transport, bytes.into_bound(py))
+            }
+            Piece::Data(bytes) => data(transport, bytes.bind(py).cast::<PyBytes>()?.as_bytes()),
+            Piece::End => self.end(transport).or_else(|error| {
+                keep(transport, Piece::End);
+                interrupted(transport, error)
+            }),
+            Piece::Failed(errno) => {
+                let error = io::Error::from_raw_os_error(errno);
+                endpoint::fatal(transport, os_error(&error), FAILED)
+            }
+        }
     }
 
     /// Calls `data_received`.

@@ -3,7 +3,7 @@
 use pyo3::exceptions::{PyBaseException, PyConnectionError};
 use pyo3::prelude::*;
 
-use super::{StreamTransport, refused};
+use super::{StreamTransport, refused, writing};
 use crate::transports::sendfile::{Range, Sendfile};
 use crate::transports::socket::Socket;
 
@@ -28,6 +28,7 @@ impl StreamTransport {
             };
             (state.socket.raw_fd(), object)
         };
+        writing::send_kept(slf)?;
         let sendfile = Sendfile::new(this.core.bind(py), socket.as_ref(), fd, file, range)?;
         let waits = {
             let mut state = this.state.borrow_mut();

@@ -16,10 +16,9 @@ mod reading;
 mod writing;
 
 use std::collections::VecDeque;
-use std::os::fd::{BorrowedFd, RawFd};
 
-use oxloop_engine::Volume;
-use oxloop_engine::write_queue::WriteQueue;
+use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
+use oxloop_engine::{Habit, Volume, WriteQueue};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -50,6 +49,10 @@ pub(super) struct State {
     kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
+    /// Whether it was kept to leave together at the end of the callback that has written it.
+    corked: bool,
+    /// How often is written in a callback.
+    habit: Habit,
     /// How much comes at a time.
     volume: Volume,
     /// What the loop had received before reading was paused, to be delivered when it goes on.
@@ -105,6 +108,8 @@ impl StreamTransport {
             life: Life::new(protocol, waiter, extra),
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
+            corked: false,
+            habit: Habit::default(),
             volume: Volume::default(),
             held: VecDeque::new(),
             eof_written: false,
@@ -202,10 +207,11 @@ impl StreamTransport {
     }
 
     /// Change the protocol.
-    fn set_protocol(&self, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+    fn set_protocol(slf: &Bound<'_, Self>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
+        writing::send_kept(slf)?;
         let kind = Kind::of(protocol)?;
         let before = {
-            let mut state = self.state.borrow_mut();
+            let mut state = slf.get().state.borrow_mut();
             state.kind = kind;
             state.life.protocol.replace(protocol.into())
         };
@@ -250,8 +256,9 @@ impl StreamTransport {
     }
 
     /// The number of bytes that have been written and not yet sent.
-    fn get_write_buffer_size(&self) -> usize {
-        self.state.borrow().queue.len_bytes()
+    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
+        writing::send_kept(slf)?;
+        Ok(slf.get().state.borrow().queue.len_bytes())
     }
 
     /// Write the concatenation of the items of `list_of_data`, without joining them.

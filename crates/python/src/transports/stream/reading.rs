@@ -56,11 +56,11 @@ impl StreamTransport {
 
 /// The descriptor is readable.
 fn readable(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
-    if !transport.get().state.borrow().held.is_empty() {
-        return Ok(()); // what came before has to be delivered first, and will be
-    }
     // If there is none, the event was queued before reading was paused or ended.
     let Some(recipient) = Recipient::of(transport) else { return Ok(()) };
+    if recipient.waits {
+        return Ok(()); // what came before has to be delivered first, and will be
+    }
     match recipient.kind {
         Kind::Plain => match receive(transport) {
             Ok(Some(data)) if data.len()? == 0 => recipient.end(transport),

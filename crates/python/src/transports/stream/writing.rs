@@ -1,15 +1,15 @@
 //! Sending: at once if the kernel takes it, the rest from a queue whenever there is room again.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
 
 use oxloop_engine::sys;
+use oxloop_engine::sys::fd::BorrowedFd;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::{State, StreamTransport, file, refused};
+use super::{Kind, State, StreamTransport, file, refused};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
@@ -18,6 +18,8 @@ use crate::transports::protocol::{check_data, log_lost_write};
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
+/// How many bytes are kept for the end of a callback, at most.
+const MOST_KEPT: usize = 64 * 1024;
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -67,10 +69,11 @@ pub(super) fn send(
             drop(state);
             return drop_write(transport);
         }
-        if !state.queue.is_empty() {
+        let keeps = state.keeps(transport, data.len());
+        if keeps || !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
             drop(state);
-            return endpoint::grown(transport);
+            return queued(transport, keeps);
         }
         match &fd {
             Ok(Some(fd)) => sys::socket::send(*fd, data),
@@ -95,11 +98,68 @@ pub(super) fn send(
     endpoint::grown(transport)
 }
 
-/// Lets TLS send what it has kept for the end of this turn: that was written before.
+impl State {
+    /// Notes a write of so many bytes; whether it is to be kept for the end of the callback, as others have been.
+    fn keeps(&mut self, transport: &Bound<'_, StreamTransport>, count: usize) -> bool {
+        let core = transport.get().core.get();
+        let Some(callback) = core.callback() else { return false };
+        self.habit.note(callback)
+            && self.queue.is_empty()
+            && count <= self.most_kept()
+            && self.kind != Kind::Tls // which has joined what belongs together
+            && core.is_own_thread(transport.py())
+    }
+
+    /// How many bytes are kept at most. A protocol is never told to pause for what is kept.
+    fn most_kept(&self) -> usize {
+        MOST_KEPT.min(self.life.flow.limits().1)
+    }
+}
+
+/// Something has been queued, to be kept or because there is no room.
+fn queued(transport: &Bound<'_, StreamTransport>, keeps: bool) -> PyResult<()> {
+    let this = transport.get();
+    let (corked, full) = {
+        let mut state = this.state.borrow_mut();
+        let corked = state.corked;
+        state.corked |= keeps;
+        let full = state.queue.len_bytes() > state.most_kept() || state.queue.len() >= SLICES;
+        (corked, full)
+    };
+    match (corked, keeps) {
+        (false, false) => endpoint::grown(transport),
+        (true, _) if full => send_kept(transport),
+        (true, _) => Ok(()),
+        (false, true) => this.core.get().push_kept(transport.as_any(), end_callback),
+    }
+}
+
+/// The callback is over in which something was written and kept.
+fn end_callback(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    send_kept(ffi::cast_known::<StreamTransport>(transport))
+}
+
+/// Sends what has been kept for the end of the callback.
+pub(super) fn send_kept(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    {
+        let mut state = transport.get().state.borrow_mut();
+        if !std::mem::take(&mut state.corked) || state.life.phase.is_lost() {
+            return Ok(());
+        }
+    }
+    if !flush(transport)? {
+        return Ok(());
+    }
+    watch(transport)?;
+    endpoint::grown(transport)
+}
+
+/// Sends what was kept here; and lets TLS send what it has kept for the end of this turn: that was written before.
 pub(super) fn uncork(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    send_kept(transport)?;
     let layer = {
         let state = transport.get().state.borrow();
-        if state.kind != super::Kind::Tls || state.life.phase.is_closing() {
+        if state.kind != Kind::Tls || state.life.phase.is_closing() {
             return Ok(());
         }
         let Some(protocol) = &state.life.protocol else { return Ok(()) };
@@ -235,20 +295,25 @@ pub(super) fn writelines(
     if chunks.is_empty() {
         return Ok(());
     }
-    let was_empty = {
+    let (keeps, sends) = {
         let mut state = this.state.borrow_mut();
         if state.life.phase.is_lost() {
             drop(state);
             drop(chunks);
             return drop_write(transport);
         }
-        let was_empty = state.queue.is_empty();
+        let count = chunks.iter().map(|chunk| chunk.as_ref().len()).sum();
+        let keeps = state.keeps(transport, count);
+        let sends = state.queue.is_empty() && !keeps;
         for chunk in chunks {
             state.queue.push(chunk);
         }
-        was_empty
+        (keeps, sends)
     };
-    if was_empty && !flush(transport)? {
+    if !sends {
+        return queued(transport, keeps);
+    }
+    if !flush(transport)? {
         return Ok(());
     }
     watch(transport)?;
@@ -279,6 +344,7 @@ pub(in crate::transports) fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chu
 }
 
 pub(super) fn write_eof(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    send_kept(transport)?;
     let mut state = transport.get().state.borrow_mut();
     if state.life.phase.is_closing() || state.eof_written {
         return Ok(());

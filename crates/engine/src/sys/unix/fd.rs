@@ -1,0 +1,3 @@
+//! File descriptors, as the standard library has them.
+
+pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};
