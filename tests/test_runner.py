@@ -30,7 +30,7 @@ class TestRun:
 
         result, loop = oxloop.run(main())
         assert result == "result"
-        assert type(loop) is oxloop.SelectorEventLoop
+        assert type(loop) is getattr(oxloop, DEFAULT_LOOP)
         assert loop.is_closed()
 
     def test_raises_what_main_raises(self, oxloop: Any) -> None:
