@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator
 
 import pytest
+from support.backends import DEFAULT_LOOP
 
 
 @pytest.fixture

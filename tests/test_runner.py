@@ -11,6 +11,7 @@ import threading
 from typing import Any, AsyncIterator
 
 import pytest
+from support.backends import DEFAULT_LOOP
 
 
 async def nothing() -> None:
