@@ -12,7 +12,7 @@ from pathlib import Path
 #: What of the wheel's own no program of ours needs: Tk, and C libraries that the system has.
 UNUSED = ("_tkinter", "api-ms-", "tcl", "tk8", "VCRUNTIME")
 
-#: platform.platform() can do without it, and must: it calls what Wine lacks, which ends the process.
+#: platform.platform() can do without it, and must: Wine lacks what it calls, and ends the process.
 UNUSED_UNDER_WINE = ("_wmi",)
 
 
