@@ -131,7 +131,7 @@ class _Acceptor:
 class _Connection(asyncio.Future[None]):
     """Done when a client has connected to *pipe*."""
 
-    def __init__(self, pipe: PipeHandle, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, pipe: PipeHandle, loop: Any) -> None:
         super().__init__(loop=loop)
         self.pipe = pipe
         # With an event: the handle belongs to no completion port before it is read from.
@@ -139,7 +139,7 @@ class _Connection(asyncio.Future[None]):
         if self._overlapped.ConnectNamedPipe(pipe.fileno()):
             self.set_result(None)
         else:
-            loop.add_reader(self._overlapped.event, self._ended)
+            loop._add_signalled(self._overlapped.event, self._ended)
 
     def _ended(self) -> None:
         self.get_loop().remove_reader(self._overlapped.event)

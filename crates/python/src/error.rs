@@ -25,6 +25,10 @@ pub(crate) fn os_error(error: &io::Error) -> PyErr {
 /// (`PyErr_SetExcFromWindowsErr`), without the full stop at the end of texts of Windows.
 fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
+    if sys::HAS_WINERRORS && text.starts_with("OS Error ") {
+        // The system knows no text; the interpreter's words for that.
+        return format!("Windows Error {errno:#x}");
+    }
     let text = text.rfind(" (os error ").map_or(&*text, |end| &text[..end]);
     let is_end = |char: char| sys::HAS_WINERRORS && (char <= ' ' || char == '.');
     text.trim_end_matches(is_end).to_owned()

@@ -587,6 +587,15 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
 
     // Watching descriptors
 
+    /// Call `callback()` whenever handle is signalled, which `remove_reader` ends: on Windows, for what is no socket.
+    fn _add_signalled<'py>(
+        slf: &Bound<'py, Self>,
+        handle: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        watch::add_signalled(slf.as_super(), handle, callback)
+    }
+
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
     #[pyo3(signature = (fd, callback, *args))]
     fn add_reader<'py>(

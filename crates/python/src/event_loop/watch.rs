@@ -1,12 +1,15 @@
 //! Watching descriptors: `add_reader`, `add_writer` and their removal.
 
 use oxloop_engine::Interest;
+use oxloop_engine::sys;
 use oxloop_engine::sys::fd::RawFd;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::core::{Core, Entry};
+use crate::error::os_error;
+use crate::ffi;
 use crate::handle::Handle;
 
 /// The descriptor of `file`: an integer, or an object with `fileno()`. `ValueError` for anything else, as
@@ -37,10 +40,43 @@ pub(super) fn add(
     callback: &Bound<'_, PyAny>,
     arguments: &[Bound<'_, PyAny>],
 ) -> PyResult<()> {
+    let fd = descriptor(file)?;
+    event_loop.get().check_no_transport(event_loop.py(), fd)?;
+    check_socket(fd)?;
+    add_any(event_loop, file, fd, direction, callback, arguments)
+}
+
+/// `OSError` where only sockets can be watched by the user and this is none: a number of C's may be that of a handle.
+fn check_socket(fd: RawFd) -> PyResult<()> {
+    use sys::pipe::{COMPLETES, Kind, kind};
+    let is_socket =
+        || ffi::borrow_fd(fd).is_some_and(|fd| kind(fd).is_ok_and(|it| it == Kind::Socket));
+    if COMPLETES && !is_socket() {
+        return Err(os_error(&std::io::Error::from_raw_os_error(sys::os_error::EBADF)));
+    }
+    Ok(())
+}
+
+/// Calls `callback` whenever `handle` is signalled, a handle of Windows that can be waited for.
+pub(super) fn add_signalled(
+    event_loop: &Bound<'_, Core>,
+    handle: &Bound<'_, PyAny>,
+    callback: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    let fd = descriptor(handle)?;
+    add_any(event_loop, handle, fd, Interest::READABLE, callback, &[])
+}
+
+fn add_any(
+    event_loop: &Bound<'_, Core>,
+    file: &Bound<'_, PyAny>,
+    fd: RawFd,
+    direction: Interest,
+    callback: &Bound<'_, PyAny>,
+    arguments: &[Bound<'_, PyAny>],
+) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
-    let fd = descriptor(file)?;
-    core.check_no_transport(py, fd)?;
     core.check_closed()?;
     let handle = Bound::new(py, Handle::new(event_loop, callback, arguments, None)?)?;
     let replaced = core.watch(py, fd, direction, Entry::Handle(handle.into()))?;
