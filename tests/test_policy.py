@@ -394,7 +394,7 @@ assert type(asyncio.run(running())) is default_of(oxloop)
 oxloop.uninstall()
 oxloop.uninstall()
 assert asyncio.new_event_loop is before and events.new_event_loop is before
-assert type(asyncio.run(running())) is default_of(asyncio)
+assert type(asyncio.run(running())) is asyncio.SelectorEventLoop
 """)
 
 
@@ -462,7 +462,7 @@ class TestInstall:
         for thread in threads:
             thread.join()
         oxloop.uninstall()
-        assert kinds == [oxloop.SelectorEventLoop] * 4
+        assert kinds == [getattr(oxloop, DEFAULT_LOOP)] * 4
 
 
 class TestLoopFactory:

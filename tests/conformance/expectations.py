@@ -33,6 +33,9 @@ KINDS = {
 #: Those of Wine, which stands in for Windows, fail on asyncio itself as well.
 WINE = "wine"
 
+#: And those that fail on asyncio alone.
+WINE_ORACLE = "wine_asyncio"
+
 NOT_RUN = "not_run"
 
 
@@ -118,7 +121,7 @@ class Expectations:
     def __init__(self, backend: str) -> None:
         kinds = [] if backend == "asyncio" else list(KINDS)
         if on_wine():
-            kinds.append(WINE)
+            kinds += [WINE, WINE_ORACLE] if backend == "asyncio" else [WINE]
         self._lines = [line for kind in kinds for line in read(kind)]
 
     def check(self, names: Iterable[str], modules: Iterable[str]) -> list[str]:

@@ -9,8 +9,6 @@ import socket
 import struct
 from typing import Any, Iterator, Tuple
 
-import pytest
-
 from support.platforms import WINDOWS
 
 LOCALHOST = "127.0.0.1"
@@ -63,14 +61,20 @@ def pair_at(fd: int) -> Tuple[socket.socket, socket.socket]:
 
 def _pair_at_handle(handle: int) -> Tuple[socket.socket, socket.socket]:
     """The same where no number can be asked for: free ones are given out, the low ones first."""
-    pairs = [tcp_pair() for _ in range(8)]
-    found = [(one, pair) for pair in pairs for one in pair if one.fileno() == handle]
-    for one in [one for pair in pairs for one in pair if not found or pair is not found[0][1]]:
-        one.close()
-    if not found:
-        pytest.skip(f"the handle {handle} has not been given out again")
-    new, (left, right) = found[0]
-    return new, right if new is left else left
+    others = []
+    while (new := socket.socket()).fileno() != handle and len(others) < 64:
+        others.append(new)
+    with socket.socket() as listening:
+        listening.bind((LOCALHOST, 0))
+        listening.listen(1)
+        new.connect(listening.getsockname())
+        peer, _ = listening.accept()
+    for other in others:
+        other.close()
+    assert new.fileno() == handle, "it has not been given out again"
+    new.setblocking(False)
+    peer.setblocking(False)
+    return new, peer
 
 
 def fill(sock: socket.socket) -> int:
