@@ -5,6 +5,7 @@ give them; ``python -m oxloop script.py`` runs a program that knows nothing of o
 this package changes nothing in asyncio.
 """
 
+import sys
 from asyncio import AbstractEventLoop, Handle, TimerHandle, get_running_loop
 
 from oxloop._loops import ProactorEventLoop, SelectorEventLoop
@@ -24,7 +25,11 @@ from oxloop._policy import (
 from oxloop._runner import install, run, uninstall
 from oxloop._watchers import AbstractChildWatcher
 
-__all__ = (
+if sys.platform == "win32":
+    from oxloop._native import IocpProactor
+    from oxloop._policy import WindowsProactorEventLoopPolicy, WindowsSelectorEventLoopPolicy
+
+__all__: tuple[str, ...] = (
     "AbstractChildWatcher",
     "AbstractEventLoop",
     "AbstractEventLoopPolicy",
@@ -49,3 +54,10 @@ __all__ = (
     "set_event_loop_policy",
     "uninstall",
 )
+
+if sys.platform == "win32":
+    __all__ += (
+        "IocpProactor",
+        "WindowsProactorEventLoopPolicy",
+        "WindowsSelectorEventLoopPolicy",
+    )

@@ -18,8 +18,8 @@ Run an asyncio program on oxloop's event loops, as python itself would run it.
 "info" prints the version, the build and the backends that are available here.
 
 environment:
-  OXLOOP_LOOP  the loop that the program gets: selector (the default) or proactor,
-               which is io_uring on Linux
+  OXLOOP_LOOP  the loop that the program gets: selector or proactor, which is io_uring on
+               Linux; the default is selector, on Windows proactor
 """
 
 

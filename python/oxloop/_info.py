@@ -36,8 +36,14 @@ def lines() -> Iterator[str]:
     yield from _selectors()
     yield "ProactorEventLoop"
     reason = _native.proactor_unavailable()
-    yield _row("io_uring", "yes" if reason is None else f"no: {reason}")
-    yield _row("iocp", f"no: Windows has it, this is {sys.platform}")
+    here = "yes" if reason is None else f"no: {reason}"
+    elsewhere = f"this is {sys.platform}"
+    if sys.platform == "win32":
+        yield _row("iocp", here)
+        yield _row("io_uring", f"no: Linux has it, {elsewhere}")
+    else:
+        yield _row("io_uring", here)
+        yield _row("iocp", f"no: Windows has it, {elsewhere}")
 
 
 def _selectors() -> Iterator[str]:

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import sys
 from typing import Any, Callable, Optional
 
 from oxloop import _compat, _native, _watchers
+
+if sys.platform == "win32":
+    from oxloop._named_pipes import NamedPipes as _Base
+    from oxloop._native import IocpProactor as Proactor
+else:
+    from asyncio import AbstractEventLoop as _Base
+
+    from oxloop._native import IoUringProactor as Proactor
 
 
 def _coroutine_function(native: Callable[..., Any]) -> Any:
@@ -24,7 +32,7 @@ def _coroutine_function(native: Callable[..., Any]) -> Any:
 
 
 # misc: typeshed promises asyncio's own Server class.
-class _EventLoop(_native.EventLoop, asyncio.AbstractEventLoop):  # type: ignore[misc]
+class _EventLoop(_native.EventLoop, _Base):  # type: ignore[misc]
     """What the loops share that is not native."""
 
     # Not those of sockets and pipes: they are called often, and a Python function has its price.
@@ -62,7 +70,8 @@ class SelectorEventLoop(_EventLoop):
     *selector* chooses it: None for the most efficient one that the system has,
     ``selectors.EpollSelector()``, ``PollSelector()``, ``SelectSelector()`` or
     ``KqueueSelector()`` for the native backend of that kind. An instance of any other subclass
-    of ``selectors.BaseSelector`` is used through its own methods.
+    of ``selectors.BaseSelector`` is used through its own methods. On Windows None stands for the
+    completion port, which knows no limit of sockets, and has pipes and processes, too.
 
     A drop-in for ``asyncio.SelectorEventLoop``. A loop belongs to the thread that runs it; from
     another thread only ``call_soon_threadsafe`` may be called.
@@ -70,23 +79,24 @@ class SelectorEventLoop(_EventLoop):
 
 
 class ProactorEventLoop(_EventLoop):
-    """An event loop over the completion interface of the system: io_uring, on Linux.
+    """An event loop over the completion interface of the system: io_uring or a completion port.
 
-    *proactor* says how large it is: an ``IoUringProactor``, None for one with its defaults.
+    *proactor* says how it is used: an ``IoUringProactor`` on Linux, an ``IocpProactor`` on Windows,
+    None for one with its defaults.
 
     Everything that ``SelectorEventLoop`` can do it can do, datagrams and ``add_reader`` included,
     and a loop belongs to the thread that runs it here, too.
 
     Raises ``TypeError`` for any other *proactor*, and ``RuntimeError`` with the reason where
-    io_uring cannot be had: another system, an old kernel, a sandbox that forbids it, a limit on
+    there is none: another system, an old kernel, a sandbox that forbids it, a limit on
     memory or descriptors. ``python -m oxloop info`` prints that reason.
     """
 
-    def __init__(self, proactor: Optional[_native.IoUringProactor] = None) -> None:
+    def __init__(self, proactor: Optional[Proactor] = None) -> None:
         if proactor is None:
-            proactor = _native.IoUringProactor()
-        elif not isinstance(proactor, _native.IoUringProactor):
+            proactor = Proactor()
+        elif not isinstance(proactor, Proactor):
             raise TypeError(
-                f"proactor must be an IoUringProactor or None, not '{type(proactor).__name__}'"
+                f"proactor must be an {Proactor.__name__} or None, not '{type(proactor).__name__}'"
             )
         self._init_proactor(proactor)

@@ -32,9 +32,11 @@ _AddressInfo: TypeAlias = tuple[
 __all__ = [
     "Coroutine",
     "DatagramTransport",
+    "DuplexPipeTransport",
     "EventLoop",
     "Handle",
     "IoUringProactor",
+    "IocpProactor",
     "ReadPipeTransport",
     "Server",
     "StreamTransport",
@@ -66,10 +68,16 @@ class IoUringProactor:
     @property
     def buffer_size(self) -> int: ...
 
+@final
+class IocpProactor:
+    def __new__(cls, concurrency: int = 4294967295) -> Self: ...
+    @property
+    def concurrency(self) -> int: ...
+
 class EventLoop:
     def __init__(self, selector: BaseSelector | None = None) -> None: ...
     def __del__(self) -> None: ...
-    def _init_proactor(self, proactor: IoUringProactor) -> None: ...
+    def _init_proactor(self, proactor: IoUringProactor | IocpProactor) -> None: ...
 
     # Running
     def run_forever(self) -> None: ...
@@ -380,6 +388,10 @@ class ReadPipeTransport(asyncio.ReadTransport): ...
 
 @final
 class WritePipeTransport(asyncio.WriteTransport):
+    def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+
+@final
+class DuplexPipeTransport(Transport):
     def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
 
 @final

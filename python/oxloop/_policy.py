@@ -12,6 +12,7 @@ policy, 3.16 removed policies, and none of that changes what is here.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import warnings
 from asyncio import AbstractEventLoop, _get_running_loop
@@ -59,6 +60,9 @@ class AbstractEventLoopPolicy(_compat.AsyncioPolicy):  # type: ignore[misc]
 LOOP_VARIABLE = "OXLOOP_LOOP"
 """The environment variable that chooses the loop which nobody has chosen in the program."""
 
+DEFAULT_LOOP = "proactor" if sys.platform == "win32" else "selector"
+"""What an unset ``OXLOOP_LOOP`` stands for: as in asyncio, which is by completion on Windows."""
+
 _LOOPS: dict[str, type[AbstractEventLoop]] = {
     "selector": SelectorEventLoop,
     "proactor": ProactorEventLoop,
@@ -66,12 +70,14 @@ _LOOPS: dict[str, type[AbstractEventLoop]] = {
 
 
 def default_loop_class() -> type[AbstractEventLoop]:
-    """Return the class that ``OXLOOP_LOOP`` names; ``SelectorEventLoop`` if it is unset or empty.
+    """Return the class that ``OXLOOP_LOOP`` names; if it is unset or empty, the system's default.
+
+    That is ``ProactorEventLoop`` on Windows, and ``SelectorEventLoop`` elsewhere, as in asyncio.
 
     Raises ``ValueError`` if it names none. Whether the loop can be had is not asked: its
     constructor says so, and nobody who chose one gets the other.
     """
-    name = os.environ.get(LOOP_VARIABLE) or "selector"
+    name = os.environ.get(LOOP_VARIABLE) or DEFAULT_LOOP
     if name not in _LOOPS:
         raise ValueError(f"{LOOP_VARIABLE} is {name!r}; it must be {' or '.join(_LOOPS)}")
     return _LOOPS[name]
@@ -95,8 +101,8 @@ class DefaultEventLoopPolicy(AbstractEventLoopPolicy):
 
     *loop_factory* makes the loops: ``DefaultEventLoopPolicy(loop_factory=ProactorEventLoop)``. By
     default the environment variable ``OXLOOP_LOOP`` chooses, "selector" or "proactor", and where
-    it is unset they are a ``SelectorEventLoop`` each. Raises ``TypeError`` if *loop_factory* is
-    neither callable nor None.
+    it is unset they are a ``SelectorEventLoop`` each (on Windows a ``ProactorEventLoop``). Raises
+    ``TypeError`` if *loop_factory* is neither callable nor None.
 
     To change what else it does, subclass it and override methods.
     """
@@ -188,6 +194,18 @@ class DefaultEventLoopPolicy(AbstractEventLoopPolicy):
         if state.pid != os.getpid():
             state = self._threads = _ThreadState()
         return state
+
+
+class WindowsSelectorEventLoopPolicy(DefaultEventLoopPolicy):
+    """asyncio's policy of this name: ``SelectorEventLoop``s. Windows alone has it."""
+
+    _loop_factory = SelectorEventLoop
+
+
+class WindowsProactorEventLoopPolicy(DefaultEventLoopPolicy):
+    """asyncio's policy of this name: ``ProactorEventLoop``s. Windows alone has it."""
+
+    _loop_factory = ProactorEventLoop
 
 
 EventLoopPolicy = DefaultEventLoopPolicy

@@ -10,10 +10,10 @@
 use std::error::Error;
 use std::io::{self, IoSlice, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use oxloop_engine::sys::socket;
 use oxloop_engine::{
     Engine, Events, FlowControl, Interest, Selector, SelectorKind, Slots, Timestamp, Token,

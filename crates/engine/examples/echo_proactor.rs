@@ -14,10 +14,10 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 
 use oxloop_engine::proactor::{Completion, Completions, Config, Operation, Proactor, Returned};
+use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
 use oxloop_engine::sys::socket;
 use oxloop_engine::{FlowControl, Interest, Slots, Token};
 

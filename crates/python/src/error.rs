@@ -2,27 +2,32 @@
 
 use std::io;
 
+use oxloop_engine::sys;
 use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
 use pyo3::prelude::*;
 
 use crate::imports::imports;
 
 /// The exception for an error of the kernel: `OSError(errno, strerror)`, which Python turns into the
-/// subclass of that errno (`ConnectionResetError`, `BlockingIOError`, ...).
+/// subclass of that errno (`ConnectionResetError`, `BlockingIOError`, ...). Where errors have numbers of Windows it
+/// finds the errno by itself: `OSError(0, text, None, winerror)`.
 pub(crate) fn os_error(error: &io::Error) -> PyErr {
     match error.raw_os_error() {
+        Some(winerror) if sys::HAS_WINERRORS => {
+            PyOSError::new_err((0, strerror(winerror), None::<()>, winerror))
+        }
         Some(errno) => PyOSError::new_err((errno, strerror(errno))),
         None => PyOSError::new_err(error.to_string()),
     }
 }
 
-/// `strerror(errno)`: the text without the number that `io::Error` appends.
-pub(crate) fn strerror(errno: i32) -> String {
+/// `strerror(errno)`: the text without the number that `io::Error` appends, and, as the interpreter has it
+/// (`PyErr_SetExcFromWindowsErr`), without the full stop at the end of texts of Windows.
+fn strerror(errno: i32) -> String {
     let text = io::Error::from_raw_os_error(errno).to_string();
-    match text.rfind(" (os error ") {
-        Some(end) => text[..end].to_owned(),
-        None => text,
-    }
+    let text = text.rfind(" (os error ").map_or(&*text, |end| &text[..end]);
+    let is_end = |char: char| sys::HAS_WINERRORS && (char <= ' ' || char == '.');
+    text.trim_end_matches(is_end).to_owned()
 }
 
 /// The exception for a connection attempt that was under way.

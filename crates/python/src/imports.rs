@@ -45,6 +45,10 @@ pub(crate) struct Imports {
     pub(crate) selectors: Py<PyModule>,
     pub(crate) threading: Py<PyModule>,
     pub(crate) subprocess: Py<PyModule>,
+    /// `asyncio.windows_utils`, on Windows: its `Popen` makes pipes that operations can be done on.
+    pub(crate) windows_utils: Option<Py<PyAny>>,
+    /// `msvcrt.get_osfhandle`, on Windows: the kernel's number of a file, of which `fileno()` is C's.
+    pub(crate) get_osfhandle: Option<Py<PyAny>>,
     pub(crate) sys: Py<PyModule>,
     pub(crate) warnings: Py<PyModule>,
     /// `("loop",)`, the keyword names of `Future(loop=...)`.
@@ -56,6 +60,15 @@ impl Imports {
     #[inline]
     pub(crate) fn future<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         named(self.futures.bind(py), intern!(py, "Future"))
+    }
+
+    /// The class that starts processes. Looked up at each use, as asyncio does: programs replace it.
+    pub(crate) fn popen<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        let name = intern!(py, "Popen");
+        match &self.windows_utils {
+            Some(module) => module.bind(py).getattr(name),
+            None => self.subprocess.bind(py).getattr(name),
+        }
     }
 
     /// The class of tasks. Looked up at each use, as asyncio does: programs replace it.
@@ -100,6 +113,7 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
     let object = |module: &Bound<'_, PyModule>, name: &str| -> PyResult<Py<PyAny>> {
         Ok(module.getattr(name)?.unbind())
     };
+    let windows_utils = asyncio.getattr_opt("windows_utils")?;
     Ok(Imports {
         futures: py.import("asyncio.futures")?.dict().unbind(),
         tasks: py.import("asyncio.tasks")?.dict().unbind(),
@@ -132,6 +146,11 @@ pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
         selectors: py.import("selectors")?.unbind(),
         threading: py.import("threading")?.unbind(),
         subprocess: py.import("subprocess")?.unbind(),
+        get_osfhandle: windows_utils
+            .as_ref()
+            .map(|_| object(&py.import("msvcrt")?, "get_osfhandle"))
+            .transpose()?,
+        windows_utils: windows_utils.map(Bound::unbind),
         sys: py.import("sys")?.unbind(),
         warnings: py.import("warnings")?.unbind(),
         loop_keyword: PyTuple::new(py, ["loop"])?.unbind(),

@@ -39,13 +39,13 @@ mod _native {
     #[pymodule_export]
     use crate::handle::{Handle, TimerHandle};
     #[pymodule_export]
-    use crate::poller::IoUringProactor;
+    use crate::poller::{IoUringProactor, IocpProactor};
     #[pymodule_export]
     use crate::server::Server;
     #[pymodule_export]
     use crate::transports::datagram::DatagramTransport;
     #[pymodule_export]
-    use crate::transports::pipe::{ReadPipeTransport, WritePipeTransport};
+    use crate::transports::pipe::{DuplexPipeTransport, ReadPipeTransport, WritePipeTransport};
     #[pymodule_export]
     use crate::transports::process::SubprocessTransport;
     #[pymodule_export]

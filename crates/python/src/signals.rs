@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 
 use oxloop_engine::Interest;
+use oxloop_engine::sys;
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
-use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::{PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -268,7 +268,7 @@ fn cannot_be_caught(py: Python<'_>, number: i32, error: PyErr) -> PyResult<PyErr
         Ok(errno) => errno.extract()?,
         Err(_) => None,
     };
-    if errno == Some(numbers::EINVAL) {
+    if errno == Some(sys::errno::EINVAL) {
         return Ok(PyRuntimeError::new_err(format!("sig {number} cannot be caught")));
     }
     Ok(error)

@@ -1,8 +1,8 @@
 //! One connection under load: a message on its way out, and the same on its way back.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
 
+use oxloop_engine::sys::fd::{AsFd, OwnedFd};
 use oxloop_engine::sys::socket;
 use oxloop_engine::{Interest, Timestamp};
 use rustix::io::Errno;

@@ -20,8 +20,8 @@ mod options;
 
 use std::error::Error;
 use std::io::{self, Write};
-use std::os::fd::AsRawFd;
 
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::{Engine, Events, Interest, Selector, Slots, Timestamp, Token};
 use rustix::time::{ClockId, clock_gettime};
 

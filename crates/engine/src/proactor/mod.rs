@@ -61,13 +61,13 @@
 //! * A program that only begins and ends should not have a ring: making it, and closing it, takes
 //!   50 µs, epoll's 2; hence [`Proactor::lazy`].
 //!
-//! Another thread ends a wait by a [`Waker`](crate::Waker) that an [`Operation::Poll`] watches. A
+//! Another thread ends a wait by a [`Waker`] ([`Proactor::waker`]). A
 //! proactor belongs to the thread that waits first, until it is suspended.
 
 use std::io;
 use std::time::Duration;
 
-use crate::Token;
+use crate::{Token, Waker};
 
 mod completion;
 mod op;
@@ -85,22 +85,32 @@ mod unavailable;
     )
 ))]
 mod uring;
-#[cfg(not(all(
-    target_os = "linux",
-    any(
-        target_arch = "x86_64",
-        target_arch = "aarch64",
-        target_arch = "riscv64",
-        target_arch = "loongarch64",
-        target_arch = "powerpc64"
+#[cfg(not(any(
+    windows,
+    all(
+        target_os = "linux",
+        any(
+            target_arch = "x86_64",
+            target_arch = "aarch64",
+            target_arch = "riscv64",
+            target_arch = "loongarch64",
+            target_arch = "powerpc64"
+        )
     )
 )))]
 #[path = "no_uring.rs"]
 mod uring;
 
+#[cfg(windows)]
+mod iocp;
+
 pub use completion::{Chunk, Completion, Completions, Returned};
 pub use op::{Lent, LentMut, Operation};
 pub use unavailable::Unavailable;
+
+/// Whether a selector's loop does better by a proactor's polls than by any selector: on Windows, where
+/// these know neither processes nor more than a few hundred sockets.
+pub const SERVES_SELECTORS: bool = cfg!(windows);
 
 /// How large a proactor is.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -149,12 +159,30 @@ pub enum Setup {
 #[derive(Debug)]
 pub enum Proactor<B: Lent, M: LentMut> {
     /// `io_uring(7)` of Linux.
+    #[cfg(not(windows))]
     Uring(uring::Uring<B, M>),
+    /// Completion ports of Windows.
+    #[cfg(windows)]
+    Iocp(iocp::Iocp<B, M>),
+}
+
+macro_rules! backend {
+    ($proactor:expr, $backend:ident => $call:expr) => {
+        match $proactor {
+            #[cfg(not(windows))]
+            Proactor::Uring($backend) => $call,
+            #[cfg(windows)]
+            Proactor::Iocp($backend) => $call,
+        }
+    };
 }
 
 impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// A proactor with nothing under way. The error says why this system has none.
     pub fn new(config: Config) -> Result<Self, Unavailable> {
+        #[cfg(windows)]
+        return iocp::Iocp::new(config).map(Self::Iocp);
+        #[cfg(not(windows))]
         uring::Uring::new(config).map(Self::Uring)
     }
 
@@ -162,29 +190,38 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// do than to look at a few polls for a few times. Making it is most of what a short run costs.
     /// For who has asked [`probe`]; what is wrong all the same is that wait's error.
     pub fn lazy(config: Config) -> Result<Self, Unavailable> {
+        #[cfg(windows)]
+        return iocp::Iocp::new(config).map(Self::Iocp);
+        #[cfg(not(windows))]
         uring::Uring::lazy(config).map(Self::Uring)
     }
 
     /// The name of the mechanism, in small letters.
     pub const fn name(&self) -> &'static str {
         match self {
+            #[cfg(not(windows))]
             Self::Uring(_) => "io_uring",
+            #[cfg(windows)]
+            Self::Iocp(_) => "iocp",
         }
+    }
+
+    /// A waker of this proactor. One that has a source is an ordinary one, and an
+    /// [`Operation::Poll`] is to watch it; one that has none ends waits by itself, and they may have
+    /// nothing to report then.
+    pub fn waker(&self) -> io::Result<Waker> {
+        backend!(self, backend => backend.waker())
     }
 
     /// What of [`Config::setup`] the kernel has granted; what was asked for, as long as it does not
     /// know of a lazy one.
     pub const fn setup(&self) -> Setup {
-        match self {
-            Self::Uring(uring) => uring.setup(),
-        }
+        backend!(self, backend => backend.setup())
     }
 
     /// How many operations are under way.
     pub fn len(&self) -> usize {
-        match self {
-            Self::Uring(uring) => uring.len(),
-        }
+        backend!(self, backend => backend.len())
     }
 
     /// Whether no operation is under way.
@@ -196,17 +233,13 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// caller.
     #[inline]
     pub fn submit(&mut self, owner: Token, operation: Operation<B, M>) -> Token {
-        match self {
-            Self::Uring(uring) => uring.submit(owner, operation),
-        }
+        backend!(self, backend => backend.submit(owner, operation))
     }
 
     /// Asks that an operation end. False when it had its last completion before.
     #[inline]
     pub fn cancel(&mut self, operation: Token) -> bool {
-        match self {
-            Self::Uring(uring) => uring.cancel(operation),
-        }
+        backend!(self, backend => backend.cancel(operation))
     }
 
     /// Ends an operation, and returns when the kernel has let go of its file: a descriptor that
@@ -218,9 +251,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// One system call, or none for an operation that is not the kernel's at the moment. On another
     /// thread than the one that waits, what is the kernel's is only cancelled.
     pub fn withdraw(&mut self, operation: Token) -> Option<Completion<B, M>> {
-        match self {
-            Self::Uring(uring) => uring.withdraw(operation),
-        }
+        backend!(self, backend => backend.withdraw(operation))
     }
 
     /// Takes everything back from the kernel until the next `wait`, which may be another thread's.
@@ -230,9 +261,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// One system call where little is under way, none if nothing is. The error is that of a thread
     /// other than the one that waited (EEXIST); nothing has changed then.
     pub fn suspend(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        match self {
-            Self::Uring(uring) => uring.suspend(completions),
-        }
+        backend!(self, backend => backend.suspend(completions))
     }
 
     /// Submits everything, and waits until something is complete, for at most `timeout` (`None`:
@@ -246,9 +275,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         completions: &mut Completions<B, M>,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        match self {
-            Self::Uring(uring) => uring.wait(completions, timeout),
-        }
+        backend!(self, backend => backend.wait(completions, timeout))
     }
 
     /// The bytes of a chunk that this proactor reported.
@@ -257,17 +284,13 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// When it is of another proactor, and this one lends no such buffer.
     #[inline]
     pub fn bytes(&self, chunk: &Chunk) -> &[u8] {
-        match self {
-            Self::Uring(uring) => uring.bytes(chunk),
-        }
+        backend!(self, backend => backend.bytes(chunk))
     }
 
     /// Gives the buffer of a chunk back to the receivers.
     #[inline]
     pub fn recycle(&mut self, chunk: Chunk) {
-        match self {
-            Self::Uring(uring) => uring.recycle(chunk),
-        }
+        backend!(self, backend => backend.recycle(chunk));
     }
 
     /// Cancels everything, and puts the last completions of all operations into `completions`.
@@ -275,9 +298,7 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// The error is that of a thread other than the one that waited: the kernel does not let it
     /// cancel, so that the buffers lent to it are never freed.
     pub fn close(self, completions: &mut Completions<B, M>) -> io::Result<()> {
-        match self {
-            Self::Uring(uring) => uring.close(completions),
-        }
+        backend!(self, backend => backend.close(completions))
     }
 }
 

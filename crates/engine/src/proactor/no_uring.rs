@@ -6,7 +6,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use super::{Chunk, Completion, Completions, Config, Lent, LentMut, Operation, Setup, Unavailable};
-use crate::Token;
+use crate::{Token, Waker};
 
 /// Nothing.
 #[derive(Debug)]
@@ -22,6 +22,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     pub(super) fn lazy(config: Config) -> Result<Self, Unavailable> {
         Self::new(config)
+    }
+
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        match self.never {}
     }
 
     pub(super) const fn setup(&self) -> Setup {

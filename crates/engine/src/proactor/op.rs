@@ -2,9 +2,9 @@
 #![allow(unsafe_code)] // promises about memory that the kernel uses
 
 use std::net::Shutdown;
-use std::os::fd::{OwnedFd, RawFd};
 use std::sync::Arc;
 
+use crate::sys::fd::{OwnedFd, RawFd};
 use crate::{Address, Interest};
 
 /// Bytes that the kernel may read while their owner lies in an operation.

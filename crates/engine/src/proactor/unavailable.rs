@@ -4,6 +4,8 @@ use std::error::Error;
 use std::fmt::{self, Display, Formatter};
 use std::io;
 
+use crate::sys::os_error;
+
 /// Why a proactor cannot be had here.
 #[derive(Debug)]
 pub enum Unavailable {
@@ -74,7 +76,7 @@ impl Error for Unavailable {
 impl From<Unavailable> for io::Error {
     fn from(reason: Unavailable) -> Self {
         match reason {
-            Unavailable::Memory => Self::from_raw_os_error(libc::ENOMEM),
+            Unavailable::Memory => Self::from_raw_os_error(os_error::ENOMEM),
             Unavailable::Other(error) => error,
             reason => Self::other(reason),
         }

@@ -10,13 +10,13 @@
 #![allow(unsafe_code)] // epoll_ctl on numbers that may be closed; epoll_pwait2 is not in rustix
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use rustix::event::epoll::{CreateFlags, create};
 
 use super::Events;
 use crate::sys::descriptor::timespec;
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd};
 use crate::{Interest, Token};
 
 const INTEREST_SHIFT: u32 = 64 - Token::SPARE_BITS;

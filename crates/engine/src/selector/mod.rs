@@ -14,16 +14,21 @@
 //! * The nanoseconds of a timeout count: a wait never ends before it, unless something is ready.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 #[cfg(any(target_os = "linux", target_os = "android"))]
 mod epoll;
 #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
 mod kqueue;
+#[cfg(unix)]
 mod poll;
+#[cfg(unix)]
+mod select;
+#[cfg(windows)]
+#[path = "winsock_select.rs"]
 mod select;
 
 // The system calls of kqueue: the kernel's, or a library's to test our side of them on Linux.
@@ -104,7 +109,7 @@ pub enum SelectorKind {
     Kqueue,
     /// poll(2).
     Poll,
-    /// select(2).
+    /// select(2), or Winsock's.
     Select,
 }
 
@@ -120,6 +125,8 @@ impl SelectorKind {
         #[cfg(oxloop_libkqueue)]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Kqueue, SelectorKind::Epoll, SelectorKind::Poll, SelectorKind::Select];
+        #[cfg(windows)]
+        const AVAILABLE: &[SelectorKind] = &[SelectorKind::Select];
         AVAILABLE
     }
 
@@ -149,8 +156,9 @@ pub enum Selector {
     #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
     Kqueue(kqueue::Kqueue),
     /// poll(2).
+    #[cfg(unix)]
     Poll(poll::Poll),
-    /// select(2).
+    /// select(2), or Winsock's.
     Select(select::Select),
 }
 
@@ -161,6 +169,7 @@ macro_rules! backend {
             Selector::Epoll($backend) => $call,
             #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             Selector::Kqueue($backend) => $call,
+            #[cfg(unix)]
             Selector::Poll($backend) => $call,
             Selector::Select($backend) => $call,
         }
@@ -175,6 +184,7 @@ impl Selector {
             SelectorKind::Epoll => Ok(Self::Epoll(epoll::Epoll::new()?)),
             #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             SelectorKind::Kqueue => Ok(Self::Kqueue(kqueue::Kqueue::new()?)),
+            #[cfg(unix)]
             SelectorKind::Poll => Ok(Self::Poll(poll::Poll::default())),
             SelectorKind::Select => Ok(Self::Select(select::Select::default())),
             #[allow(unreachable_patterns)] // libkqueue beside epoll: no kind is missing
@@ -189,6 +199,7 @@ impl Selector {
             Self::Epoll(_) => SelectorKind::Epoll,
             #[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
             Self::Kqueue(_) => SelectorKind::Kqueue,
+            #[cfg(unix)]
             Self::Poll(_) => SelectorKind::Poll,
             Self::Select(_) => SelectorKind::Select,
         }

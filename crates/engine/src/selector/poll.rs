@@ -7,13 +7,13 @@
 //! complement of its number: with no bits set poll still reports hang-ups, and would without end.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use libc::pollfd;
 
 use super::Events;
 use crate::sys::descriptor::{self, DescriptorMap};
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 /// Fewer entries than this are not worth compacting.

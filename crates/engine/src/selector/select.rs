@@ -6,7 +6,6 @@
 #![allow(unsafe_code)] // select on numbers that may be closed by now
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Duration;
 
 use rustix::event::{FdSetElement, FdSetIter, fd_set_bound, fd_set_insert, fd_set_remove, select};
@@ -15,6 +14,7 @@ use rustix::time::Timespec;
 
 use super::Events;
 use crate::sys::descriptor::{self, DescriptorMap, timespec};
+use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 /// The descriptors that are selected from.

@@ -1,4 +1,9 @@
 //! The raw system calls, with the differences between systems evened out.
+//!
+//! A descriptor is what Python's `fileno()` of a socket gives: a file descriptor, or the handle of
+//! Windows. Three sets of numbers come with it: [`numbers`] of families, types and signals;
+//! [`os_error`], what `io::Error::raw_os_error` says; and [`errno`], what C and Python's `errno` say.
+//! The last two differ on Windows alone.
 
 #[cfg(unix)]
 mod unix;
@@ -8,6 +13,21 @@ pub(crate) use unix::address;
 #[cfg(unix)]
 pub(crate) use unix::clock::monotonic_nanos;
 #[cfg(unix)]
-pub use unix::descriptor;
-#[cfg(unix)]
-pub use unix::{datagram, fd, file, numbers, pipe, process, sigpipe, socket};
+pub use unix::{
+    datagram, descriptor, errno, errno as os_error, fd, file, numbers, pipe, process, sigpipe,
+    socket,
+};
+
+#[cfg(windows)]
+mod windows;
+#[cfg(windows)]
+pub(crate) use windows::clock::monotonic_nanos;
+#[cfg(windows)]
+pub(crate) use windows::{address, port, status};
+#[cfg(windows)]
+pub use windows::{
+    datagram, descriptor, errno, fd, file, numbers, os_error, pipe, process, sigpipe, socket,
+};
+
+/// Whether the numbers of [`os_error`] are those of Windows, and not an errno.
+pub const HAS_WINERRORS: bool = cfg!(windows);

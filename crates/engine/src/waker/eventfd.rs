@@ -1,9 +1,10 @@
 //! The waker of Linux: an eventfd, a counter in the kernel (eventfd(2)).
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::event::{EventfdFlags, eventfd};
+
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// Ends the wait of a selector that watches its file descriptor for reading.
 #[derive(Debug)]
@@ -32,10 +33,10 @@ impl Waker {
         let _ = rustix::io::read(&self.counter, &mut [0_u8; 8]);
     }
 
-    /// The descriptor to watch for reading.
+    /// The descriptor to watch for reading; there always is one.
     #[inline]
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.counter.as_raw_fd()
+    pub fn source(&self) -> Option<RawFd> {
+        Some(self.counter.as_raw_fd())
     }
 }
 

@@ -1,10 +1,10 @@
 //! The waker of systems without eventfd: a pipe, both of its ends non-blocking.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use rustix::io::Errno;
 
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use crate::sys::pipe::pipe;
 
 /// Ends the wait of a selector that watches its file descriptor for reading.
@@ -41,10 +41,10 @@ impl Waker {
         }
     }
 
-    /// The descriptor to watch for reading.
+    /// The descriptor to watch for reading; there always is one.
     #[inline]
-    pub fn as_raw_fd(&self) -> RawFd {
-        self.reader.as_raw_fd()
+    pub fn source(&self) -> Option<RawFd> {
+        Some(self.reader.as_raw_fd())
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::pipe::pipe;
 use oxloop_engine::{Address, Interest};
 

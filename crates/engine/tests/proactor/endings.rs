@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use oxloop_engine::proactor::{Config, Proactor, Returned};
+use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::pipe::pipe;
 use oxloop_engine::{Interest, Waker};
 
@@ -39,7 +39,7 @@ pub(crate) fn timeouts_have_nanoseconds(config: Config) -> io::Result<()> {
 pub(crate) fn wakers_end_waits(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let waker = Waker::new()?;
-    let fd = waker.as_raw_fd();
+    let fd = waker.source().expect("a descriptor");
     let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
     assert!(bench.wait(NOW)?.is_empty());
     for _ in 0..100 {

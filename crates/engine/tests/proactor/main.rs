@@ -12,13 +12,13 @@ mod withdrawal;
 
 use std::io::{self, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use oxloop_engine::proactor::{self, Config, Proactor, Returned, Setup, Unavailable};
+use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
 use oxloop_engine::{Address, Interest, Token};
 
 type Buffer = Vec<u8>;

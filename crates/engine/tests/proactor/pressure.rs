@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
 use std::net::Shutdown;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Token;
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Brought, NOW, Operation, bench, elsewhere, pattern};
 

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use oxloop_engine::Interest;
 use oxloop_engine::proactor::{Config, Setup};
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Bench, Brought, NOW, Operation, bench, descriptors, elsewhere};
 

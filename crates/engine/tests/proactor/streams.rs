@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use oxloop_engine::Address;
 use oxloop_engine::proactor::Config;
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Brought, Buffer, NOW, Operation, bench, pattern, read, tcp};
 

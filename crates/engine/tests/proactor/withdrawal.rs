@@ -3,11 +3,11 @@
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Interest;
 use oxloop_engine::proactor::{Config, Returned};
+use oxloop_engine::sys::fd::AsRawFd;
 
 use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
 

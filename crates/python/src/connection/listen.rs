@@ -1,6 +1,6 @@
 //! `create_server`: resolve the hosts, bind a socket to each address, listen.
 
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -213,7 +213,7 @@ impl Listening {
         }
         let explained = bind_error(py, &address, &error)?;
         let errno: Option<i32> = error.value(py).getattr("errno")?.extract()?;
-        if errno != Some(numbers::EADDRNOTAVAIL) {
+        if errno != Some(sys::errno::EADDRNOTAVAIL) {
             return Err(explained);
         }
         // The family is known but not configured: the other addresses may do.

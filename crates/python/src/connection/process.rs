@@ -12,6 +12,7 @@ use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
+use crate::transports::pipe;
 use crate::transports::process::{Starting, SubprocessTransport};
 
 /// What is to be run.
@@ -218,6 +219,7 @@ async fn start(
     watcher: Option<&Kept>,
 ) -> PyResult<Kept<SubprocessTransport>> {
     let (transport, waiter) = Python::attach(|py| {
+        pipe::check_operations(core.get(), "processes")?;
         let waiter = Core::future(core.bind(py))?;
         let starting = Starting {
             protocol: protocol.bind(py),

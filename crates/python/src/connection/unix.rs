@@ -1,8 +1,8 @@
 //! `create_unix_connection` and `create_unix_server`: stream sockets that are named in the file system, or in
 //! Linux's abstract namespace.
 
-use oxloop_engine::sys::numbers;
-use pyo3::exceptions::{PyAssertionError, PyOSError, PyValueError};
+use oxloop_engine::sys::{self, numbers};
+use pyo3::exceptions::{PyAssertionError, PyNotImplementedError, PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -51,6 +51,7 @@ pub(crate) fn connect_unix<'py>(
 impl UnixClient {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
+        check_supported(py)?;
         if let Some(name) = &self.server_hostname
             && !name.bind(py).is_instance_of::<PyString>()
         {
@@ -142,6 +143,7 @@ pub(crate) fn create_unix_server<'py>(
 impl UnixListening {
     /// The errors in the arguments that asyncio finds before it does anything; what is to be encrypted with.
     fn check(&self, py: Python<'_>) -> PyResult<Option<Tls>> {
+        check_supported(py)?;
         server_tls(py, &self.ssl, &self.timeouts)
     }
 
@@ -177,11 +179,20 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
         return Ok(error);
     }
     let errno: Option<i32> = error.value(py).getattr(intern!(py, "errno"))?.extract()?;
-    if errno != Some(numbers::EADDRINUSE) {
+    if errno != Some(sys::errno::EADDRINUSE) {
         return Ok(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);
-    Ok(PyOSError::new_err((numbers::EADDRINUSE, text)))
+    Ok(PyOSError::new_err((sys::errno::EADDRINUSE, text)))
+}
+
+/// `NotImplementedError` where Python knows no Unix sockets: on Windows, up to now.
+fn check_supported(py: Python<'_>) -> PyResult<()> {
+    if imports(py).socket.bind(py).hasattr(intern!(py, "AF_UNIX"))? {
+        return Ok(());
+    }
+    let message = "this Python has no Unix sockets (socket.AF_UNIX)";
+    Err(PyNotImplementedError::new_err(message))
 }
 
 fn both() -> PyErr {

@@ -10,7 +10,10 @@ use crate::poller::{self, NativePoller, Poller, ProactorPoller};
 
 impl Core {
     /// Runs `use_proactor` on the loop's proactor; `None` for a loop that has none.
-    fn with_proactor<R>(&self, use_proactor: impl FnOnce(&mut ProactorPoller) -> R) -> Option<R> {
+    pub(super) fn with_proactor<R>(
+        &self,
+        use_proactor: impl FnOnce(&mut ProactorPoller) -> R,
+    ) -> Option<R> {
         match &mut *self.poller.borrow_mut() {
             Poller::Native(Some(native)) => match &mut **native {
                 NativePoller::Proactor(proactor) => Some(use_proactor(proactor)),
@@ -20,9 +23,14 @@ impl Core {
         }
     }
 
+    /// Whether the loop waits in a proactor.
+    pub(crate) fn has_proactor(&self) -> bool {
+        self.with_proactor(|_| ()).is_some()
+    }
+
     /// Whether the loop waits for completions.
     pub(crate) fn completes(&self) -> bool {
-        self.with_proactor(|_| ()).is_some()
+        self.with_proactor(|proactor| proactor.completes()).unwrap_or(false)
     }
 
     /// Takes data out of the loop's buffer, as `bytes`.
@@ -60,8 +68,17 @@ impl Core {
 
     /// Drops data that nobody wants.
     pub(crate) fn drop_data(&self, arrival: Arrival) {
-        if let Arrival::Data { chunk, .. } = arrival {
-            self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
+        match arrival {
+            Arrival::Data { chunk, .. } => {
+                self.with_proactor(|proactor| proactor.take(chunk, |_| ()));
+            }
+            Arrival::Filled(filled) => self.give_back(filled.buffer),
+            _ => {}
         }
+    }
+
+    /// Gives the loop a buffer back that the data of a pipe came in.
+    pub(crate) fn give_back(&self, buffer: Box<[u8]>) {
+        self.with_proactor(|proactor| proactor.give_back(buffer));
     }
 }

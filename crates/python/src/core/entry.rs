@@ -1,10 +1,11 @@
 //! What a turn of the loop runs.
 
-use oxloop_engine::proactor::Chunk;
+use oxloop_engine::proactor;
 use oxloop_engine::sys::fd::OwnedFd;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
+use crate::buffer::Chunk;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 
@@ -33,13 +34,32 @@ pub(crate) enum Arrival {
     Readable,
     /// Data in a buffer of the loop's, to be taken out ([`Core::take_data`](super::Core::take_data)). Where it
     /// `is_much` at a time, who reads does better to ask for [`Reader::MuchData`].
-    Data { chunk: Chunk, is_much: bool },
+    Data { chunk: proactor::Chunk, is_much: bool },
+    /// Data from a pipe that has no readiness.
+    Filled(Box<Filled>),
+    /// What has become of what was to be written to such a pipe.
+    Written(Box<Written>),
     /// A connection.
     Connection(OwnedFd),
     /// Nothing any more: the peer sends no more.
     End,
     /// An error of the kernel, by its number. Nothing comes after it.
     Failed(i32),
+}
+
+/// Data from a pipe.
+pub(crate) struct Filled {
+    /// Goes back to the loop: [`Core::give_back`](super::Core::give_back).
+    pub(crate) buffer: Box<[u8]>,
+    /// How many of its bytes are data.
+    pub(crate) count: usize,
+}
+
+/// What was to be written to a pipe.
+pub(crate) struct Written {
+    pub(crate) chunks: Vec<Chunk>,
+    /// How many of their bytes have gone.
+    pub(crate) count: usize,
 }
 
 /// What whoever reads wants to be told.
@@ -53,6 +73,8 @@ pub(crate) enum Reader {
     MuchData(Receive),
     /// What connections have come.
     Connections(Receive),
+    /// What data has come from a pipe that has no readiness: once, until it asks again.
+    Pipe(Receive),
 }
 
 impl Reader {
@@ -60,7 +82,7 @@ impl Reader {
     pub(super) fn entry(self, object: Ref) -> Entry {
         match self {
             Self::Readable(run) => Entry::Native { object, run },
-            Self::Data(run) | Self::MuchData(run) | Self::Connections(run) => {
+            Self::Data(run) | Self::MuchData(run) | Self::Connections(run) | Self::Pipe(run) => {
                 Entry::Arrival { object, run, arrival: Arrival::Readable }
             }
         }

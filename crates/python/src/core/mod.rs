@@ -26,14 +26,13 @@ use pyo3::types::{PyDict, PyTuple, PyWeakrefReference};
 
 use crate::buffer::Window;
 use crate::cell::{LoopCell, Made};
-use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::handle::Handle;
 use crate::imports::imports;
 use crate::poller::Poller;
 use crate::signals::Signals;
 pub(crate) use callbacks::Kept;
-pub(crate) use entry::{Arrival, Entry, Reader, Run};
+pub(crate) use entry::{Arrival, Entry, Filled, Reader, Receive, Run, Written};
 pub(crate) use watches::{Watch, Watches};
 
 /// The native base of every loop; not to be used by itself.
@@ -43,7 +42,7 @@ pub(crate) struct Core {
     pub(crate) engine: LoopCell<Engine<Entry>>,
     pub(crate) poller: LoopCell<Poller>,
     pub(crate) watches: LoopCell<Watches>,
-    /// Where other threads leave callbacks; `None` once the loop is closed, which closes its descriptor.
+    /// Where other threads leave callbacks; `None` before `__init__`, and once the loop is closed, which closes its descriptor.
     inbox: LoopCell<Option<Arc<Inbox<Entry>>>>,
     pub(crate) signals: LoopCell<Signals>,
     /// What runs once the entries of this turn have: what they have written leaves together then.
@@ -98,14 +97,13 @@ pub(crate) const READ_SIZE: usize = oxloop_engine::volume::MOST;
 
 impl Core {
     /// A core that can queue work but does not poll yet.
-    pub(crate) fn new() -> PyResult<Self> {
-        let waker = Waker::new().map_err(|error| os_error(&error))?;
-        Ok(Self {
+    pub(crate) fn new() -> Self {
+        Self {
             made: Made::new(),
             engine: LoopCell::new(Engine::new()),
             poller: LoopCell::default(),
             watches: LoopCell::default(),
-            inbox: LoopCell::new(Some(Arc::new(Inbox::new(waker)))),
+            inbox: LoopCell::default(),
             signals: LoopCell::default(),
             turn_end: LoopCell::default(),
             callback: AtomicU64::new(0),
@@ -134,7 +132,7 @@ impl Core {
             class_version: AtomicU32::new(0),
             current_handle: LoopCell::default(),
             slow_callback_duration: LoopCell::new(0.1),
-        })
+        }
     }
 
     #[inline]
@@ -196,9 +194,17 @@ impl Core {
         }
     }
 
-    /// The descriptor that wakes the loop.
+    /// Lets other threads leave callbacks, if they cannot yet; `waker` tells the loop of them.
+    pub(crate) fn open_inbox(&self, waker: Waker) {
+        let mut inbox = self.inbox.borrow_mut();
+        if inbox.is_none() {
+            *inbox = Some(Arc::new(Inbox::new(waker)));
+        }
+    }
+
+    /// The descriptor that wakes the loop; `None` where it needs none.
     pub(crate) fn waker_fd(&self) -> Option<RawFd> {
-        self.inbox.borrow().as_ref().map(|inbox| inbox.waker().as_raw_fd())
+        self.inbox.borrow().as_ref().and_then(|inbox| inbox.waker().source())
     }
 
     /// The waker's descriptor was readable.
@@ -331,7 +337,7 @@ impl Core {
     /// Arguments are for `__init__`, and a subclass may give it others.
     #[new]
     #[pyo3(signature = (*_args, **_keywords))]
-    fn py_new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> PyResult<Self> {
+    fn py_new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
         Self::new()
     }
 

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
 use super::watches::Watch;
-use super::{Core, Entry};
+use super::{Arrival, Core, Entry};
 use crate::error::os_error;
 use crate::ffi::Ref;
 use crate::poller::{self, NativePoller, Poller, Told};
@@ -72,12 +72,11 @@ impl Core {
                     }
                     Told::Arrived(arrival) => {
                         let reader = watch.and_then(|watch| watch.reader.as_ref());
-                        let Some(reader) = reader else { return Some(arrival) };
-                        match reader.arrived(py, arrival) {
-                            Ok(entry) => engine.ready.push(entry),
-                            Err(arrival) => return Some(arrival),
-                        }
-                        None
+                        queue_arrived(py, &mut engine, reader, arrival)
+                    }
+                    Told::Gone(arrival) => {
+                        let writer = watch.and_then(|watch| watch.writer.as_ref());
+                        queue_arrived(py, &mut engine, writer, arrival)
                     }
                 }
             }),
@@ -123,6 +122,22 @@ impl Core {
         }
         Ok(())
     }
+}
+
+/// Queues `entry` with what has come, which is given back if nobody wants it.
+#[inline]
+fn queue_arrived(
+    py: Python<'_>,
+    engine: &mut Engine<Entry>,
+    entry: Option<&Entry>,
+    arrival: Arrival,
+) -> Option<Arrival> {
+    let Some(entry) = entry else { return Some(arrival) };
+    match entry.arrived(py, arrival) {
+        Ok(entry) => engine.ready.push(entry),
+        Err(arrival) => return Some(arrival),
+    }
+    None
 }
 
 /// Queues the entries of `watch` that `readiness` concerns.

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyInt, PyWeakrefMethods, PyWeakrefReference};
 
-use super::{Core, Entry, Reader};
+use super::{Arrival, Core, Entry, Reader, Receive};
+use crate::buffer::Chunk;
 use crate::error::os_error;
 use crate::ffi::Ref;
 use crate::poller::{self, Change, Poller, Reading};
@@ -24,6 +25,15 @@ pub(crate) struct Watch {
     /// What the reader wants.
     reading: Reading,
     pub(crate) writer: Option<Entry>,
+    /// Whether it is a pipe that has no readiness: it is read from and written to by operations.
+    operated: bool,
+}
+
+/// How somebody watches.
+#[derive(Clone, Copy)]
+struct Way {
+    reading: Reading,
+    operated: bool,
 }
 
 impl Watch {
@@ -119,8 +129,10 @@ impl Core {
             Reader::MuchData(_) => Reading::MuchData,
             Reader::Data(_) => Reading::Data,
             Reader::Connections(_) => Reading::Connections,
+            Reader::Pipe(_) => Reading::Pipe,
         };
-        let replaced = self.watch_as(object.py(), fd, Interest::READABLE, entry, reading)?;
+        let way = Way { reading, operated: reading == Reading::Pipe };
+        let replaced = self.watch_as(object.py(), fd, Interest::READABLE, entry, way)?;
         drop(replaced);
         Ok(())
     }
@@ -136,7 +148,28 @@ impl Core {
         direction: Interest,
         entry: Entry,
     ) -> PyResult<Option<Entry>> {
-        self.watch_as(py, fd, direction, entry, Reading::Readiness)
+        let way = Way { reading: Reading::Readiness, operated: false };
+        self.watch_as(py, fd, direction, entry, way)
+    }
+
+    /// Writes `chunks` to the pipe `fd`, which has no readiness, and tells `object` when they have gone: before that
+    /// nothing else may be written.
+    ///
+    /// # Errors
+    /// As [`watch`](Self::watch).
+    pub(crate) fn write(
+        &self,
+        fd: RawFd,
+        object: &Bound<'_, PyAny>,
+        run: Receive,
+        chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let entry = Entry::Arrival { object: object.into(), run, arrival: Arrival::Readable };
+        let way = Way { reading: Reading::Readiness, operated: true };
+        let replaced = self.watch_as(object.py(), fd, Interest::WRITABLE, entry, way)?;
+        drop(replaced);
+        let Some(token) = self.watches.borrow().token(fd) else { return Ok(()) };
+        self.with_proactor(|proactor| proactor.write(fd, token, chunks)).ok_or_else(poller::in_use)
     }
 
     fn watch_as(
@@ -145,8 +178,9 @@ impl Core {
         fd: RawFd,
         direction: Interest,
         entry: Entry,
-        reading: Reading,
+        way: Way,
     ) -> PyResult<Option<Entry>> {
+        let Way { reading, operated } = way;
         let (token, before, read_before, is_new) = {
             let mut watches = self.watches.borrow_mut();
             if let Some(token) = watches.token(fd) {
@@ -156,12 +190,12 @@ impl Core {
                 (token, interest, reading, false)
             } else {
                 let reading = Reading::Readiness;
-                let watch = Watch { fd, file: None, reader: None, reading, writer: None };
+                let watch = Watch { fd, file: None, reader: None, reading, writer: None, operated };
                 (watches.slots.insert(watch), Interest::NONE, reading, true)
             }
         };
         let reading = if direction.is_readable() { reading } else { read_before };
-        let change = Change { before, after: before.with(direction), reading };
+        let change = Change { before, after: before.with(direction), reading, operated };
         if let Err(error) = self.apply(py, fd, token, change) {
             let removed = is_new.then(|| self.watches.borrow_mut().slots.remove(token));
             drop(removed);
@@ -185,21 +219,22 @@ impl Core {
         direction: Interest,
     ) -> PyResult<Option<Entry>> {
         self.check_selector()?;
-        let (token, entry, after, reading) = {
+        let (token, entry, after, reading, operated) = {
             let mut watches = self.watches.borrow_mut();
             let Some(token) = watches.token(fd) else { return Ok(None) };
             let Some(watch) = watches.slots.get_mut(token) else { return Ok(None) };
             let Some(entry) = watch.slot(direction).take() else { return Ok(None) };
             let (interest, reading) = (watch.interest(), watch.reading);
+            let operated = watch.operated;
             if interest.is_empty() {
                 let removed = watches.slots.remove(token);
                 watches.tokens.remove(&fd);
-                (token, (entry, removed), interest, reading)
+                (token, (entry, removed), interest, reading, operated)
             } else {
-                (token, (entry, None), interest, reading)
+                (token, (entry, None), interest, reading, operated)
             }
         };
-        let change = Change { before: after.with(direction), after, reading };
+        let change = Change { before: after.with(direction), after, reading, operated };
         self.apply(py, fd, token, change)?;
         Ok(Some(entry.0))
     }
@@ -256,20 +291,27 @@ impl Core {
     /// Lets who reads the data of `fd` rest until [`read`](Self::read) is called again: he is told of what had come by
     /// now, and nothing more is received. False for a loop that receives nothing: it can as well stop to watch.
     pub(crate) fn rest(&self, py: Python<'_>, fd: RawFd) -> PyResult<bool> {
-        if !self.completes() {
-            return Ok(false);
-        }
+        let completes = self.completes();
         let (token, interest) = {
             let mut watches = self.watches.borrow_mut();
             let Some(token) = watches.token(fd) else { return Ok(false) };
             let Some(watch) = watches.slots.get_mut(token) else { return Ok(false) };
+            if watch.reading == Reading::Pipe {
+                // What is read is read to its end: an operation that is cancelled may have taken something.
+                watch.reading = Reading::Rests;
+                return Ok(true);
+            }
+            if !completes {
+                return Ok(false);
+            }
             if !matches!(watch.reading, Reading::Data | Reading::MuchData) {
                 return Ok(false);
             }
             watch.reading = Reading::Rests;
             (token, watch.interest())
         };
-        let change = Change { before: interest, after: interest, reading: Reading::Rests };
+        let reading = Reading::Rests;
+        let change = Change { before: interest, after: interest, reading, operated: false };
         self.apply(py, fd, token, change).map(|()| true)
     }
 

@@ -26,12 +26,13 @@ use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};
 use crate::dns;
+use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::poller::{IoUringProactor, Poller};
+use crate::poller::{Poller, Settings};
 use crate::report;
 use crate::signals;
-use crate::transports::process;
+use crate::transports::{pipe, process};
 
 /// The native part of every loop class; the Python classes add only their place in asyncio's hierarchy.
 #[pyclass(frozen, subclass, extends = Core, module = "oxloop._native")]
@@ -49,8 +50,8 @@ impl EventLoop {
     fn new(
         _args: &Bound<'_, PyTuple>,
         _keywords: Option<&Bound<'_, PyDict>>,
-    ) -> PyResult<PyClassInitializer<Self>> {
-        Ok(PyClassInitializer::from(Core::new()?).add_subclass(Self))
+    ) -> PyClassInitializer<Self> {
+        PyClassInitializer::from(Core::new()).add_subclass(Self)
     }
 
     /// Make the loop wait in `selector`: None for the platform's best, a selector of the `selectors` module
@@ -70,12 +71,10 @@ impl EventLoop {
     }
 
     /// Make the loop wait in a proactor. Raises `RuntimeError` with the reason where there is none.
-    fn _init_proactor(
-        slf: &Bound<'_, Self>,
-        proactor: &Bound<'_, IoUringProactor>,
-    ) -> PyResult<()> {
-        let poller = Poller::completing(proactor.get())?;
-        report::log(slf.py(), "debug", "Using proactor: IoUringProactor")?;
+    #[allow(clippy::needless_pass_by_value)] // what is extracted is
+    fn _init_proactor(slf: &Bound<'_, Self>, proactor: Settings<'_>) -> PyResult<()> {
+        let poller = Poller::completing(&proactor)?;
+        report::log(slf.py(), "debug", &format!("Using proactor: {}", proactor.name()))?;
         begin(slf.as_super(), poller)
     }
 
@@ -368,6 +367,19 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
         pipe: Ref,
     ) -> PyResult<Bound<'py, PyAny>> {
         connection::connect_read_pipe(slf.as_super(), protocol_factory, pipe)
+    }
+
+    /// Make the transport of a pipe that goes both ways, such as Windows has, and queue the `connection_made` of its
+    /// protocol. What `start_serving_pipe` and `create_pipe_connection` call.
+    #[pyo3(signature = (pipe, protocol, extra=None))]
+    fn _make_duplex_pipe_transport<'py>(
+        slf: &Bound<'py, Self>,
+        pipe: &Bound<'py, PyAny>,
+        protocol: &Bound<'py, PyAny>,
+        extra: Option<&Bound<'py, PyDict>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let opening = pipe::Opening { pipe, protocol, waiter: None };
+        pipe::DuplexPipeTransport::open(slf.as_super(), &opening, extra)
     }
 
     /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
@@ -944,6 +956,7 @@ impl EventLoop {
 fn begin(event_loop: &Bound<'_, Core>, poller: Poller) -> PyResult<()> {
     let py = event_loop.py();
     let core = event_loop.get();
+    core.open_inbox(poller.waker().map_err(|error| os_error(&error))?);
     let before = core.poller.replace(poller);
     drop(before);
     core.debug.store(debug_by_default(py)?, Relaxed);

@@ -94,19 +94,20 @@ pub(crate) fn set_attribute(
     Ok(())
 }
 
-unsafe extern "C" {
-    /// `PyObject **_PyObject_GetDictPtr(PyObject *object)` of `cpython/object.h`, which the bindings leave out.
-    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
-}
-
-/// Whether any attribute has been set on the object itself: a method of its class may have been replaced then.
+/// Whether any attribute has been set on the object itself, or may have been: a method of its class may have been
+/// replaced then.
 #[inline]
 pub(crate) fn has_own_attributes(object: &Bound<'_, PyAny>) -> bool {
-    // SAFETY: NULL for an object that has no dictionary, else the place of its dictionary, which can be NULL as long as
-    // it is empty.
+    // SAFETY: a positive offset is that of the object's dictionary, which can be NULL as long as it is empty
+    // (`_PyObject_GetDictPtr` of `cpython/object.h`). Classes of ours have one.
     unsafe {
-        let place = _PyObject_GetDictPtr(object.as_ptr());
-        !place.is_null() && !(*place).is_null() && ffi::PyDict_Size(*place) > 0
+        let offset = (*ffi::Py_TYPE(object.as_ptr())).tp_dictoffset;
+        let Ok(offset) = usize::try_from(offset) else { return true };
+        if offset == 0 {
+            return true;
+        }
+        let dict = *object.as_ptr().byte_add(offset).cast::<*mut ffi::PyObject>();
+        !dict.is_null() && ffi::PyDict_Size(dict) > 0
     }
 }
 

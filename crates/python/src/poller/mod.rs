@@ -9,16 +9,19 @@ mod proactor;
 use std::io;
 use std::time::Duration;
 
+use oxloop_engine::proactor as engine;
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token};
+use oxloop_engine::{Events, Interest, Selector, SelectorKind, Token, Waker};
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 
+pub(crate) use self::proactor::{
+    IoUringProactor, IocpProactor, ProactorPoller, Settings, Told, unavailable,
+};
 use crate::error::os_error;
 use crate::ffi::Ref;
 use crate::imports::imports;
-pub(crate) use proactor::{IoUringProactor, ProactorPoller, Told, unavailable};
 
 /// Events that one wait can report; more come with the next turn.
 const EVENT_CAPACITY: usize = 1024;
@@ -55,7 +58,11 @@ impl Poller {
     /// `TypeError` for an object that is no selector; `OSError` from the kernel.
     pub(crate) fn new(selector: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let Some(selector) = selector else {
-            return Self::native(SelectorKind::best());
+            return if engine::SERVES_SELECTORS {
+                Ok(Self::of(ProactorPoller::for_readiness()?))
+            } else {
+                Self::native(SelectorKind::best())
+            };
         };
         let py = selector.py();
         let selectors = imports(py).selectors.bind(py);
@@ -86,16 +93,30 @@ impl Poller {
     ///
     /// # Errors
     /// `RuntimeError` with the reason where there is none.
-    pub(crate) fn completing(proactor: &IoUringProactor) -> PyResult<Self> {
-        let poller = ProactorPoller::new(proactor)?;
-        Ok(Self::Native(Some(Box::new(NativePoller::Proactor(poller)))))
+    pub(crate) fn completing(settings: &Settings<'_>) -> PyResult<Self> {
+        Ok(Self::of(ProactorPoller::new(settings)?))
+    }
+
+    fn of(proactor: ProactorPoller) -> Self {
+        Self::Native(Some(Box::new(NativePoller::Proactor(proactor))))
+    }
+
+    /// What lets other threads end its waits.
+    pub(crate) fn waker(&self) -> io::Result<Waker> {
+        match self {
+            Self::Native(Some(native)) => match &**native {
+                NativePoller::Selector { .. } => Waker::new(),
+                NativePoller::Proactor(proactor) => proactor.waker(),
+            },
+            _ => Waker::new(),
+        }
     }
 
     /// The name of the class in `selectors` that stands for the backend, or of the user's.
     pub(crate) fn class_name(&self, py: Python<'_>) -> PyResult<String> {
         match self {
             Self::Python(selector) => Ok(selector.bind(py).get_type().name()?.to_string()),
-            _ => Ok(self.kind().and_then(class_name).unwrap_or_default().to_owned()),
+            _ => Ok(self.kind().and_then(class_name).unwrap_or("IocpProactor").to_owned()),
         }
     }
 
@@ -140,6 +161,8 @@ pub(crate) struct Change {
     pub(crate) after: Interest,
     /// What is wanted of it as far as it is readable.
     pub(crate) reading: Reading,
+    /// Whether it is a pipe that is read from and written to by operations.
+    pub(crate) operated: bool,
 }
 
 /// What is to come of a descriptor that is readable. A selector tells of readiness, whatever is wanted.
@@ -155,6 +178,8 @@ pub(crate) enum Reading {
     Rests,
     /// The connections.
     Connections,
+    /// The data of a pipe that has no readiness, once.
+    Pipe,
 }
 
 /// The change as a selector sees it.

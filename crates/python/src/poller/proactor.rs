@@ -8,15 +8,15 @@ use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::volume::MUCH;
-use oxloop_engine::{Interest, Token, sys};
+use oxloop_engine::{Interest, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use super::{Change, Reading};
 use crate::buffer::Chunk;
-use crate::core::Arrival;
+use crate::core::{Arrival, Filled, Written};
 
 /// How a `ProactorEventLoop` uses `io_uring(7)`.
 ///
@@ -76,6 +76,55 @@ impl IoUringProactor {
     }
 }
 
+/// How a `ProactorEventLoop` uses an I/O completion port.
+///
+/// `concurrency` is how many threads may run for it at the same time; one does, whatever it is.
+///
+/// Source: asyncio's `IocpProactor` (`windows_events.py`).
+#[pyclass(frozen, module = "oxloop._native")]
+pub(crate) struct IocpProactor {
+    /// How many threads may run for it at the same time.
+    #[pyo3(get)]
+    concurrency: u32,
+}
+
+#[pymethods]
+impl IocpProactor {
+    #[new]
+    #[pyo3(signature = (concurrency=4_294_967_295))]
+    fn new(concurrency: u32) -> Self {
+        Self { concurrency }
+    }
+
+    fn __repr__(&self) -> String {
+        format!("IocpProactor(concurrency={})", self.concurrency)
+    }
+}
+
+/// What a `ProactorEventLoop` is made with.
+#[derive(FromPyObject)]
+pub(crate) enum Settings<'py> {
+    IoUring(Bound<'py, IoUringProactor>),
+    Iocp(#[allow(dead_code)] Bound<'py, IocpProactor>),
+}
+
+impl Settings<'_> {
+    fn config(&self) -> Config {
+        match self {
+            Self::IoUring(proactor) => proactor.get().config,
+            Self::Iocp(_) => Config::default(),
+        }
+    }
+
+    /// The name of its class.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::IoUring(_) => "IoUringProactor",
+            Self::Iocp(_) => "IocpProactor",
+        }
+    }
+}
+
 /// A size as the caller gives it. What no number of the type can be becomes 0, which is out of range, too.
 struct Size<N>(N);
 
@@ -113,12 +162,22 @@ pub(crate) struct ProactorPoller {
     much: usize,
     /// Whether the loop does not run: descriptors that are watched may be closed, and be others' when it does.
     suspended: bool,
+    /// Whether those who read data or connections are given them; otherwise they are told of readiness.
+    completes: bool,
+    /// For the data of pipes.
+    spare: Vec<Box<[u8]>>,
 }
+
+/// How many buffers for the data of pipes are kept.
+const SPARE: usize = 8;
+
+/// How many bytes are read from a pipe at most at a time, as asyncio has it.
+const READ_SIZE: usize = 64 * 1024;
 
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
 #[derive(Clone, Copy, Default)]
 struct UnderWay {
-    /// Tells of readiness.
+    /// Tells of readiness; of a pipe that has none, writes.
     poll: Option<Token>,
     /// Receives or accepts.
     read: Option<Token>,
@@ -144,11 +203,23 @@ impl UnderWay {
 pub(crate) enum Told {
     Ready(Interest),
     Arrived(Arrival),
+    /// What has become of what was written.
+    Gone(Arrival),
 }
 
 impl ProactorPoller {
-    pub(super) fn new(proactor: &IoUringProactor) -> PyResult<Self> {
-        let config = proactor.config;
+    /// What a `ProactorEventLoop` waits in.
+    pub(super) fn new(settings: &Settings<'_>) -> PyResult<Self> {
+        Self::with(settings.config(), true)
+    }
+
+    /// What a `SelectorEventLoop` waits in where that is better than any selector: it tells of readiness alone, but
+    /// for pipes that have none.
+    pub(super) fn for_readiness() -> PyResult<Self> {
+        Self::with(Config::default(), false)
+    }
+
+    fn with(config: Config, completes: bool) -> PyResult<Self> {
         // Where there was a proactor before, the next one is made when it is needed.
         let proactor =
             if HAD_ONE.load(Relaxed) { Proactor::lazy(config) } else { Proactor::new(config) };
@@ -162,7 +233,18 @@ impl ProactorPoller {
             under_way: Vec::new(),
             much: MUCH.min(config.buffer_size as usize),
             suspended: true,
+            completes,
+            spare: Vec::new(),
         })
+    }
+
+    /// Whether those who read data are given it.
+    pub(crate) fn completes(&self) -> bool {
+        self.completes
+    }
+
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        self.proactor.waker()
     }
 
     pub(super) fn name(&self) -> &'static str {
@@ -171,22 +253,25 @@ impl ProactorPoller {
 
     /// Watches a descriptor for the owner `token`. What was watched before the kernel lets go of at once.
     pub(super) fn apply(&mut self, fd: RawFd, token: Token, change: Change) -> io::Result<()> {
-        let Change { before, after, reading } = change;
+        let Change { before, after, reading, operated } = change;
+        if operated {
+            self.operate(fd, token, change);
+            return Ok(());
+        }
         if !before.contains(after) {
             // As a selector does, and not at the next wait.
             sys::descriptor::check_pollable(fd)?;
         }
         let polled = match reading {
             Reading::Readiness | Reading::MuchData => after,
-            Reading::Data | Reading::Connections | Reading::Rests => {
+            Reading::Data | Reading::Connections if !self.completes => after,
+            Reading::Data | Reading::Connections | Reading::Rests | Reading::Pipe => {
                 after.without(Interest::READABLE)
             }
         };
-        let reads = after.is_readable() && matches!(reading, Reading::Data | Reading::Connections);
-        let place = token.index();
-        if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::default());
-        }
+        let completes = matches!(reading, Reading::Data | Reading::Connections);
+        let reads = after.is_readable() && completes && self.completes;
+        let place = self.place(token);
         let UnderWay { poll, read, .. } = self.under_way[place];
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
@@ -204,9 +289,57 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
-        self.under_way[place] = UnderWay { poll, read, fd, file };
+        self.under_way[place] = UnderWay { poll, read, fd, file: self.file_of(fd) };
         Ok(())
+    }
+
+    /// Which file a descriptor is, if that has to be known when the loop runs again.
+    fn file_of(&self, fd: RawFd) -> Option<(u64, u64)> {
+        if self.suspended { sys::descriptor::file_of(fd) } else { None }
+    }
+
+    fn place(&mut self, token: Token) -> usize {
+        let place = token.index();
+        if self.under_way.len() <= place {
+            self.under_way.resize(place + 1, UnderWay::default());
+        }
+        place
+    }
+
+    /// The same for a pipe that has no readiness. What is read during a pause is read to its end.
+    fn operate(&mut self, fd: RawFd, token: Token, change: Change) {
+        let Change { after, reading, .. } = change;
+        let place = self.place(token);
+        let UnderWay { poll: mut write, mut read, .. } = self.under_way[place];
+        if !after.is_writable()
+            && let Some(write) = write.take()
+        {
+            self.proactor.withdraw(write);
+        }
+        if !after.is_readable()
+            && let Some(read) = read.take()
+        {
+            self.proactor.withdraw(read);
+        }
+        if reading == Reading::Pipe && after.is_readable() && read.is_none() {
+            let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
+            read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
+        }
+        self.under_way[place] = UnderWay { poll: write, read, fd, file: self.file_of(fd) };
+    }
+
+    /// Writes to a pipe that has no readiness, for the owner `token`.
+    pub(crate) fn write(&mut self, fd: RawFd, token: Token, buffers: Vec<Chunk>) {
+        let place = self.place(token);
+        let write = self.proactor.submit(token, Operation::Write { fd, buffers, skip: 0 });
+        self.under_way[place].poll = Some(write);
+    }
+
+    /// Keeps the buffer of a pipe's data for the next.
+    pub(crate) fn give_back(&mut self, buffer: Box<[u8]>) {
+        if self.spare.len() < SPARE {
+            self.spare.push(buffer);
+        }
     }
 
     /// Runs `use_data` on the data of a chunk, whose buffer is free again then.
@@ -275,16 +408,27 @@ impl ProactorPoller {
                 (Returned::Connection(connection), _) => {
                     Told::Arrived(Arrival::Connection(connection))
                 }
+                (Returned::Buffer(buffer), Ok(count)) if count > 0 => {
+                    Told::Arrived(Arrival::Filled(Box::new(Filled { buffer, count })))
+                }
+                (Returned::Buffers(chunks), Ok(count)) => {
+                    Told::Gone(Arrival::Written(Box::new(Written { chunks, count })))
+                }
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
-                (_, Err(error)) => match error.raw_os_error() {
+                (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(numbers::ECANCELED) => continue,
-                    Some(errno) => Told::Arrived(Arrival::Failed(errno)),
+                    None | Some(os_error::ECANCELED) => continue,
+                    Some(errno) => match returned {
+                        Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
+                        _ => Told::Arrived(Arrival::Failed(errno)),
+                    },
                 },
                 _ => continue,
             };
-            if let Some(Arrival::Data { chunk, .. }) = tell(owner, told) {
-                self.proactor.recycle(chunk);
+            match tell(owner, told) {
+                Some(Arrival::Data { chunk, .. }) => self.proactor.recycle(chunk),
+                Some(Arrival::Filled(filled)) => self.spare.push(filled.buffer),
+                _ => {}
             }
         }
     }

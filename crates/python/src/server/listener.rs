@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::sys::fd::{AsFd, OwnedFd, RawFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::{Address, Interest, Timestamp, Token, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -172,7 +172,7 @@ impl Listener {
         let py = slf.py();
         let this = slf.get();
         let core = this.server.get().core.bind(py);
-        let exhausted = [numbers::EMFILE, numbers::ENFILE, numbers::ENOBUFS, numbers::ENOMEM];
+        let exhausted = [os_error::EMFILE, os_error::ENFILE, os_error::ENOBUFS, os_error::ENOMEM];
         let socket = imports(py).transport_socket.bind(py).call1((this.socket.bind(py),))?;
         let exception = os_error(error);
         let details = [("socket", &socket)];
@@ -219,7 +219,7 @@ fn arrived(listener: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
             let goes_on = this.retry.get().is_none() && this.server.get().serving.load(Relaxed);
             if goes_on { Listener::watch(listener) } else { Ok(()) }
         }
-        Arrival::Data { .. } | Arrival::End => Ok(()),
+        Arrival::Data { .. } | Arrival::Filled(_) | Arrival::Written(_) | Arrival::End => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@
 use std::io;
 
 use oxloop_engine::sys::fd::{AsRawFd, BorrowedFd, RawFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError};
 use pyo3::intern;
@@ -148,9 +148,9 @@ impl Sendfile {
 
     /// One system call, without the interpreter: it may wait for the disk.
     fn send(&self, py: Python<'_>) -> io::Result<u64> {
-        let gone = || io::Error::from_raw_os_error(numbers::EBADF);
+        let gone = || io::Error::from_raw_os_error(os_error::EBADF);
         let socket = self.open_socket(py).ok_or_else(gone)?;
-        let file = same(py, &self.file, self.file_fd).ok_or_else(gone)?;
+        let file = same(file_number(self.file.bind(py)), self.file_fd).ok_or_else(gone)?;
         let Range { offset, count } = self.state.borrow().rest;
         let count = count.map_or(BLOCK, |count| usize::try_from(count).unwrap_or(BLOCK).min(BLOCK));
         let sent = py.detach(|| sys::file::send(socket, file, offset, count))?;
@@ -159,7 +159,7 @@ impl Sendfile {
 
     fn open_socket<'a>(&self, py: Python<'_>) -> Option<BorrowedFd<'a>> {
         match &self.socket {
-            Some(socket) => same(py, socket, self.fd),
+            Some(socket) => same(socket_number(socket.bind(py)), self.fd),
             None => ffi::borrow_fd(self.fd),
         }
     }
@@ -170,9 +170,9 @@ impl Sendfile {
         if self.state.borrow().sent == 0 {
             return not_available(py, "os.sendfile call failed");
         }
-        if error.raw_os_error() == Some(numbers::ENOTCONN) {
+        if error.raw_os_error() == Some(os_error::ENOTCONN) {
             let normalised =
-                PyConnectionError::new_err(("socket is not connected", numbers::ENOTCONN));
+                PyConnectionError::new_err(("socket is not connected", sys::errno::ENOTCONN));
             normalised.set_cause(py, Some(os_error(error)));
             return normalised;
         }
@@ -216,7 +216,7 @@ impl Sendfile {
             drop(entry);
         }
         if (sent > 0 || always_sets_position(py))
-            && let Some(file) = same(py, &this.file, this.file_fd)
+            && let Some(file) = same(file_number(this.file.bind(py)), this.file_fd)
         {
             sys::file::set_position(file, offset).map_err(|error| os_error(&error))?;
         }
@@ -262,10 +262,13 @@ fn writable(sendfile: &Bound<'_, PyAny>) -> PyResult<()> {
 
 /// The descriptor of a file or socket of the user's, if it is still the one that it was: whoever has closed it
 /// must not meet the next one of that number.
-fn same<'a>(py: Python<'_>, object: &Ref, fd: RawFd) -> Option<BorrowedFd<'a>> {
-    let number = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[]).ok()?;
-    let number: RawFd = number.extract().ok()?;
-    ffi::borrow_fd(number).filter(|open| open.as_raw_fd() == fd)
+fn same<'a>(number: PyResult<RawFd>, fd: RawFd) -> Option<BorrowedFd<'a>> {
+    ffi::borrow_fd(number.ok()?).filter(|open| open.as_raw_fd() == fd)
+}
+
+/// The descriptor of a socket object.
+fn socket_number(socket: &Bound<'_, PyAny>) -> PyResult<RawFd> {
+    ffi::call_method(socket, intern!(socket.py(), "fileno"), &[])?.extract()
 }
 
 /// The descriptor of a file object.
@@ -280,7 +283,10 @@ fn file_number(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
         }
         number => number?,
     };
-    number.extract()
+    match &imports(py).get_osfhandle {
+        Some(get_osfhandle) => get_osfhandle.bind(py).call1((number,))?.extract(),
+        None => number.extract(),
+    }
 }
 
 /// `asyncio.SendfileNotAvailableError`.

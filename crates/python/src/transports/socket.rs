@@ -167,7 +167,7 @@ impl Number {
         };
         let fd = ffi::call_method(object.bind(py), intern!(py, "fileno"), &[])?.extract()?;
         match ffi::borrow_fd(fd) {
-            None => Err(os_error(&io::Error::from_raw_os_error(numbers::EBADF))),
+            None => Err(os_error(&io::Error::from_raw_os_error(sys::os_error::EBADF))),
             open => Ok(open),
         }
     }

@@ -8,8 +8,9 @@ use oxloop_engine::sys::fd::RawFd;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 
+use crate::buffer::Chunk;
 use crate::cell::LoopCell;
-use crate::core::{Core, Entry, Reader, Run};
+use crate::core::{Core, Entry, Reader, Receive, Run};
 use crate::ffi::{self, Ref};
 
 /// The descriptor of a transport, as the loop watches it.
@@ -176,6 +177,24 @@ impl Watch {
                 Err(error)
             }
         }
+    }
+
+    /// Writes `chunks` to a pipe that has no readiness; the loop calls `run(transport, ...)` when they have gone, in a
+    /// copy of the current context.
+    pub(super) fn write(
+        &self,
+        core: &Core,
+        transport: &Bound<'_, PyAny>,
+        run: Receive,
+        chunks: Vec<Chunk>,
+    ) -> PyResult<()> {
+        let context = ffi::copy_context(transport.py())?;
+        let before = self.state.borrow_mut().writing.replace(context);
+        drop(before);
+        core.write(self.fd, transport, run, chunks).inspect_err(|_| {
+            let context = self.state.borrow_mut().writing.take();
+            drop(context);
+        })
     }
 
     /// Stops the loop from telling when there is room.

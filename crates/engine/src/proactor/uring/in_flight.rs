@@ -8,7 +8,6 @@
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, IntoRawFd, RawFd};
 use std::ptr;
 
 use io_uring::squeue::{Entry, Flags};
@@ -19,6 +18,7 @@ use rustix::net::addr::SocketAddrStorage;
 use super::super::{Lent, LentMut, Operation, Returned};
 use super::buffers::GROUP;
 use crate::sys::address;
+use crate::sys::fd::{AsRawFd, IntoRawFd, RawFd};
 use crate::{Address, Interest, Token};
 
 /// The most that Linux moves in one call (`MAX_RW_COUNT`); it cuts what is more, and so do we, as

@@ -29,7 +29,6 @@ mod withdrawal;
 
 use std::io;
 use std::mem;
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use io_uring::squeue::Flags;
@@ -43,7 +42,8 @@ use self::ring::{Entered, Full, Ring};
 use super::{
     Chunk, Completion, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable,
 };
-use crate::{Slots, Token};
+use crate::sys::fd::OwnedFd;
+use crate::{Slots, Token, Waker};
 
 /// The user data of a request to cancel. A token's highest bits are never set.
 const CANCEL: u64 = u64::MAX;
@@ -129,6 +129,11 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         })?;
         (self.ring, self.process) = (ring, process);
         Ok(())
+    }
+
+    #[expect(clippy::unused_self, reason = "one signature for all kinds")]
+    pub(super) fn waker(&self) -> io::Result<Waker> {
+        Waker::new()
     }
 
     pub(super) const fn setup(&self) -> Setup {

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::mem;
-use std::os::fd::{FromRawFd, OwnedFd};
 
 use io_uring::cqueue;
 
@@ -11,6 +10,7 @@ use super::super::{Completion, Completions, Lent, LentMut, Operation, Returned};
 use super::Uring;
 use super::in_flight::{is_readiness, readiness};
 use crate::Token;
+use crate::sys::fd::{FromRawFd, OwnedFd};
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Takes what the kernel has completed.

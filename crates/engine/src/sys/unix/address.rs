@@ -80,11 +80,11 @@ fn unix(address: &[u8]) -> Address {
 #[cfg(test)]
 mod tests {
     use std::net::{SocketAddr, SocketAddrV6};
-    use std::os::fd::AsFd;
 
     use rustix::net::{SocketType, bind, getsockname, socket};
 
     use super::*;
+    use crate::sys::fd::AsFd;
 
     fn name_after_binding(name: &SocketAddrUnix) -> std::io::Result<Address> {
         let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::mem::{MaybeUninit, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::SocketAddrAny;
 
@@ -11,6 +10,7 @@ use super::address::from_kernel;
 use super::datagram::Outgoing;
 use super::segments::send_alike;
 use crate::Address;
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 
 /// How many datagrams one call receives at most.
 const LIMIT: usize = 32;

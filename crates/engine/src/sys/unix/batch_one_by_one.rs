@@ -1,11 +1,11 @@
 //! Many datagrams in as many system calls, where there is no recvmmsg(2) and no sendmmsg(2).
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use super::datagram::{Outgoing, receive_from, send_to};
 use super::socket::send;
 use crate::Address;
+use crate::sys::fd::BorrowedFd;
 
 /// How many datagrams one batch has at most.
 const LIMIT: usize = 32;

@@ -4,7 +4,7 @@
 //! SIGPIPE is kept away by the socket option `SO_NOSIGPIPE`, as `MSG_NOSIGNAL` is not there before
 //! macOS 15.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use crate::sys::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::io::{FdFlags, Result, fcntl_setfd, ioctl_fionbio};
 use rustix::net::sockopt::set_socket_nosigpipe;

@@ -3,7 +3,7 @@
 //! `accept4` and `pipe2` leave no moment in which another thread's fork could inherit them, and
 //! `MSG_NOSIGNAL` keeps SIGPIPE away send by send.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use crate::sys::fd::{BorrowedFd, OwnedFd};
 
 use rustix::io::Result;
 use rustix::net::{SendFlags, SocketAddrAny, SocketFlags, acceptfrom_with};

@@ -6,7 +6,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::BorrowedFd;
 
 use rustix::net::{RecvFlags, recvfrom, sendto};
 
@@ -14,6 +13,7 @@ use super::address::from_kernel;
 pub use super::batch::{Batch, send_many};
 use super::create;
 use crate::Address;
+use crate::sys::fd::BorrowedFd;
 
 /// recvfrom(2): the length of one datagram, cut to the buffer's, and the address of its sender if
 /// that has one.
@@ -40,10 +40,10 @@ pub struct Outgoing<'a> {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::sys::fd::AsFd;
 
     fn bound(address: &str) -> io::Result<UdpSocket> {
         let socket = UdpSocket::bind(address)?;

@@ -2,11 +2,12 @@
 #![allow(unsafe_code)] // fcntl on numbers that may be closed
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 
 use rustix::fs::FileType;
 use rustix::time::Timespec;
+
+use crate::sys::fd::{BorrowedFd, RawFd};
 
 pub(crate) use super::wait::poll;
 

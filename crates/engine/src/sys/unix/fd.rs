@@ -1,3 +1,3 @@
-//! File descriptors, as the standard library has them.
+//! File descriptors: the standard library's own types.
 
 pub use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, IntoRawFd, OwnedFd, RawFd};

@@ -5,11 +5,11 @@
 //! socket's mode alone.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use rustix::fs::{SeekFrom, fstat, seek};
 
 use super::{sendfile, sigpipe};
+use crate::sys::fd::BorrowedFd;
 
 /// fstat(2): the size in bytes; 0 for a pipe and its kin.
 pub fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
@@ -44,10 +44,10 @@ pub fn send(
 mod tests {
     use std::fs::File;
     use std::io::{Read, Seek, Write};
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixStream;
 
     use super::*;
+    use crate::sys::fd::AsFd;
     use crate::sys::pipe::pipe;
 
     /// A file that nobody else can open, of `count` bytes.

@@ -4,6 +4,7 @@ pub(crate) mod address;
 pub(crate) mod clock;
 pub mod datagram;
 pub mod descriptor;
+pub mod errno;
 pub mod fd;
 pub mod file;
 pub mod numbers;

@@ -1,7 +1,8 @@
 //! What stands in for descriptors of processes where the system has none.
 
 use std::io;
-use std::os::fd::OwnedFd;
+
+use crate::sys::fd::OwnedFd;
 
 /// `ErrorKind::Unsupported`.
 pub fn pidfd_open(_pid: i32) -> io::Result<OwnedFd> {

@@ -1,9 +1,10 @@
 //! Descriptors of processes, where the system has them.
 
 use std::io;
-use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid, PidfdFlags};
+
+use crate::sys::fd::OwnedFd;
 
 /// `pidfd_open(2)`, Linux 5.3: a descriptor that becomes readable when the process has ended.
 ///

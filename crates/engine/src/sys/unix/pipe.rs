@@ -4,18 +4,32 @@
 //! `ErrorKind::Interrupted`. What surprised us: there is no `MSG_NOSIGNAL` for pipes; who writes to
 //! them in a process that does not ignore SIGPIPE does it under [`sigpipe::shielded`](super::sigpipe).
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::FileType;
 
 use super::create;
 use super::socket::MAX_SLICES;
+use crate::sys::fd::{BorrowedFd, OwnedFd};
+
+/// Whether pipes are read and written by operations of a proactor alone, and have no readiness: no.
+pub const COMPLETES: bool = false;
 
 /// A new pipe, its reading and its writing end, both non-blocking and close-on-exec.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(create::pipe()?)
+}
+
+/// A server's end of a named pipe: `ErrorKind::Unsupported`, as these are Windows's.
+pub fn listen(_name: &OsStr, _first: bool) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A client's end of a named pipe: `ErrorKind::Unsupported`.
+pub fn connect(_name: &OsStr) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// What kind of file a descriptor is open on.
@@ -75,7 +89,7 @@ pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use crate::sys::fd::AsFd;
 
     use super::*;
 

@@ -6,12 +6,15 @@ use rustix::process::{Pid, WaitOptions, waitpid};
 
 pub use super::pidfd::pidfd_open;
 
+/// How a process has ended, as Python's `subprocess` has it.
+pub type ExitCode = i32;
+
 /// waitpid(2) without waiting: the exit code of the child `pid`, which is then gone, or `None` while
 /// it runs. The code is negative for a signal, as Python's `os.waitstatus_to_exitcode` has it.
 ///
 /// # Errors
 /// ECHILD when `pid` is no child of ours, or was waited for by somebody else.
-pub fn reap(pid: i32) -> io::Result<Option<i32>> {
+pub fn reap(pid: i32) -> io::Result<Option<ExitCode>> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     loop {
         let status = match waitpid(Some(pid), WaitOptions::NOHANG) {

@@ -5,8 +5,9 @@
 #![allow(unsafe_code)] // rustix has it for Linux alone
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 
 pub(super) fn sendfile(
     socket: BorrowedFd<'_>,

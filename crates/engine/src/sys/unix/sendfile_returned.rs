@@ -1,7 +1,8 @@
 //! sendfile(2) of Linux, which returns how much went.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+
+use crate::sys::fd::BorrowedFd;
 
 pub(super) fn sendfile(
     socket: BorrowedFd<'_>,

@@ -54,7 +54,7 @@ fn is_pending() -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use crate::sys::fd::AsFd;
 
     use super::super::pipe;
     use super::*;

@@ -7,7 +7,6 @@
 
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
-use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use rustix::net::{
@@ -17,22 +16,23 @@ use rustix::net::{
 use super::address::from_kernel;
 use super::create;
 use crate::Address;
+use crate::sys::fd::{BorrowedFd, OwnedFd};
 
 /// How many slices one call takes: `IOV_MAX` of all the systems here (`UIO_MAXIOV` on Linux).
 pub const MAX_SLICES: usize = 1024;
 
-/// accept(2): a connection, non-blocking and close-on-exec, and the address of its peer.
-pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
-    let (connection, peer) = create::accept(listener)?;
-    Ok((connection, peer.map_or(Address::UnixUnnamed, |peer| from_kernel(&peer))))
-}
-
-/// socketpair(2): two stream sockets that are each other's peers, non-blocking and close-on-exec.
+/// Two connected sockets of streams, both non-blocking and close-on-exec: socketpair(2).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let (left, right) = UnixStream::pair()?;
     left.set_nonblocking(true)?;
     right.set_nonblocking(true)?;
     Ok((left.into(), right.into()))
+}
+
+/// accept(2): a connection, non-blocking and close-on-exec, and the address of its peer.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
+    let (connection, peer) = create::accept(listener)?;
+    Ok((connection, peer.map_or(Address::UnixUnnamed, |peer| from_kernel(&peer))))
 }
 
 /// recv(2): how many bytes came; 0 is the end of the stream.
@@ -96,19 +96,11 @@ pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, TcpListener, TcpStream};
-    use std::os::fd::AsFd;
-    use std::os::unix::net::UnixStream;
 
     use rustix::io::{FdFlags, fcntl_getfd};
 
     use super::*;
-
-    fn unix_pair() -> io::Result<(UnixStream, UnixStream)> {
-        let (left, right) = UnixStream::pair()?;
-        left.set_nonblocking(true)?;
-        right.set_nonblocking(true)?;
-        Ok((left, right))
-    }
+    use crate::sys::fd::AsFd;
 
     #[test]
     fn accepted_connections() -> io::Result<()> {
@@ -138,7 +130,7 @@ mod tests {
 
     #[test]
     fn both_ways_of_sending_and_receiving() -> io::Result<()> {
-        let (left, right) = unix_pair()?;
+        let (left, right) = pair()?;
         assert_eq!(send(left.as_fd(), b"ab")?, 2);
         assert_eq!(send_vectored(left.as_fd(), &[IoSlice::new(b"cd"), IoSlice::new(b"e")])?, 3);
         let mut buffer = [0; 8];
@@ -155,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_closed_peer_is_an_error_and_not_a_signal() -> io::Result<()> {
-        let (left, right) = unix_pair()?;
+        let (left, right) = pair()?;
         drop(right);
         // Rust's runtime ignores SIGPIPE; whoever embeds this may not.
         let flags = create::SEND_FLAGS;

@@ -26,7 +26,9 @@ use crate::ffi::{self, Ref};
 use crate::report;
 
 pub(super) use closing::{close, dropped, fatal, force, lose_now, lost, queue_lost};
-pub(super) use reading::{change_reading, is_reading, pause, resume, start_reading, stop_reading};
+pub(super) use reading::{
+    change_reading, is_reading, pause, read_again, resume, start_reading, stop_reading,
+};
 pub(super) use writing::{
     drained, grown, set_limits, shrunk, start_writing, stop_writing, tell_flow,
 };

@@ -32,6 +32,18 @@ pub(in crate::transports) fn change_reading<T: Endpoint>(transport: &Bound<'_, T
         .or_else(|error| T::unwatchable(transport, error))
 }
 
+/// Lets the loop read once more, as it does but once for whoever asks for that, unless nothing is to be read now.
+pub(in crate::transports) fn read_again<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    let this = transport.get();
+    if !this.watch().reads() {
+        return Ok(());
+    }
+    let Some(reader) = this.reader() else { return Ok(()) };
+    let core = this.core().get();
+    core.read(this.watch().fd(), transport.as_any(), reader)
+        .or_else(|error| T::unwatchable(transport, error))
+}
+
 /// Stops the loop from telling us when there is something to read.
 pub(in crate::transports) fn stop_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
     let this = transport.get();

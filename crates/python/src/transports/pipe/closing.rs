@@ -2,13 +2,13 @@
 
 use std::collections::VecDeque;
 
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys;
 use oxloop_engine::sys::pipe::Kind;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{End, PipeTransport, State, reading, writing};
+use super::{End, Piece, PipeTransport, State, operated, reading, writing};
 use crate::buffer::Chunk;
 use crate::cell::LoopCell;
 use crate::core::{Core, Reader, Run};
@@ -40,11 +40,21 @@ impl Endpoint for PipeTransport {
 
     /// What there is to read; at the writing end the loss of the reader, where that can be told.
     fn reader(&self) -> Option<Reader> {
+        if self.is_operated() {
+            return Some(Reader::Pipe(match self.end {
+                End::Reading | End::Both => operated::arrived,
+                End::Writing => operated::left,
+            }));
+        }
         match (self.end, self.kind) {
-            (End::Reading, _) => Some(Reader::Readable(reading::readable)),
+            (End::Reading | End::Both, _) => Some(Reader::Readable(reading::readable)),
             (End::Writing, Kind::CharacterDevice) => None,
             (End::Writing, _) => Some(Reader::Readable(reading::left)),
         }
+    }
+
+    fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {
+        operated::resumed(transport)
     }
 
     /// `PermissionError` for a character device that cannot be waited for, such as /dev/null: reported, as asyncio
@@ -62,7 +72,9 @@ impl Endpoint for PipeTransport {
     fn is_ordinary(&self, py: Python<'_>, error: &PyErr) -> bool {
         let errno = || error.value(py).getattr(intern!(py, "errno"))?.extract::<i32>();
         error.is_instance_of::<PyOSError>(py)
-            && (self.end == End::Writing || errno().is_ok_and(|errno| errno == numbers::EIO))
+            && (self.is_operated()
+                || self.end == End::Writing
+                || errno().is_ok_and(|errno| errno == sys::errno::EIO))
     }
 
     fn release(transport: &Bound<'_, Self>) -> PyResult<()> {
@@ -85,7 +97,7 @@ impl Endpoint for PipeTransport {
 }
 
 impl endpoint::State for State {
-    type Queued = VecDeque<Chunk>;
+    type Queued = (VecDeque<Chunk>, VecDeque<Piece>);
 
     #[inline]
     fn life(&self) -> &Life {
@@ -102,14 +114,15 @@ impl endpoint::State for State {
     }
 
     fn is_drained(&self) -> bool {
-        self.queue.is_empty()
+        self.queue.is_empty() && self.in_flight == 0
     }
 
     fn size(&self) -> usize {
-        self.queue.len_bytes()
+        self.queue.len_bytes() + self.in_flight
     }
 
     fn clear(&mut self) -> Self::Queued {
-        self.queue.clear()
+        self.in_flight = 0;
+        (self.queue.clear(), std::mem::take(&mut self.held))
     }
 }

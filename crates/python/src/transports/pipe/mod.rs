@@ -7,14 +7,18 @@
 //! there, data of a socket included, for the end.
 
 mod closing;
+mod duplex;
+mod operated;
 mod reading;
 mod writing;
 
+use std::collections::VecDeque;
+
 use oxloop_engine::sys;
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
 use oxloop_engine::write_queue::WriteQueue;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -30,6 +34,8 @@ use crate::transports::endpoint::{self, Endpoint, Life, polling};
 use crate::transports::protocol;
 use crate::transports::watch::Watch;
 
+pub(crate) use duplex::DuplexPipeTransport;
+use operated::Piece;
 pub(crate) use writing::methods;
 
 /// Which end of the pipe a transport has.
@@ -37,6 +43,8 @@ pub(crate) use writing::methods;
 enum End {
     Reading,
     Writing,
+    /// A pipe that goes both ways.
+    Both,
 }
 
 /// What changes in the life of a transport.
@@ -46,6 +54,10 @@ pub(super) struct State {
     life: Life,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
+    /// How many bytes are being written; always 0 of a pipe that has readiness.
+    in_flight: usize,
+    /// What was read after reading was paused, of a pipe that has no readiness.
+    held: VecDeque<Piece>,
 }
 
 /// The base of the two transports; not to be used by itself.
@@ -56,6 +68,8 @@ pub(crate) struct PipeTransport {
     end: End,
     /// What the descriptor is open on.
     kind: sys::pipe::Kind,
+    /// Whether it has no readiness, and is read from and written to by operations.
+    operated: bool,
     /// Whether writing to a pipe without a reader would end the process.
     sigpipe_kills: bool,
     watch: Watch,
@@ -123,24 +137,33 @@ impl PipeTransport {
         // What is no protocol is found out before anything is made.
         let made = opening.protocol.getattr(intern!(py, "connection_made"))?;
         let fd: RawFd = opening.pipe.call_method0(intern!(py, "fileno"))?.extract()?;
-        let kind = prepare(fd, end)?;
+        let kind = prepare(core.get(), fd, end)?;
         let extra = PyDict::new(py);
         extra.set_item(intern!(py, "pipe"), opening.pipe)?;
         let state = State {
             pipe: Some(opening.pipe.into()),
             life: Life::new(opening.protocol, opening.waiter, extra),
             queue: WriteQueue::new(),
+            in_flight: 0,
+            held: VecDeque::new(),
         };
         let transport = Self {
             made: Made::new(),
             core: core.into(),
             end,
             kind,
+            operated: sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo,
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
         };
         Ok((transport, made))
+    }
+
+    /// Whether it is read from and written to by operations; known to the compiler where no pipe is.
+    #[inline]
+    fn is_operated(&self) -> bool {
+        sys::pipe::COMPLETES && self.operated
     }
 
     /// The descriptor, unless the pipe was closed.
@@ -154,6 +177,7 @@ impl PipeTransport {
         let name = match self.end {
             End::Reading => "ReadPipeTransport",
             End::Writing => "WritePipeTransport",
+            End::Both => "DuplexPipeTransport",
         };
         if state.pipe.is_none() {
             return format!("<{name} closed fd={fd} closed>");
@@ -166,8 +190,8 @@ impl PipeTransport {
             End::Reading => {
                 format!("<{name}{closing} fd={fd} {}>", polling(self.watch.reads()))
             }
-            End::Writing => {
-                let size = state.queue.len_bytes();
+            End::Writing | End::Both => {
+                let size = endpoint::State::size(&*state);
                 let polling = polling(self.watch.writes());
                 format!("<{name}{closing} fd={fd} {polling} bufsize={size}>")
             }
@@ -176,19 +200,33 @@ impl PipeTransport {
 }
 
 /// Checks what `fd` is open on, and makes it non-blocking.
-fn prepare(fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
+fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     let Some(descriptor) = ffi::borrow_fd(fd) else {
-        return Err(os_error(&std::io::Error::from_raw_os_error(numbers::EBADF)));
+        return Err(os_error(&std::io::Error::from_raw_os_error(os_error::EBADF)));
     };
     let kind = sys::pipe::kind(descriptor).map_err(|error| os_error(&error))?;
     if kind == sys::pipe::Kind::Other {
         return Err(PyValueError::new_err(match end {
             End::Reading => "Pipe transport is for pipes/sockets only.",
-            End::Writing => "Pipe transport is only for pipes, sockets and character devices",
+            End::Writing | End::Both => {
+                "Pipe transport is only for pipes, sockets and character devices"
+            }
         }));
+    }
+    if sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo {
+        return check_operations(core, "pipes").map(|()| kind);
     }
     sys::pipe::set_nonblocking(descriptor).map_err(|error| os_error(&error))?;
     Ok(kind)
+}
+
+/// `NotImplementedError`, as asyncio has it, on a loop that waits in a selector where `what` has no readiness.
+pub(crate) fn check_operations(core: &Core, what: &str) -> PyResult<()> {
+    if !sys::pipe::COMPLETES || core.has_proactor() {
+        return Ok(());
+    }
+    let message = format!("this event loop waits in a selector, which knows no {what} on Windows");
+    Err(PyNotImplementedError::new_err(message))
 }
 
 #[pymethods]

@@ -9,13 +9,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
 
-use super::{PipeTransport, State, WritePipeTransport};
+use super::{PipeTransport, State, WritePipeTransport, operated};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::imports::imports;
-use crate::transports::endpoint::{self, Endpoint};
-use crate::transports::protocol::log_lost_write;
+use crate::transports::endpoint::{self, Endpoint, State as _};
+use crate::transports::protocol::{check_data, log_lost_write};
 
 /// How many buffers one system call writes at most.
 const SLICES: usize = 64;
@@ -67,7 +67,7 @@ impl WritePipeTransport {
 
     /// The number of bytes that have been written and not yet sent.
     fn get_write_buffer_size(slf: &Bound<'_, Self>) -> usize {
-        slf.as_super().get().state.borrow().queue.len_bytes()
+        slf.as_super().get().state.borrow().size()
     }
 
     /// Both of asyncio's directions, as its flow control is a mixin of both.
@@ -97,6 +97,9 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
     let is_bytes = data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>();
+    if !is_bytes && transport.get().is_operated() {
+        check_data(data)?;
+    }
     if !is_bytes {
         return Err(PyAssertionError::new_err(data.repr()?.to_string()));
     }
@@ -124,6 +127,10 @@ fn send(
             return count_lost_write(transport);
         }
         let Some(fd) = fd else { return Ok(()) };
+        if this.is_operated() {
+            drop(state);
+            return operated::write(transport, Chunk::rest(object, data, 0).0);
+        }
         if !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
             drop(state);
@@ -170,7 +177,11 @@ fn count_lost_write(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
         state.life.lost_writes = lost.saturating_add(1);
         lost
     };
-    let message = "pipe closed by peer or os.write(pipe, data) raised exception.";
+    let message = if transport.get().is_operated() {
+        "socket.send() raised exception."
+    } else {
+        "pipe closed by peer or os.write(pipe, data) raised exception."
+    };
     log_lost_write(transport.py(), lost, message)
 }
 
@@ -212,7 +223,7 @@ impl PipeTransport {
 
 /// What was waiting for the queue to be empty: the protocol (asyncio resumes it only then, whatever the
 /// low-water mark of a pipe is), and the end of a closing pipe.
-fn drained(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
+pub(super) fn drained(transport: &Bound<'_, PipeTransport>) -> PyResult<()> {
     let this = transport.get();
     if !this.state.borrow().queue.is_empty() {
         return Ok(());

@@ -1,7 +1,8 @@
 //! How a process ends: noticed by its pidfd, or told by a child watcher.
 
 use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::os_error;
+use oxloop_engine::sys::process::ExitCode;
 use oxloop_engine::{Interest, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -11,10 +12,11 @@ use super::{Stream, SubprocessTransport};
 use crate::core::Entry;
 use crate::coroutine;
 use crate::ffi::{self, Ref};
+use crate::imports::imports;
 use crate::report;
 
 /// The exit code of a process whose own nobody can know any more.
-const LOST_CODE: i32 = 255;
+const LOST_CODE: ExitCode = 255;
 
 impl SubprocessTransport {
     /// Lets the loop notice the end of the process; false where the system cannot tell, and something else has
@@ -25,7 +27,7 @@ impl SubprocessTransport {
         match sys::process::pidfd_open(pid) {
             Ok(pidfd) => Ok(watch(slf, pidfd)),
             // It has ended and was waited for already, by somebody else or because SIGCHLD is ignored.
-            Err(error) if error.raw_os_error() == Some(numbers::ESRCH) => {
+            Err(error) if error.raw_os_error() == Some(os_error::ESRCH) => {
                 reap(slf)?;
                 Ok(true)
             }
@@ -74,6 +76,7 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     }
     // How often asyncio's child watchers and loops hand the code on by `call_soon_threadsafe`.
     let hops = match transport.py().version_info().minor {
+        _ if imports(transport.py()).windows_utils.is_some() => 0,
         10 | 11 => 2,
         ..=13 => 1,
         _ => 0,
@@ -82,7 +85,7 @@ fn reap(transport: &Bound<'_, SubprocessTransport>) -> PyResult<()> {
     tell(transport)
 }
 
-fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<i32> {
+fn exit_code(transport: &Bound<'_, SubprocessTransport>) -> PyResult<ExitCode> {
     let py = transport.py();
     let this = transport.get();
     let pid = this.pid.get().unwrap_or_default();

@@ -91,18 +91,24 @@ impl SubprocessTransport {
             // The number may be another process's by now.
             return Ok(());
         }
+        if imports(py).windows_utils.is_some()
+            && let Some(process) = this.process(py)
+        {
+            // There are no signals there; `Popen` knows what can be done instead.
+            return process.call_method1(intern!(py, "send_signal"), (signal,)).map(drop);
+        }
         match py.import("os")?.call_method1(intern!(py, "kill"), (pid, signal)) {
             Err(error) if !error.is_instance_of::<PyProcessLookupError>(py) => Err(error),
             _ => Ok(()),
         }
     }
 
-    /// Send SIGTERM.
+    /// Send SIGTERM. On Windows: end the process.
     fn terminate(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.call_method1(intern!(slf.py(), "send_signal"), (numbers::SIGTERM,)).map(drop)
     }
 
-    /// Send SIGKILL.
+    /// Send SIGKILL. On Windows: end the process.
     fn kill(slf: &Bound<'_, Self>) -> PyResult<()> {
         slf.call_method1(intern!(slf.py(), "send_signal"), (numbers::SIGKILL,)).map(drop)
     }

@@ -15,6 +15,7 @@ mod pipes;
 pub(crate) use methods::told_by_watcher;
 
 use oxloop_engine::sys::fd::OwnedFd;
+use oxloop_engine::sys::process::ExitCode;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -62,7 +63,7 @@ struct State {
     /// The process's descriptor while it is watched.
     pidfd: Option<OwnedFd>,
     /// The exit code that was found, on its way to `_process_exited`.
-    reaped: Option<i32>,
+    reaped: Option<ExitCode>,
     /// How many turns it still waits.
     hops: u32,
 }
@@ -127,7 +128,7 @@ impl SubprocessTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
-        let popen = imports(py).subprocess.bind(py).getattr(intern!(py, "Popen"))?;
+        let popen = imports(py).popen(py)?;
         match popen.call((starting.args,), Some(starting.keywords)) {
             Ok(process) => transport.get().adopt(&process)?,
             Err(error) => {

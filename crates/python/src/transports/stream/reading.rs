@@ -31,7 +31,7 @@ pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResul
         }
         Arrival::End => delivering::piece(transport, delivering::Piece::End),
         Arrival::Failed(errno) => delivering::piece(transport, delivering::Piece::Failed(errno)),
-        Arrival::Connection(_) => Ok(()),
+        Arrival::Connection(_) | Arrival::Filled(_) | Arrival::Written(_) => Ok(()),
     }
 }
 

@@ -1,0 +1,434 @@
+//! How each operation is started.
+//!
+//! What surprised us: whether an operation of a non-blocking socket waits depends upon nothing but
+//! whether it is overlapped. `ConnectEx` wants a socket that is bound, `AcceptEx` one that is not, and
+//! neither makes what comes of it a connection in the eyes of `getpeername` and `shutdown`: that is
+//! an option to be set afterwards.
+#![allow(unsafe_code)] // addresses of buffers for the kernel
+
+use std::net::Shutdown;
+use std::ptr;
+
+use windows_sys::Win32::Foundation::{
+    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_IO_PENDING, ERROR_PIPE_CONNECTED,
+    ERROR_PIPE_NOT_CONNECTED,
+};
+use windows_sys::Win32::Networking::WinSock::{
+    INVALID_SOCKET, SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
+    WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
+};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_TYPE_UNKNOWN, GetFileType, ReadFile, WriteFile,
+};
+use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
+
+use super::super::{Lent, LentMut, Operation};
+use super::afd;
+use super::buffers::Buffers;
+use super::in_flight::{ACCEPTED_NAME, File, InFlight};
+use super::kernel::{Kernel, last_error, number};
+use super::signalled::Wait;
+use crate::sys::address::Name;
+use crate::sys::descriptor::is_open;
+use crate::sys::fd::{
+    AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket,
+};
+use crate::sys::{numbers, os_error, socket as winsock, status};
+use crate::{Address, Interest, Token};
+
+/// More slices than that go by another call, as on other systems.
+const MOST_SLICES: usize = 1024;
+
+/// What has become of a start.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Begun {
+    /// A packet will come.
+    Pending,
+    /// It has ended, and no packet will come.
+    Ended(Result<usize, i32>),
+    /// There is no buffer for it.
+    Starved,
+}
+
+/// Which operations of a socket need the port.
+const fn needs_port<B, M>(operation: &Operation<B, M>) -> bool {
+    !matches!(
+        operation,
+        Operation::Receive { .. }
+            | Operation::ReceiveFrom { .. }
+            | Operation::Poll { .. }
+            | Operation::Shutdown { .. }
+            | Operation::Close { .. }
+    )
+}
+
+impl<B: Lent, M: LentMut> InFlight<B, M> {
+    /// Starts the operation, which rests.
+    ///
+    /// What the kernel is given stays where it is until the packet comes: buffers by the promise of
+    /// [`Lent`] and [`LentMut`], the rest in the packet.
+    pub(super) fn begin(
+        &mut self,
+        kernel: &mut Kernel,
+        buffers: &mut Buffers,
+        token: Token,
+    ) -> Begun {
+        self.try_begin(kernel, buffers, token).unwrap_or_else(|error| Begun::Ended(Err(error)))
+    }
+
+    fn try_begin(
+        &mut self,
+        kernel: &mut Kernel,
+        buffers: &mut Buffers,
+        token: Token,
+    ) -> Result<Begun, i32> {
+        let fd = self.fd();
+        if matches!(self.operation, Operation::Close { .. }) {
+            return Ok(Begun::Ended(Ok(0)));
+        }
+        self.look(fd)?;
+        let told = self.tell_port(kernel, fd)?;
+        let (file, operation) = (self.file, &self.operation);
+        match (file, operation) {
+            (File::Socket(_), Operation::Shutdown { direction, .. }) => shut_down(fd, *direction),
+            (File::Socket(base), Operation::Receive { .. } | Operation::ReceiveFrom { .. }) => {
+                self.poll(kernel, token, base, Interest::READABLE)
+            }
+            (File::Socket(base), Operation::Poll { interest, .. }) => {
+                let interest = *interest;
+                self.poll(kernel, token, base, interest)
+            }
+            (File::Waitable, Operation::Poll { .. }) => {
+                let overlapped = self.packet(token).start();
+                let wait = Wait::new(fd, &kernel.port, overlapped).map_err(|e| number(&e))?;
+                self.wait = Some(wait);
+                Ok(Begun::Pending)
+            }
+            (File::Socket(_), Operation::Accept { .. }) => self.accept(kernel, token, told),
+            (File::Socket(_), Operation::Connect { address, .. }) => {
+                let address = address.clone();
+                self.connect(kernel, token, &address, told)
+            }
+            (File::Pipe, Operation::Accept { .. }) => {
+                let overlapped = self.packet(token).start();
+                // SAFETY: the packet stays.
+                let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
+                match of_file(result) {
+                    // Somebody was faster.
+                    Begun::Ended(Err(error)) if error == ERROR_PIPE_CONNECTED.cast_signed() => {
+                        Ok(Begun::Ended(Ok(0)))
+                    }
+                    begun => Ok(begun),
+                }
+            }
+            (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers, token)),
+            (File::Pipe | File::Socket(_), Operation::Read { .. } | Operation::Write { .. }) => {
+                Ok(self.begin_of_file(token))
+            }
+            (File::Socket(_), _) => self.begin_of_socket(token, told),
+            _ => Err(WSAENOTSOCK),
+        }
+    }
+
+    /// Finds out what the descriptor is.
+    fn look(&mut self, fd: RawFd) -> Result<(), i32> {
+        if self.file == File::Unknown {
+            self.file = match afd::base(fd) {
+                Ok(base) => File::Socket(base),
+                Err(WSAENOTSOCK) if !is_open(fd) => return Err(os_error::EBADF),
+                // SAFETY: the kernel checks the handle.
+                Err(WSAENOTSOCK) => match unsafe { GetFileType(handle(fd)) } {
+                    FILE_TYPE_UNKNOWN if matches!(self.operation, Operation::Poll { .. }) => {
+                        File::Waitable
+                    }
+                    FILE_TYPE_UNKNOWN => return Err(os_error::EBADF),
+                    _ => File::Pipe,
+                },
+                Err(error) => return Err(error),
+            };
+        }
+        Ok(())
+    }
+
+    /// Has the port told of the operation's end; whether it is of one that comes at once.
+    fn tell_port(&mut self, kernel: &Kernel, fd: RawFd) -> Result<bool, i32> {
+        let is_socket = matches!(self.file, File::Socket(_));
+        if self.file == File::Waitable || (is_socket && !needs_port(&self.operation)) {
+            return Ok(true);
+        }
+        if let Some(told) = self.associated {
+            return Ok(told);
+        }
+        let told = kernel.associate(fd, is_socket)?;
+        self.associated = Some(told);
+        Ok(told)
+    }
+
+    fn poll(
+        &mut self,
+        kernel: &mut Kernel,
+        token: Token,
+        base: usize,
+        interest: Interest,
+    ) -> Result<Begun, i32> {
+        let driver = kernel.driver.handle(token.index(), &kernel.port).map_err(|e| number(&e))?;
+        self.driver = Some(driver);
+        let packet = self.packet(token);
+        let overlapped = packet.start();
+        // SAFETY: both are of the packet, which stays.
+        unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
+        Ok(Begun::Pending)
+    }
+
+    fn accept(&mut self, kernel: &mut Kernel, token: Token, told: bool) -> Result<Begun, i32> {
+        let fd = self.fd();
+        let accept = kernel.accept(fd)?.ok_or(WSAEINVAL)?;
+        let packet = self.packet(token);
+        let overlapped = packet.start();
+        let message = &mut packet.message;
+        if message.accepted.is_none() {
+            message.accepted = Some(new_socket(fd)?);
+        }
+        let accepted = message.accepted.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let names = message.names.get_or_insert_with(|| Box::new([0; 2 * ACCEPTED_NAME]));
+        let room = u32::try_from(ACCEPTED_NAME).unwrap_or(0);
+        let mut moved = 0;
+        // SAFETY: the names, the sockets and the packet stay.
+        let result = unsafe {
+            let (listener, accepted) = (socket(fd), socket(accepted));
+            let names = names.as_mut_ptr().cast();
+            accept(listener, accepted, names, 0, room, room, &raw mut moved, overlapped)
+        };
+        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
+    }
+
+    fn connect(
+        &mut self,
+        kernel: &mut Kernel,
+        token: Token,
+        address: &Address,
+        told: bool,
+    ) -> Result<Begun, i32> {
+        let fd = self.fd();
+        let name = Name::new(address).map_err(|error| number(&error))?;
+        if winsock::option(fd, SOL_SOCKET, SO_TYPE).map_err(|error| number(&error))? == SOCK_DGRAM {
+            // Nothing is sent, so there is nothing to wait for.
+            // SAFETY: the name is valid for reads.
+            let result = unsafe { connect(socket(fd), name.as_ptr(), name.len()) };
+            return if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) };
+        }
+        let any = Name::any(address).map_err(|error| number(&error))?;
+        // SAFETY: the name is valid for reads.
+        if unsafe { bind(socket(fd), any.as_ptr(), any.len()) } != 0 {
+            match last_error() {
+                // It is bound.
+                WSAEINVAL => {}
+                error => return Err(error),
+            }
+        }
+        let connect = kernel.connect(fd)?.ok_or(WSAEINVAL)?;
+        let packet = self.packet(token);
+        let overlapped = packet.start();
+        let name = packet.message.name.insert(Box::new(name));
+        let mut moved = 0;
+        // SAFETY: the name and the packet stay.
+        let result = unsafe {
+            let (name, len) = (name.as_ptr(), name.len());
+            connect(socket(fd), name, len, ptr::null(), 0, &raw mut moved, overlapped)
+        };
+        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
+    }
+
+    /// Starts what sends or receives by a socket.
+    fn begin_of_socket(&mut self, token: Token, told: bool) -> Result<Begun, i32> {
+        let (slices, name) = self.arguments()?;
+        let fd = socket(self.fd());
+        let receives = matches!(self.operation, Operation::ReceiveInto { .. });
+        let packet = self.packet(token);
+        let overlapped = packet.start();
+        let message = &mut packet.message;
+        (message.slices, message.flags) = (slices, 0);
+        message.name = name.map(Box::new);
+        let (slices, count) = (message.slices.as_ptr(), message.slices.len());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let flags = &raw mut message.flags;
+        let mut moved = 0;
+        let name = message.name.as_deref();
+        // SAFETY: the slices, the flags, the name and the packet stay, and so do the buffers.
+        let result = unsafe {
+            let moved = &raw mut moved;
+            match name {
+                Some(name) => {
+                    let (name, len) = (name.as_ptr(), name.len());
+                    WSASendTo(fd, slices, count, moved, 0, name, len, overlapped, None)
+                }
+                None if receives => WSARecv(fd, slices, count, moved, flags, overlapped, None),
+                None => WSASend(fd, slices, count, moved, 0, overlapped, None),
+            }
+        };
+        Ok(of_socket(result, moved, told))
+    }
+
+    /// The memory that a socket's operation is about, and the address where to.
+    fn arguments(&mut self) -> Result<(Vec<WSABUF>, Option<Name>), i32> {
+        Ok(match &mut self.operation {
+            Operation::ReceiveInto { buffer, .. } => (vec![room(buffer)], None),
+            Operation::SendOne { buffer, skip, .. } => (slices([&*buffer], *skip), None),
+            Operation::Send { buffers, skip, .. } => (slices(&*buffers, *skip), None),
+            Operation::SendTo { buffers, address, .. } => {
+                let name = address.as_ref().map(Name::new).transpose();
+                (slices(&*buffers, 0), name.map_err(|error| number(&error))?)
+            }
+            _ => return Err(WSAEINVAL),
+        })
+    }
+
+    /// Starts what reads or writes a pipe once.
+    fn begin_of_file(&mut self, token: Token) -> Begun {
+        let fd = handle(self.fd());
+        let (start, len, writes) = match &mut self.operation {
+            Operation::Read { buffer, .. } => {
+                let (start, len) = buffer.room();
+                (start, len, false)
+            }
+            Operation::Write { buffers, skip, .. } => {
+                let parts = slices(&*buffers, *skip);
+                if let [part] = &parts[..] {
+                    (part.buf, part.len as usize, true)
+                } else {
+                    let joined = join(buffers, *skip);
+                    let joined = {
+                        let packet = self.packet(token);
+                        packet.message.joined = joined;
+                        &mut packet.message.joined
+                    };
+                    (joined.as_mut_ptr(), joined.len(), true)
+                }
+            }
+            _ => return Begun::Ended(Err(WSAEINVAL)),
+        };
+        let overlapped = self.packet(token).start();
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        // SAFETY: the memory and the packet stay.
+        let result = unsafe {
+            if writes {
+                WriteFile(fd, start, len, ptr::null_mut(), overlapped)
+            } else {
+                ReadFile(fd, start, len, ptr::null_mut(), overlapped)
+            }
+        };
+        match of_file(result) {
+            Begun::Ended(result) => Begun::Ended(self.end_of_pipe(result)),
+            begun => begun,
+        }
+    }
+
+    /// Starts a read of a pipe into a shared buffer.
+    fn receive_of_pipe(&mut self, buffers: &mut Buffers, token: Token) -> Begun {
+        let Some(buffer) = self.buffer.or_else(|| buffers.take()) else { return Begun::Starved };
+        self.buffer = Some(buffer);
+        let memory = buffers.memory(buffer);
+        let (start, len) = (memory.as_mut_ptr(), memory.len());
+        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let fd = handle(self.fd());
+        let overlapped = self.packet(token).start();
+        // SAFETY: the buffer is this operation's alone until the packet comes, and the packet stays.
+        let result = unsafe { ReadFile(fd, start, len, ptr::null_mut(), overlapped) };
+        match of_file(result) {
+            Begun::Ended(result) => Begun::Ended(self.end_of_pipe(result)),
+            begun => begun,
+        }
+    }
+
+    /// What a pipe without a writer means to whoever reads: its end.
+    pub(super) fn end_of_pipe(&self, result: Result<usize, i32>) -> Result<usize, i32> {
+        let reads = matches!(self.operation, Operation::Read { .. } | Operation::Receive { .. });
+        match result.map_err(i32::cast_unsigned) {
+            Err(ERROR_BROKEN_PIPE | ERROR_HANDLE_EOF | ERROR_PIPE_NOT_CONNECTED) if reads => Ok(0),
+            _ => result,
+        }
+    }
+}
+
+/// What a call of Winsock says of an overlapped operation. `told`: whether a packet comes of one that
+/// has ended at once.
+fn of_socket(result: i32, moved: u32, told: bool) -> Begun {
+    if result == 0 {
+        return if told { Begun::Pending } else { Begun::Ended(Ok(moved as usize)) };
+    }
+    match last_error() {
+        WSA_IO_PENDING => Begun::Pending,
+        error => Begun::Ended(Err(status::winsock_of_win32(error))),
+    }
+}
+
+/// What a call says of an overlapped operation of a file, of which the port is always told.
+fn of_file(result: i32) -> Begun {
+    if result != 0 {
+        return Begun::Pending;
+    }
+    match last_error() {
+        error if error.cast_unsigned() == ERROR_IO_PENDING => Begun::Pending,
+        error => Begun::Ended(Err(error)),
+    }
+}
+
+fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
+    let how = match direction {
+        Shutdown::Read => SD_RECEIVE,
+        Shutdown::Write => SD_SEND,
+        Shutdown::Both => SD_BOTH,
+    };
+    // SAFETY: no pointers.
+    let result = unsafe { shutdown(socket(fd), how) };
+    match result {
+        0 => Ok(Begun::Ended(Ok(0))),
+        _ => Err(if last_error() == WSAENOTSOCK { os_error::EBADF } else { last_error() }),
+    }
+}
+
+/// A socket for a connection to the listener `fd`.
+fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
+    // SAFETY: the descriptor is the operation's for this call.
+    let listener = unsafe { BorrowedFd::borrow_raw(fd) };
+    let family = match winsock::local_address(listener.as_fd()).map_err(|error| number(&error))? {
+        Address::V4(_) => numbers::AF_INET,
+        Address::V6(_) => numbers::AF_INET6,
+        _ => numbers::AF_UNIX,
+    };
+    let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
+    // SAFETY: no pointers that are not null.
+    let made = unsafe { WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags) };
+    if made == INVALID_SOCKET {
+        return Err(last_error());
+    }
+    // SAFETY: the socket was made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(of_winsock(made)) })
+}
+
+fn room(buffer: &mut impl LentMut) -> WSABUF {
+    let (start, len) = buffer.room();
+    WSABUF { buf: start, len: length(len) }
+}
+
+fn slices<'a, B: Lent>(buffers: impl IntoIterator<Item = &'a B>, mut skip: usize) -> Vec<WSABUF> {
+    let slice = |buffer: &B| {
+        let bytes = buffer.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default();
+        WSABUF { buf: bytes.as_ptr().cast_mut(), len: length(bytes.len()) }
+    };
+    buffers.into_iter().take(MOST_SLICES).map(slice).collect()
+}
+
+fn join<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<u8> {
+    let mut joined = Vec::new();
+    for buffer in buffers {
+        let bytes = buffer.bytes().get(std::mem::take(&mut skip)..);
+        joined.extend_from_slice(bytes.unwrap_or_default());
+    }
+    joined
+}
+
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,173 @@
+//! What operations are started with: the port, the driver of sockets, and what a port knows of files.
+//!
+//! What surprised us: a file belongs to one port as long as it is open, and nothing tells to which. So
+//! each operation asks once for ours; what is ours already, or another loop's, is the same error, and
+//! then we put ourselves in the place of whoever it was.
+#![allow(unsafe_code)] // Winsock's extensions
+
+use std::ffi::c_void;
+use std::io;
+use std::mem::transmute;
+use std::ptr;
+use std::sync::Arc;
+
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_COMPLETION_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
+    FileModeInformation, FileReplaceCompletionInformation, NtQueryInformationFile,
+    NtSetInformationFile,
+};
+use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, HANDLE};
+use windows_sys::Win32::Networking::WinSock::{
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, SIO_GET_EXTENSION_FUNCTION_POINTER, WSAID_ACCEPTEX,
+    WSAID_CONNECTEX, WSAIoctl,
+};
+use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
+use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
+use windows_sys::Win32::System::Pipes::{PIPE_READMODE_BYTE, SetNamedPipeHandleState};
+use windows_sys::Win32::System::WindowsProgramming::{
+    FILE_SKIP_COMPLETION_PORT_ON_SUCCESS, FILE_SKIP_SET_EVENT_ON_HANDLE,
+};
+use windows_sys::core::GUID;
+
+use super::afd::Driver;
+use crate::sys::fd::{RawFd, handle, socket};
+use crate::sys::port::Port;
+use crate::sys::status;
+
+/// No packet for what ends at once, and no event that nobody waits for.
+#[expect(clippy::cast_possible_truncation, reason = "small numbers")]
+const MODES: u8 = (FILE_SKIP_COMPLETION_PORT_ON_SUCCESS | FILE_SKIP_SET_EVENT_ON_HANDLE) as u8;
+
+/// What operations are started with.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    pub(super) port: Arc<Port>,
+    pub(super) driver: Driver,
+    accept: LPFN_ACCEPTEX,
+    connect: LPFN_CONNECTEX,
+}
+
+/// The number of an error.
+pub(super) fn number(error: &io::Error) -> i32 {
+    error.raw_os_error().unwrap_or(ERROR_INVALID_PARAMETER.cast_signed())
+}
+
+/// The error of the call that has just failed.
+pub(super) fn last_error() -> i32 {
+    number(&io::Error::last_os_error())
+}
+
+impl Kernel {
+    pub(super) fn new() -> io::Result<Self> {
+        let port = Arc::new(Port::new()?);
+        Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
+    }
+
+    /// Has the port told of the operations of a file. True when it is told of what ends at once,
+    /// too, as it always is of files that are no sockets: whether it is of one that was cut short is
+    /// written nowhere.
+    ///
+    /// # Errors
+    /// `ERROR_INVALID_PARAMETER` for a file that was not opened for overlapped operations.
+    pub(super) fn associate(&self, fd: RawFd, is_socket: bool) -> Result<bool, i32> {
+        match self.port.associate(fd).map_err(|error| number(&error)) {
+            Err(error) if error == ERROR_INVALID_PARAMETER.cast_signed() => {
+                if !is_socket && waits(handle(fd)) {
+                    return Err(error);
+                }
+                self.replace(fd);
+            }
+            result => result?,
+        }
+        if !is_socket {
+            read_bytes(handle(fd));
+            return Ok(true);
+        }
+        // SAFETY: the kernel checks the handle.
+        Ok(unsafe { SetFileCompletionNotificationModes(handle(fd), MODES) } == 0)
+    }
+
+    /// Puts our port in the place of another one (Windows 8.1). Where that is not known the file is
+    /// ours already, or whoever has used it with two loops waits for ever, as with asyncio.
+    #[cold]
+    fn replace(&self, fd: RawFd) {
+        let port = FILE_COMPLETION_INFORMATION { Port: self.port.raw(), Key: ptr::null_mut() };
+        let mut block = IO_STATUS_BLOCK::default();
+        // SAFETY: what is passed is valid for the call, and the kernel checks the handles.
+        unsafe {
+            NtSetInformationFile(
+                handle(fd),
+                &raw mut block,
+                (&raw const port).cast(),
+                size_of::<FILE_COMPLETION_INFORMATION>().try_into().unwrap_or(0),
+                FileReplaceCompletionInformation,
+            )
+        };
+    }
+
+    /// `AcceptEx` of the provider of `fd`.
+    pub(super) fn accept(&mut self, fd: RawFd) -> Result<LPFN_ACCEPTEX, i32> {
+        if self.accept.is_none() {
+            // SAFETY: this is what the identifier stands for.
+            self.accept =
+                unsafe { transmute::<Extension, LPFN_ACCEPTEX>(extension(fd, &WSAID_ACCEPTEX)?) };
+        }
+        Ok(self.accept)
+    }
+
+    /// `ConnectEx` of the provider of `fd`.
+    pub(super) fn connect(&mut self, fd: RawFd) -> Result<LPFN_CONNECTEX, i32> {
+        if self.connect.is_none() {
+            // SAFETY: this is what the identifier stands for.
+            self.connect =
+                unsafe { transmute::<Extension, LPFN_CONNECTEX>(extension(fd, &WSAID_CONNECTEX)?) };
+        }
+        Ok(self.connect)
+    }
+}
+
+/// Has a pipe of messages read as one of bytes: reading a part of a message is a warning otherwise,
+/// which is no success and no failure. A pipe that is written only refuses, and need not care.
+fn read_bytes(pipe: HANDLE) {
+    let mode = PIPE_READMODE_BYTE;
+    // SAFETY: the mode is valid for reads, and the kernel checks the handle.
+    unsafe { SetNamedPipeHandleState(pipe, &raw const mode, ptr::null(), ptr::null()) };
+}
+
+/// Whether operations of a file end before the call that starts them returns: whether it was opened
+/// without `FILE_FLAG_OVERLAPPED`.
+fn waits(file: HANDLE) -> bool {
+    const SYNCHRONOUS: u32 = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    let mut mode = 0_u32;
+    let mut block = IO_STATUS_BLOCK::default();
+    // SAFETY: the mode and the block are valid for writes, and the kernel checks the handle.
+    let result = unsafe {
+        let size = size_of_val(&mode).try_into().unwrap_or(0);
+        let mode = (&raw mut mode).cast();
+        NtQueryInformationFile(file, &raw mut block, mode, size, FileModeInformation)
+    };
+    status::is_success(result) && mode & SYNCHRONOUS != 0
+}
+
+/// The address of one of Winsock's functions.
+type Extension = *const c_void;
+
+fn extension(fd: RawFd, identifier: &GUID) -> Result<Extension, i32> {
+    let mut function: Extension = ptr::null();
+    let mut moved = 0;
+    // SAFETY: the identifier is valid for reads, the function and the count for writes.
+    let result = unsafe {
+        WSAIoctl(
+            socket(fd),
+            SIO_GET_EXTENSION_FUNCTION_POINTER,
+            ptr::from_ref(identifier).cast(),
+            size_of::<GUID>().try_into().unwrap_or(0),
+            (&raw mut function).cast(),
+            size_of_val(&function).try_into().unwrap_or(0),
+            &raw mut moved,
+            ptr::null_mut(),
+            None,
+        )
+    };
+    if result == 0 { Ok(function) } else { Err(last_error()) }
+}

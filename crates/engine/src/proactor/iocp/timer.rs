@@ -1,0 +1,62 @@
+//! Waits that end when they should.
+//!
+//! What surprised us: every timeout of Windows ends with a tick of the system's clock, which is 64
+//! times in a second unless some program wants it more often, for all of them and at the cost of
+//! everybody's battery. Since Windows 10, version 1803, there are timers that are accurate without
+//! that (`CREATE_WAITABLE_TIMER_HIGH_RESOLUTION`), but a wait for a completion port does not wait for a
+//! timer. It is ended by a call to the waiting thread, however (an APC), which is what a timer may make.
+#![allow(unsafe_code)] // waitable timers
+
+use std::ffi::c_void;
+use std::ptr;
+use std::time::Duration;
+
+use windows_sys::Win32::System::Threading::{
+    CREATE_WAITABLE_TIMER_HIGH_RESOLUTION, CancelWaitableTimer, CreateWaitableTimerExW,
+    SetWaitableTimer, TIMER_ALL_ACCESS,
+};
+
+use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, handle, of_handle};
+
+/// A timer that ends the wait of the thread that has set it.
+#[derive(Debug)]
+pub(super) struct Timer {
+    timer: OwnedFd,
+}
+
+impl Timer {
+    /// A timer, if the system has any that is accurate.
+    pub(super) fn new() -> Option<Self> {
+        let flags = CREATE_WAITABLE_TIMER_HIGH_RESOLUTION;
+        // SAFETY: no attributes, no name.
+        let timer =
+            unsafe { CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS) };
+        if timer.is_null() {
+            return None;
+        }
+        // SAFETY: the handle was made for us.
+        Some(Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
+    }
+
+    /// Ends an alertable wait of this thread after `timeout`. False if it cannot.
+    pub(super) fn set(&self, timeout: Duration) -> bool {
+        // In units of 100 ns, and negative for a time from now on.
+        let units = i64::try_from(timeout.as_nanos().div_ceil(100)).unwrap_or(i64::MAX);
+        let due = -units;
+        // SAFETY: the time is valid for reads, and the routine lives for ever.
+        let result = unsafe {
+            let timer = handle(self.timer.as_raw_fd());
+            SetWaitableTimer(timer, &raw const due, 0, Some(nothing), ptr::null(), 0)
+        };
+        result != 0
+    }
+
+    /// Takes back what `set` has asked for, the call included if it was not made yet.
+    pub(super) fn clear(&self) {
+        // SAFETY: the handle is open.
+        unsafe { CancelWaitableTimer(handle(self.timer.as_raw_fd())) };
+    }
+}
+
+/// Being called is all that it takes.
+unsafe extern "system" fn nothing(_argument: *const c_void, _low: u32, _high: u32) {}

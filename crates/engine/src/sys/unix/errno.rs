@@ -1,0 +1,7 @@
+//! Numbers of errors. POSIX systems have one set of them, for the kernel and for C.
+
+pub use libc::{
+    EADDRINUSE, EADDRNOTAVAIL, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET,
+    EINPROGRESS, EINTR, EINVAL, EIO, EMFILE, EMSGSIZE, ENFILE, ENOBUFS, ENOMEM, ENOTCONN, EPIPE,
+    ESRCH,
+};

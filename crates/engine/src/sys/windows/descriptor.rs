@@ -1,0 +1,82 @@
+//! Handles as numbers: those that a selector watches and that somebody else owns.
+#![allow(unsafe_code)] // questions about handles that may be closed
+
+use std::collections::BTreeMap;
+use std::io;
+
+use windows_sys::Win32::Foundation::GetHandleInformation;
+use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
+use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_UNKNOWN, GetFileType};
+
+use super::fd::{RawFd, handle, socket};
+
+/// WSAENOTSOCK when `fd` is no open socket.
+pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
+    let mut kind = 0_i32;
+    let mut len = size_of_val(&kind).try_into().unwrap_or(0);
+    // SAFETY: the option is a number, there is room for it, and Winsock checks the socket.
+    let result = unsafe {
+        getsockopt(socket(fd), SOL_SOCKET, SO_TYPE, (&raw mut kind).cast(), &raw mut len)
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Whether a descriptor can be polled: a socket, or a handle of something to wait for, a process say.
+///
+/// # Errors
+/// WSAENOTSOCK for any other, and for what is not open, as `select` has it.
+pub fn check_pollable(fd: RawFd) -> io::Result<()> {
+    check_open(fd).or_else(|error| if is_waitable(fd) { Ok(()) } else { Err(error) })
+}
+
+/// Whether `fd` is an open handle of something that is no file.
+fn is_waitable(fd: RawFd) -> bool {
+    is_open(fd)
+        // SAFETY: the kernel checks the handle.
+        && unsafe { GetFileType(handle(fd)) } == FILE_TYPE_UNKNOWN
+}
+
+/// Whether `fd` is an open handle. -1 stands for this process where it is none.
+pub(crate) fn is_open(fd: RawFd) -> bool {
+    let mut flags = 0;
+    // SAFETY: the flags are valid for writes, and the kernel checks the handle.
+    fd != -1 && unsafe { GetHandleInformation(handle(fd), &raw mut flags) } != 0
+}
+
+/// Which file a descriptor is open for: whether it may be another one by now. Never here, as what is under way has its
+/// file and not its number, and nothing is taken back and started again by its number.
+pub fn file_of(_fd: RawFd) -> Option<(u64, u64)> {
+    Some((0, 0))
+}
+
+/// Values by descriptor. Handles are multiples of 4, and not dense.
+#[derive(Debug)]
+pub(crate) struct DescriptorMap<V> {
+    values: BTreeMap<RawFd, V>,
+}
+
+impl<V> Default for DescriptorMap<V> {
+    fn default() -> Self {
+        Self { values: BTreeMap::new() }
+    }
+}
+
+impl<V> DescriptorMap<V> {
+    #[inline]
+    pub(crate) fn get(&self, fd: RawFd) -> Option<&V> {
+        self.values.get(&fd)
+    }
+
+    /// Keeps `value` and gives back the one before it.
+    pub(crate) fn insert(&mut self, fd: RawFd, value: V) -> Option<V> {
+        self.values.insert(fd, value)
+    }
+
+    pub(crate) fn remove(&mut self, fd: RawFd) -> Option<V> {
+        self.values.remove(&fd)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RawFd, &V)> {
+        self.values.iter().map(|(fd, value)| (*fd, value))
+    }
+}

@@ -1,0 +1,182 @@
+//! Regular files, and sending them to a socket.
+//!
+//! What surprised us: `TransmitFile`, which is the kernel's own way, waits for the peer as long as
+//! it takes, non-blocking socket or not, unless it is overlapped; two of them at a time are all that
+//! Windows for workstations carries out, says its page. So a piece is read, from the system's cache
+//! mostly, and sent by a call that does not wait.
+#![allow(unsafe_code)] // files by handle
+
+use std::io;
+
+use windows_sys::Win32::Foundation::{ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_BEGIN, FILE_CURRENT, FILE_TYPE_DISK, GetFileSizeEx, GetFileType, ReadFile,
+    SetFilePointerEx,
+};
+use windows_sys::Win32::System::IO::OVERLAPPED;
+
+use super::fd::{AsRawFd, BorrowedFd, handle};
+use super::socket;
+
+/// How much is read at a time: what a socket takes at once as a rule.
+const PIECE: usize = 64 * 1024;
+
+/// The size in bytes; 0 for a pipe and its kin.
+pub fn size(file: BorrowedFd<'_>) -> io::Result<u64> {
+    if !is_regular(file) {
+        return Ok(0);
+    }
+    let mut size = 0;
+    // SAFETY: the size is valid for writes.
+    check(unsafe { GetFileSizeEx(handle(file.as_raw_fd()), &raw mut size) })?;
+    Ok(u64::try_from(size).unwrap_or(0))
+}
+
+/// Where whoever reads or writes next begins, in bytes from the start.
+pub fn set_position(file: BorrowedFd<'_>, position: u64) -> io::Result<()> {
+    if !is_regular(file) {
+        return Err(invalid());
+    }
+    let position = i64::try_from(position).map_err(|_| io::ErrorKind::InvalidInput)?;
+    move_to(file, position, FILE_BEGIN)?;
+    Ok(())
+}
+
+/// Sends a piece: how many of `count` bytes from `offset` on the socket took; 0 is the end of the
+/// file. The file's own position stays.
+///
+/// # Errors
+/// `ERROR_INVALID_FUNCTION` for what is no regular file; WSAEWOULDBLOCK when nothing could be sent.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    offset: u64,
+    count: usize,
+) -> io::Result<usize> {
+    if !is_regular(file) {
+        return Err(invalid());
+    }
+    let mut piece = vec![0; count.min(PIECE)];
+    let position = move_to(file, 0, FILE_CURRENT)?;
+    let read = read_at(file, offset, &mut piece);
+    // A file that was not opened for overlapped operations has moved on.
+    move_to(file, position, FILE_BEGIN)?;
+    match read? {
+        0 => Ok(0),
+        read => socket::send(socket, &piece[..read]),
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the halves of an offset; a piece is small")]
+fn read_at(file: BorrowedFd<'_>, offset: u64, piece: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: zeros are a value.
+    let mut place: OVERLAPPED = unsafe { std::mem::zeroed() };
+    place.Anonymous.Anonymous.Offset = offset as u32;
+    place.Anonymous.Anonymous.OffsetHigh = (offset >> 32) as u32;
+    let mut read = 0;
+    // SAFETY: the memory, the count and the place are valid until the call returns, and it returns
+    // when it has read, as Python's files, and the standard library's, are not overlapped.
+    let result = check(unsafe {
+        let (start, len) = (piece.as_mut_ptr(), piece.len() as u32);
+        ReadFile(handle(file.as_raw_fd()), start, len, &raw mut read, &raw mut place)
+    });
+    match result {
+        Err(error) if error.raw_os_error() == Some(ERROR_HANDLE_EOF.cast_signed()) => Ok(0),
+        result => result.map(|()| read as usize),
+    }
+}
+
+/// Where the file was moved to.
+fn move_to(file: BorrowedFd<'_>, distance: i64, from: u32) -> io::Result<i64> {
+    let mut position = 0;
+    let file = handle(file.as_raw_fd());
+    // SAFETY: the position is valid for writes.
+    check(unsafe { SetFilePointerEx(file, distance, &raw mut position, from) })?;
+    Ok(position)
+}
+
+fn is_regular(file: BorrowedFd<'_>) -> bool {
+    // SAFETY: the kernel checks the handle.
+    unsafe { GetFileType(handle(file.as_raw_fd())) == FILE_TYPE_DISK }
+}
+
+fn invalid() -> io::Error {
+    io::Error::from_raw_os_error(ERROR_INVALID_FUNCTION.cast_signed())
+}
+
+fn check(result: i32) -> io::Result<()> {
+    if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+    use std::net::TcpStream;
+
+    use super::super::fd::{AsFd, of_file};
+    use super::super::pipe::pipe;
+    use super::*;
+
+    /// A file of `count` bytes, gone when it is closed.
+    fn file(name: &str, count: usize) -> io::Result<File> {
+        use std::os::windows::fs::OpenOptionsExt;
+        use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
+        let name = format!("oxloop-{}-{name}", std::process::id());
+        let mut file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .custom_flags(FILE_FLAG_DELETE_ON_CLOSE)
+            .open(std::env::temp_dir().join(name))?;
+        let data: Vec<u8> = (0..count).map(|index| index.to_le_bytes()[0]).collect();
+        file.write_all(&data)?;
+        Ok(file)
+    }
+
+    #[test]
+    fn parts_of_a_file() -> io::Result<()> {
+        let mut file = file("parts", 300)?;
+        assert_eq!(size(of_file(&file))?, 300);
+        let (left, right) = socket::pair()?;
+        let mut right = TcpStream::from(right);
+        assert_eq!(send(left.as_fd(), of_file(&file), 250, 10)?, 10);
+        assert_eq!(send(left.as_fd(), of_file(&file), 295, 10)?, 5);
+        assert_eq!(send(left.as_fd(), of_file(&file), 300, 10)?, 0);
+        assert_eq!(send(left.as_fd(), of_file(&file), 1000, 10)?, 0);
+        assert_eq!(file.stream_position()?, 300, "sending leaves it alone");
+        set_position(of_file(&file), 7)?;
+        assert_eq!(file.stream_position()?, 7);
+        drop(left);
+        let mut received = Vec::new();
+        right.set_nonblocking(false)?;
+        right.read_to_end(&mut received)?;
+        assert_eq!(received, [250, 251, 252, 253, 254, 255, 0, 1, 2, 3, 39, 40, 41, 42, 43]);
+        Ok(())
+    }
+
+    #[test]
+    fn a_socket_without_room() -> io::Result<()> {
+        let file = file("room", 1 << 20)?;
+        let (left, _right) = socket::pair()?;
+        let error = loop {
+            match send(left.as_fd(), of_file(&file), 0, 1 << 20) {
+                Ok(0) => panic!("that is not the end"),
+                Ok(_) => {}
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        Ok(())
+    }
+
+    #[test]
+    fn what_is_no_regular_file() -> io::Result<()> {
+        let (reader, _writer) = pipe()?;
+        assert_eq!(size(reader.as_fd())?, 0);
+        assert!(set_position(reader.as_fd(), 0).is_err());
+        let (left, _right) = socket::pair()?;
+        assert!(send(left.as_fd(), reader.as_fd(), 0, 10).is_err());
+        Ok(())
+    }
+}

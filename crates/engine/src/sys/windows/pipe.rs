@@ -1,0 +1,206 @@
+//! Named pipes, and what else has a handle.
+//!
+//! What surprised us: Windows tells nobody whether a pipe is readable or writable, and its
+//! non-blocking mode is a relic that overlapped handles do badly with. What waits for a pipe is an
+//! operation of the proactor alone; so reading and writing here say `WouldBlock`, and whoever is
+//! told so submits one. Anonymous pipes cannot be overlapped at all: `pipe` makes named ones, of names that
+//! nobody guesses.
+#![allow(unsafe_code)] // pipes by handle
+
+use std::collections::hash_map::RandomState;
+use std::ffi::OsStr;
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::windows::ffi::OsStrExt;
+use std::ptr;
+
+use windows_sys::Win32::Foundation::{GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE};
+use windows_sys::Win32::Storage::FileSystem::{
+    CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, FILE_TYPE_CHAR,
+    FILE_TYPE_PIPE, GetFileType, OPEN_EXISTING, PIPE_ACCESS_DUPLEX, PIPE_ACCESS_INBOUND,
+};
+use windows_sys::Win32::System::Pipes::{
+    CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_READMODE_MESSAGE, PIPE_REJECT_REMOTE_CLIENTS,
+    PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES, PIPE_WAIT,
+};
+
+use super::descriptor::{check_open, is_open};
+use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, handle, of_handle};
+use super::{os_error, socket};
+
+/// How much the kernel keeps for a reader that is late: that of asyncio's `windows_utils`.
+const BUFFER_SIZE: u32 = 64 * 1024;
+
+/// Whether pipes are read and written by operations of a proactor alone, and have no readiness: yes.
+pub const COMPLETES: bool = true;
+
+/// A new pipe, its reading and its writing end, both overlapped and not inherited.
+pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let name = unguessable();
+    let mode = PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_REJECT_REMOTE_CLIENTS | PIPE_WAIT;
+    let reader = create(&name, PIPE_ACCESS_INBOUND | FILE_FLAG_FIRST_PIPE_INSTANCE, mode, 1)?;
+    let writer = open(&name, GENERIC_WRITE)?;
+    Ok((reader, writer))
+}
+
+/// `CreateNamedPipe`: one more server's end of the pipe `name`, overlapped, of messages that are read as
+/// bytes, as asyncio's `PipeServer` makes it. `first`: whether it must be the first one of that name.
+///
+/// # Errors
+/// `ERROR_ACCESS_DENIED` when it is to be the first and is not.
+pub fn listen(name: &OsStr, first: bool) -> io::Result<OwnedFd> {
+    let first = if first { FILE_FLAG_FIRST_PIPE_INSTANCE } else { 0 };
+    let mode = PIPE_TYPE_MESSAGE | PIPE_READMODE_MESSAGE | PIPE_WAIT;
+    create(&wide(name), PIPE_ACCESS_DUPLEX | first, mode, PIPE_UNLIMITED_INSTANCES)
+}
+
+/// `CreateFile`: a client's end of the pipe `name`, overlapped.
+///
+/// # Errors
+/// `ERROR_PIPE_BUSY` when all server's ends have clients, `ERROR_FILE_NOT_FOUND` when there is none.
+pub fn connect(name: &OsStr) -> io::Result<OwnedFd> {
+    open(&wide(name), GENERIC_READ | GENERIC_WRITE)
+}
+
+fn create(name: &[u16], access: u32, mode: u32, instances: u32) -> io::Result<OwnedFd> {
+    let access = access | FILE_FLAG_OVERLAPPED;
+    // SAFETY: the name ends with a zero; without security attributes the handle is not inherited.
+    owned(unsafe {
+        let (name, attributes) = (name.as_ptr(), ptr::null());
+        CreateNamedPipeW(name, access, mode, instances, BUFFER_SIZE, BUFFER_SIZE, 0, attributes)
+    })
+}
+
+fn open(name: &[u16], access: u32) -> io::Result<OwnedFd> {
+    // SAFETY: as above.
+    owned(unsafe {
+        let (name, attributes) = (name.as_ptr(), ptr::null());
+        let flags = FILE_FLAG_OVERLAPPED;
+        CreateFileW(name, access, 0, attributes, OPEN_EXISTING, flags, ptr::null_mut())
+    })
+}
+
+fn owned(handle: windows_sys::Win32::Foundation::HANDLE) -> io::Result<OwnedFd> {
+    if handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the handle was made for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(of_handle(handle)) })
+}
+
+fn wide(name: &OsStr) -> Vec<u16> {
+    name.encode_wide().chain([0]).collect()
+}
+
+/// A name of 128 random bits: a new `RandomState` has other keys each time.
+fn unguessable() -> Vec<u16> {
+    let random = || RandomState::new().build_hasher().finish();
+    let name =
+        format!(r"\\.\pipe\oxloop-{}-{:016x}{:016x}", std::process::id(), random(), random());
+    wide(OsStr::new(&name))
+}
+
+/// What kind of file a handle is open on.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub enum Kind {
+    /// A pipe.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A console, or another character device.
+    CharacterDevice,
+    /// A regular file, a directory.
+    Other,
+}
+
+/// What kind of file `fd` is open on.
+pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
+    if check_open(fd.as_raw_fd()).is_ok() {
+        return Ok(Kind::Socket);
+    }
+    if !is_open(fd.as_raw_fd()) {
+        return Err(io::Error::from_raw_os_error(os_error::EBADF));
+    }
+    // SAFETY: the kernel checks the handle.
+    Ok(match unsafe { GetFileType(handle(fd.as_raw_fd())) } {
+        FILE_TYPE_PIPE => Kind::Fifo,
+        FILE_TYPE_CHAR => Kind::CharacterDevice,
+        _ => Kind::Other,
+    })
+}
+
+/// Makes a socket non-blocking. Overlapped pipes are as they are.
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match kind(fd)? {
+        Kind::Socket => socket::set_nonblocking(fd.as_raw_fd()),
+        _ => Ok(()),
+    }
+}
+
+/// `recv` for a socket: how many bytes came; 0 is the end. `WouldBlock` for a pipe.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
+    only_sockets(fd)?;
+    socket::recv(fd, buffer)
+}
+
+/// The same into memory that nobody has written to yet; the first bytes, as many as the result
+/// says, are initialised then.
+pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
+    only_sockets(fd)?;
+    socket::recv_uninit(fd, buffer)
+}
+
+/// `send` for a socket: how many bytes went. `WouldBlock` for a pipe.
+pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
+    only_sockets(fd)?;
+    socket::send(fd, data)
+}
+
+/// The same of the first [`MAX_SLICES`](socket::MAX_SLICES) slices.
+pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+    only_sockets(fd)?;
+    socket::send_vectored(fd, slices)
+}
+
+fn only_sockets(fd: BorrowedFd<'_>) -> io::Result<()> {
+    match kind(fd)? {
+        Kind::Socket => Ok(()),
+        _ => Err(io::ErrorKind::WouldBlock.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fd::{AsFd, of_file};
+    use super::*;
+
+    #[test]
+    fn kinds() -> io::Result<()> {
+        let (reader, writer) = pipe()?;
+        assert_eq!(kind(reader.as_fd())?, Kind::Fifo);
+        assert_eq!(kind(writer.as_fd())?, Kind::Fifo);
+        let empty = read(reader.as_fd(), &mut [0]).expect_err("that is the proactor's");
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        let (left, _right) = socket::pair()?;
+        assert_eq!(kind(left.as_fd())?, Kind::Socket);
+        set_nonblocking(left.as_fd())?;
+        let empty = read(left.as_fd(), &mut [0]).expect_err("nothing was sent");
+        assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        let file = std::fs::File::open(std::env::current_exe()?)?;
+        assert_eq!(kind(of_file(&file))?, Kind::Other);
+        Ok(())
+    }
+
+    #[test]
+    fn two_ends_of_a_name() -> io::Result<()> {
+        let name = format!(r"\\.\pipe\oxloop-first-{}", std::process::id());
+        let name = OsStr::new(&name);
+        assert!(connect(name).is_err());
+        let _first = listen(name, true)?;
+        // Wine does not refuse another first one.
+        let _second = listen(name, false)?;
+        let _client = connect(name)?;
+        Ok(())
+    }
+}
