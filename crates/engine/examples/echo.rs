@@ -10,11 +10,10 @@
 use std::error::Error;
 use std::io::{self, IoSlice, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
-use oxloop_engine::sys::socket;
+use oxloop_engine::sys::{os_error, socket};
 use oxloop_engine::{
     Engine, Events, FlowControl, Interest, Selector, SelectorKind, Slots, Timestamp, Token,
     WriteQueue,
@@ -98,7 +97,9 @@ impl Server {
             match socket::accept(self.listener.as_fd()) {
                 Ok((socket, _peer)) => self.admit(socket)?,
                 Err(error) => match error.raw_os_error() {
-                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                    Some(
+                        os_error::EMFILE | os_error::ENFILE | os_error::ENOBUFS | os_error::ENOMEM,
+                    ) => {
                         self.selector.deregister(self.listener.as_raw_fd())?;
                         let later = Timestamp::from_seconds(
                             Timestamp::now().as_seconds() + ACCEPT_RETRY_DELAY.as_secs_f64(),
@@ -222,10 +223,9 @@ fn listen(
     }
     let mut output = io::stdout();
     let listener = if let Some(path) = path {
-        let listener = UnixListener::bind(&path)?;
-        listener.set_nonblocking(true)?;
+        let listener = listen_at(&path)?;
         writeln!(output, "{path}")?;
-        OwnedFd::from(listener)
+        listener
     } else {
         let listener = TcpListener::bind((host, port))?;
         listener.set_nonblocking(true)?;
@@ -234,4 +234,16 @@ fn listen(
     };
     output.flush()?;
     Ok((listener, kind))
+}
+
+#[cfg(unix)]
+fn listen_at(path: &str) -> io::Result<OwnedFd> {
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+#[cfg(not(unix))]
+fn listen_at(_path: &str) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }

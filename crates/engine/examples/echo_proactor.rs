@@ -14,11 +14,10 @@
 use std::error::Error;
 use std::io::{self, Write};
 use std::net::TcpListener;
-use std::os::unix::net::UnixListener;
 
 use oxloop_engine::proactor::{Completion, Completions, Config, Operation, Proactor, Returned};
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, OwnedFd};
-use oxloop_engine::sys::socket;
+use oxloop_engine::sys::{os_error, socket};
 use oxloop_engine::{FlowControl, Interest, Slots, Token};
 
 const LISTENER: Token = Token::reserved(0);
@@ -216,7 +215,7 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
 }
 
 fn is_cancelled(result: &io::Result<usize>) -> bool {
-    matches!(result, Err(error) if error.raw_os_error() == Some(libc::ECANCELED))
+    matches!(result, Err(error) if error.raw_os_error() == Some(os_error::ECANCELED))
 }
 
 /// Opens what the arguments ask for and prints where it is.
@@ -239,9 +238,9 @@ fn listen(
     }
     let mut output = io::stdout();
     let listener = if let Some(path) = path {
-        let listener = UnixListener::bind(&path)?;
+        let listener = listen_at(&path)?;
         writeln!(output, "{path}")?;
-        OwnedFd::from(listener)
+        listener
     } else {
         let listener = TcpListener::bind((host, port))?;
         writeln!(output, "{}", listener.local_addr()?.port())?;
@@ -249,4 +248,16 @@ fn listen(
     };
     output.flush()?;
     Ok((listener, config))
+}
+
+#[cfg(unix)]
+fn listen_at(path: &str) -> io::Result<OwnedFd> {
+    let listener = std::os::unix::net::UnixListener::bind(path)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener.into())
+}
+
+#[cfg(not(unix))]
+fn listen_at(_path: &str) -> io::Result<OwnedFd> {
+    Err(io::ErrorKind::Unsupported.into())
 }

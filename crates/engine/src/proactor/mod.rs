@@ -15,8 +15,8 @@
 //! * Operations begin in the order in which they were submitted, but those of one descriptor may
 //!   overtake each other later on: who wants an order has one of each direction under way.
 //! * `cancel` asks the kernel to hurry. What was done by then is reported as done, and what was
-//!   received comes first; the last completion is ECANCELED, or the success that came before (a
-//!   part of one counts as such). So no byte that was taken from or given to a socket is lost.
+//!   received comes first; the last completion is `ECANCELED` of [`os_error`](crate::sys::os_error),
+//!   or the success that came before (a part of one counts as such). So no byte that was taken from or given to a socket is lost.
 //! * Cancel *before* closing a descriptor: the kernel keeps the open file until its operations have
 //!   ended, so that the peer would not hear of the end before the next wait; after `withdraw` it
 //!   does at once, and of what was at rest nothing is left to report. Completions that come later are known by their [`owner`](Completion::owner): a
@@ -31,9 +31,11 @@
 //! * A [`Chunk`] lies in a buffer that all receivers share. It is the consumer's until
 //!   `recycle`; those left in [`Completions`] are recycled by the next wait. While all buffers are
 //!   taken receivers pause, and go on in turn as soon as there are some.
-//! * `suspend` takes everything back from the kernel: no file, no thread and no memory is in use by
-//!   it after that. What goes on rests, and is submitted again by the next wait, on whatever thread,
-//!   without its owner hearing of it; what is done once is reported as if it had been cancelled. Who
+//! * `suspend` frees the operations from the thread: the next wait may be any other's. Of Linux it
+//!   takes everything back: no file, no thread and no memory is in use by the kernel after that. What
+//!   goes on rests, and is submitted again by the next wait, without its owner hearing of it; what is
+//!   done once is reported as if it had been cancelled. Of Windows, where an operation belongs to no
+//!   thread and a descriptor that is closed is closed for its peer, everything stays under way. Who
 //!   suspends may submit, cancel, close and drop from any thread.
 //! * In a child of the process (fork(2)) nothing is the kernel's: the child's first call finds what
 //!   goes on at rest and what is done once cancelled, and its first wait makes a ring of its own.
@@ -41,6 +43,11 @@
 //!   back. Dropping the proactor does so, too, and drops them.
 //!
 //! # What to use when
+//!
+//! On Windows pipes have no readiness: they are read by [`Operation::Read`] or [`Operation::Receive`] and
+//! written by [`Operation::Write`]. Of sockets [`Operation::Poll`] and [`Operation::Receive`] cost the
+//! same there, a call each time, and [`Operation::Accept`] less than a poll. Nothing was measured: it has run
+//! under Wine alone.
 //!
 //! Measured on Linux 6.18, over loopback, as CPU of the whole against the same by epoll:
 //!

@@ -76,14 +76,17 @@ pub enum Operation<B, M> {
     /// Accepts connections, non-blocking and closed by `exec`, until accepting fails. Each comes as
     /// [`Returned::Connection`](super::Returned::Connection). A peer that has gone before it was
     /// accepted is no failure.
+    ///
+    /// The server's end of a named pipe is the connection itself, once somebody has connected: that is the
+    /// last completion.
     Accept {
-        /// A listening socket.
+        /// A listening socket, or the server's end of a named pipe.
         fd: RawFd,
     },
     /// Receives into the buffers that all receivers share, until the stream ends, which is a last
     /// completion of 0 bytes. Each piece comes as [`Returned::Chunk`](super::Returned::Chunk).
     Receive {
-        /// A socket.
+        /// A socket, or a pipe of Windows.
         fd: RawFd,
     },
     /// Receives once; 0 bytes are the end of the stream.
@@ -149,7 +152,8 @@ pub enum Operation<B, M> {
     },
     /// Watches a descriptor as a selector does; nothing is reported of no interest.
     Poll {
-        /// What to watch.
+        /// What to watch; on Windows a socket, or the handle of something that becomes signalled, which
+        /// is ready then in every direction asked for.
         fd: RawFd,
         /// What for.
         interest: Interest,
@@ -161,8 +165,8 @@ pub enum Operation<B, M> {
         /// Where to.
         buffer: M,
     },
-    /// Writes the buffers to a pipe or terminal, as much as there is room for. Raises SIGPIPE as
-    /// write(2) does.
+    /// Writes the buffers to a pipe or terminal, as much as there is room for; on Windows everything.
+    /// Raises SIGPIPE as write(2) does.
     Write {
         /// What to write to.
         fd: RawFd,

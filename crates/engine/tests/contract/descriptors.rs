@@ -246,6 +246,21 @@ pub(crate) fn polls_of_a_connect(config: Config) -> io::Result<()> {
     Ok(())
 }
 
+/// A listener is readable when somebody has connected.
+pub(crate) fn polls_of_a_listener(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let fd = listener.as_raw_fd();
+    let poll = bench.submit(Operation::Poll { fd, interest: Interest::BOTH });
+    assert!(bench.wait(NOW)?.is_empty());
+    let _client = std::net::TcpStream::connect(listener.local_addr()?)?;
+    let done = bench.one()?;
+    assert_eq!((done.token, done.returned), (poll, Brought::Readiness(Interest::READABLE)));
+    listener.accept()?;
+    assert!(bench.wait(NOW)?.is_empty());
+    Ok(())
+}
+
 /// What a connect says that has only begun; elsewhere it would block.
 fn in_progress() -> i32 {
     const EINPROGRESS: [i32; 2] = [115, 36];

@@ -174,6 +174,7 @@ with_a_proactor! { descriptors:
     polls_report_errors_in_every_direction
     polls_of_no_interest_are_silent
     polls_of_a_connect
+    polls_of_a_listener
     many_polls
     processes
     closed_descriptors_are_an_error_of_the_completion

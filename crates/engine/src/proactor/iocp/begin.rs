@@ -10,8 +10,8 @@ use std::net::Shutdown;
 use std::ptr;
 
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_IO_PENDING, ERROR_PIPE_CONNECTED,
-    ERROR_PIPE_NOT_CONNECTED,
+    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING,
+    ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
     INVALID_SOCKET, SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
@@ -74,7 +74,11 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         buffers: &mut Buffers,
         token: Token,
     ) -> Begun {
-        self.try_begin(kernel, buffers, token).unwrap_or_else(|error| Begun::Ended(Err(error)))
+        const NOT_OPEN: i32 = ERROR_INVALID_HANDLE.cast_signed();
+        self.try_begin(kernel, buffers, token).unwrap_or_else(|error| {
+            // The kernel's word for what Winsock calls no socket.
+            Begun::Ended(Err(if error == NOT_OPEN { os_error::EBADF } else { error }))
+        })
     }
 
     fn try_begin(
@@ -382,10 +386,7 @@ fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
     };
     // SAFETY: no pointers.
     let result = unsafe { shutdown(socket(fd), how) };
-    match result {
-        0 => Ok(Begun::Ended(Ok(0))),
-        _ => Err(if last_error() == WSAENOTSOCK { os_error::EBADF } else { last_error() }),
-    }
+    if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) }
 }
 
 /// A socket for a connection to the listener `fd`.

@@ -170,7 +170,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 Err(_) if !completions.is_empty() => return Ok(()),
                 result => result?,
             };
-            self.accept_more(completions)?;
+            self.accept_more(completions);
             self.finish_cancelled(completions);
             let is_over = left.is_some_and(|left| left.is_zero()) && !self.has_starving();
             if !completions.is_empty() || woken || is_over {
@@ -214,7 +214,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     }
 
     /// Accepts the connections that wait already: a turn for each would be slow.
-    fn accept_more(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+    fn accept_more(&mut self, completions: &mut Completions<B, M>) {
         for _ in 0..MOST_AT_ONCE {
             if !mem::take(&mut self.accepting) {
                 break;
@@ -227,9 +227,11 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             for token in listeners {
                 self.start_one(token, completions);
             }
-            self.gather(completions, Some(Duration::ZERO))?;
+            // There are completions: an error that lasts is the next wait's.
+            if self.gather(completions, Some(Duration::ZERO)).is_err() {
+                break;
+            }
         }
-        Ok(())
     }
 
     /// Whether there are receivers without a buffer, and buffers.

@@ -16,8 +16,8 @@ pub const ESRCH: i32 = number(win32::ERROR_INVALID_PARAMETER);
 pub const EINTR: i32 = winsock::WSAEINTR;
 /// An error of the device.
 pub const EIO: i32 = number(win32::ERROR_IO_DEVICE);
-/// Not an open handle.
-pub const EBADF: i32 = number(win32::ERROR_INVALID_HANDLE);
+/// Not an open socket, as Winsock calls it.
+pub const EBADF: i32 = winsock::WSAENOTSOCK;
 /// Not enough memory.
 pub const ENOMEM: i32 = number(win32::ERROR_NOT_ENOUGH_MEMORY);
 /// An argument that makes no sense.

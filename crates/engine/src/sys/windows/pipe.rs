@@ -15,7 +15,9 @@ use std::mem::MaybeUninit;
 use std::os::windows::ffi::OsStrExt;
 use std::ptr;
 
-use windows_sys::Win32::Foundation::{GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE};
+use windows_sys::Win32::Foundation::{
+    ERROR_INVALID_HANDLE, GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE,
+};
 use windows_sys::Win32::Storage::FileSystem::{
     CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, FILE_TYPE_CHAR,
     FILE_TYPE_PIPE, GetFileType, OPEN_EXISTING, PIPE_ACCESS_DUPLEX, PIPE_ACCESS_INBOUND,
@@ -27,7 +29,7 @@ use windows_sys::Win32::System::Pipes::{
 
 use super::descriptor::{check_open, is_open};
 use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, handle, of_handle};
-use super::{os_error, socket};
+use super::socket;
 
 /// How much the kernel keeps for a reader that is late: that of asyncio's `windows_utils`.
 const BUFFER_SIZE: u32 = 64 * 1024;
@@ -120,7 +122,7 @@ pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
         return Ok(Kind::Socket);
     }
     if !is_open(fd.as_raw_fd()) {
-        return Err(io::Error::from_raw_os_error(os_error::EBADF));
+        return Err(io::Error::from_raw_os_error(ERROR_INVALID_HANDLE.cast_signed()));
     }
     // SAFETY: the kernel checks the handle.
     Ok(match unsafe { GetFileType(handle(fd.as_raw_fd())) } {
