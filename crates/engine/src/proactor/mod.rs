@@ -16,12 +16,13 @@
 //!   overtake each other later on: who wants an order has one of each direction under way.
 //! * `cancel` asks the kernel to hurry. What was done by then is reported as done, and what was
 //!   received comes first; the last completion is `ECANCELED` of [`os_error`](crate::sys::os_error),
-//!   or the success that came before (a part of one counts as such). So no byte that was taken from or given to a socket is lost.
+//!   or the success that came before (a part of one counts as such). So no byte that was taken from
+//!   or given to a socket is lost.
 //! * Cancel *before* closing a descriptor: the kernel keeps the open file until its operations have
 //!   ended, so that the peer would not hear of the end before the next wait; after `withdraw` it
-//!   does at once, and of what was at rest nothing is left to report. Completions that come later are known by their [`owner`](Completion::owner): a
-//!   token whose generation has passed finds nobody, and dropping the completion drops what it
-//!   brings.
+//!   does at once, and of what was at rest nothing is left to report. Completions that come later are
+//!   known by their [`owner`](Completion::owner): a token whose generation has passed finds nobody,
+//!   and dropping the completion drops what it brings.
 //! * [`Operation::Poll`] is level triggered, as a selector is: it is reported by every wait, once, for
 //!   as long as the descriptor is ready, and by nothing else. Errors and hang-ups count as ready in every direction asked
 //!   for.

@@ -1,7 +1,6 @@
 //! The system calls of `kqueue`, and nothing of what they are for.
 #![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
-use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::io;
 use std::mem::MaybeUninit;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use super::system::{
 };
 use crate::Interest;
 use crate::sys::descriptor::timespec;
+use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// A kernel queue, and where the kernel writes its events.
 #[derive(Debug)]

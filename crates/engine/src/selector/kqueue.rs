@@ -4,12 +4,12 @@
 //! drops filters when the last number of the open file goes away, and adding one that is there
 //! changes it, so registering and modifying are the same.
 
-use crate::sys::fd::{AsRawFd, RawFd};
 use std::io;
 use std::time::Duration;
 
 use super::{Events, Queue};
 use crate::sys::descriptor::DescriptorMap;
+use crate::sys::fd::{AsRawFd, RawFd};
 use crate::{Interest, Token};
 
 /// A kqueue.

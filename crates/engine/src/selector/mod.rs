@@ -122,11 +122,11 @@ impl SelectorKind {
         #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Kqueue, SelectorKind::Poll, SelectorKind::Select];
+        #[cfg(windows)]
+        const AVAILABLE: &[SelectorKind] = &[SelectorKind::Select];
         #[cfg(oxloop_libkqueue)]
         const AVAILABLE: &[SelectorKind] =
             &[SelectorKind::Kqueue, SelectorKind::Epoll, SelectorKind::Poll, SelectorKind::Select];
-        #[cfg(windows)]
-        const AVAILABLE: &[SelectorKind] = &[SelectorKind::Select];
         AVAILABLE
     }
 

@@ -362,6 +362,38 @@ pub(crate) fn closed_descriptors_are_an_error_of_the_completion(config: Config) 
     Ok(())
 }
 
+/// A socket that is closed while it is watched: nothing is taken from whoever has its number next.
+pub(crate) fn closing_what_is_watched(config: Config) -> io::Result<()> {
+    for receives in [true, false] {
+        let mut bench = bench(config)?;
+        let (left, mut right) = tcp()?;
+        let fd = left.as_raw_fd();
+        let watch = if receives {
+            Operation::Receive { fd }
+        } else {
+            Operation::Poll { fd, interest: Interest::READABLE }
+        };
+        let watch = bench.submit(watch);
+        assert!(bench.wait(NOW)?.is_empty());
+        drop(left);
+        // One of the next ones has the number, and something to read at both ends.
+        let mut next: Vec<_> = (0..5).map(|_| tcp()).collect::<io::Result<_>>()?;
+        for (left, right) in &mut next {
+            left.write_all(b"not yours")?;
+            right.write_all(b"not yours")?;
+        }
+        drop(right.write_all(b"nobody's"));
+        bench.wait(NOW)?;
+        drop(bench.proactor.withdraw(watch));
+        bench.all()?;
+        for (left, right) in &next {
+            assert_eq!(take(left, 9)?, b"not yours");
+            assert_eq!(take(right, 9)?, b"not yours");
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn bad_addresses_are_an_error_of_the_completion(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (left, _right) = tcp()?;

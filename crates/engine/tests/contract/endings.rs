@@ -291,14 +291,15 @@ pub(crate) fn a_withdrawn_listener_is_closed(config: Config) -> io::Result<()> {
         if wait_first {
             assert!(bench.wait(NOW)?.is_empty());
         }
-        let done = bench.withdraw(accept)?;
+        let done = bench.proactor.withdraw(accept).expect("nothing has come");
         drop(listener);
         let error = TcpStream::connect(address).expect_err("nobody listens");
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         drop(TcpListener::bind(address)?);
+        let done = bench.look(done);
         assert_eq!((done.token, done.result, done.more), (accept, Err(os_error::ECANCELED), false));
         assert!(bench.proactor.withdraw(accept).is_none());
-        assert!(bench.wait(NOW)?.is_empty(), "nothing is left to report");
+        assert!(bench.wait(NOW)?.is_empty() && bench.proactor.is_empty());
     }
     Ok(())
 }
@@ -318,10 +319,11 @@ pub(crate) fn peers_of_the_withdrawn_see_the_end(config: Config) -> io::Result<(
             if cancel_first {
                 assert!(bench.proactor.cancel(token));
             }
-            let done = bench.withdraw(token)?;
+            let done = bench.proactor.withdraw(token).expect("nothing has come");
             drop(left);
             // With the file in the kernel's hands this would wait for ever.
             right.read_to_end(&mut Vec::new())?;
+            let done = bench.look(done);
             assert_eq!((done.token, done.more), (token, false));
         }
     }
@@ -362,6 +364,36 @@ pub(crate) fn withdrawing_loses_nothing(config: Config) -> io::Result<()> {
     Ok(())
 }
 
+/// Who has nothing under way in the kernel leaves no word, and nothing else, behind.
+pub(crate) fn what_is_withdrawn_at_rest_is_gone(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = tcp()?;
+    let fd = left.as_raw_fd();
+    let kept = bench.submit(Operation::Receive { fd });
+    for round in 0..1_000 {
+        let poll = bench.submit(Operation::Poll { fd, interest: Interest::WRITABLE });
+        // One of them after it was cancelled.
+        if round == 7 {
+            assert!(bench.proactor.cancel(poll));
+        }
+        let done = bench.proactor.withdraw(poll).map(|done| bench.look(done));
+        let done = done.map(|done| (done.token, done.result, done.more));
+        assert_eq!(done, Some((poll, Err(os_error::ECANCELED), false)));
+    }
+    let buffers = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 10] });
+    let done = bench.proactor.withdraw(buffers).map(|done| bench.look(done).returned);
+    assert_eq!(done, Some(Brought::Data(Vec::new())), "the buffer comes back, empty");
+    assert_eq!(bench.proactor.len(), 1);
+    // The wait sleeps until something comes.
+    let before = Instant::now();
+    assert!(bench.wait(Some(Duration::from_millis(1)))?.is_empty());
+    assert!(before.elapsed() >= Duration::from_millis(1));
+    right.write_all(b"data")?;
+    let done = bench.one()?;
+    assert_eq!((done.token, done.returned), (kept, Brought::Data(b"data".to_vec())));
+    Ok(())
+}
+
 pub(crate) fn withdrawing_loses_no_wake_up(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let waker = waker(&mut bench)?;
@@ -373,8 +405,7 @@ pub(crate) fn withdrawing_loses_no_wake_up(config: Config) -> io::Result<()> {
         if suspends {
             bench.suspend()?;
         }
-        let done = bench.proactor.withdraw(receive);
-        assert!(done.is_some());
+        assert!(bench.proactor.withdraw(receive).is_some());
         bench.wait(None)?;
         if waker.source().is_some() {
             waker.drain();

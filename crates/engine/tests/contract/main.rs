@@ -6,6 +6,7 @@
 mod descriptors;
 mod endings;
 mod streams;
+mod survival;
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
@@ -158,6 +159,7 @@ with_a_proactor! { streams:
     receiving_into_a_buffer_of_ones_own
     sends_gather_in_order
     large_sends_are_whole
+    files_are_sent
     a_broken_connection_gives_the_buffers_back
     connecting
     shutting_down_and_closing
@@ -178,6 +180,7 @@ with_a_proactor! { descriptors:
     many_polls
     processes
     closed_descriptors_are_an_error_of_the_completion
+    closing_what_is_watched
     bad_addresses_are_an_error_of_the_completion
 }
 
@@ -195,9 +198,15 @@ with_a_proactor! { endings:
     a_withdrawn_listener_is_closed
     peers_of_the_withdrawn_see_the_end
     withdrawing_loses_nothing
+    what_is_withdrawn_at_rest_is_gone
     withdrawing_loses_no_wake_up
     going_on_elsewhere
     operations_survive_their_thread
+}
+
+with_a_proactor! { survival:
+    streams_survive_everything
+    pipes_survive_withdrawals
 }
 
 /// Runs something on a thread of its own.

@@ -6,15 +6,15 @@ use std::io;
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
-use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
+use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
 use super::super::{Lent, LentMut, Operation, Returned};
-use super::afd::Poll;
+use super::afd::{Found, Poll};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::fd::{OwnedFd, RawFd, handle};
 use crate::sys::status;
-use crate::{Address, Token};
+use crate::{Address, Interest, Token};
 
 /// What `AcceptEx` wants for each of the two addresses that it writes.
 pub(super) const ACCEPTED_NAME: usize = size_of::<SOCKADDR_STORAGE>() + 16;
@@ -116,6 +116,18 @@ impl Packet {
         (packet.token, status, packet.overlapped.InternalHigh)
     }
 
+    /// How many bytes an operation has moved that has ended at once.
+    pub(super) const fn moved(&self) -> usize {
+        self.overlapped.InternalHigh
+    }
+
+    /// Has a file read from `offset` on.
+    #[expect(clippy::cast_possible_truncation, reason = "the halves of an offset")]
+    pub(super) fn set_offset(&mut self, offset: u64) {
+        let place = OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 };
+        self.overlapped.Anonymous = OVERLAPPED_0 { Anonymous: place };
+    }
+
     /// Where the kernel writes how the operation ends; cleared for the next start.
     pub(super) fn start(&mut self) -> *mut OVERLAPPED {
         self.overlapped = OVERLAPPED::default();
@@ -154,6 +166,12 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         )
     }
 
+    /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
+    pub(super) fn is_closed(&self) -> bool {
+        let poll = self.packet.as_ref().map(|packet| packet.poll.found(Interest::BOTH));
+        poll == Some(Found::Closed)
+    }
+
     /// The descriptor of the operation.
     pub(super) const fn fd(&self) -> RawFd {
         match &self.operation {
@@ -164,6 +182,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             | Operation::SendOne { fd, .. }
             | Operation::ReceiveFrom { fd, .. }
             | Operation::SendTo { fd, .. }
+            | Operation::SendFile { fd, .. }
             | Operation::Connect { fd, .. }
             | Operation::Shutdown { fd, .. }
             | Operation::Poll { fd, .. }
@@ -214,6 +233,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Close { .. }
             | Operation::Accept { .. }
             | Operation::Receive { .. }
+            | Operation::SendFile { .. }
             | Operation::Connect { .. }
             | Operation::Shutdown { .. }
             | Operation::Poll { .. } => Returned::Nothing,

@@ -53,10 +53,16 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 self.end_accepting(token, result, completions);
             }
             (Operation::Receive { .. }, File::Socket(_)) => match result {
+                Ok(_) if operation.is_closed() => {
+                    self.finish(token, Err(os_error::EBADF), completions);
+                }
                 Ok(_) => self.receive(token, completions),
                 Err(error) => self.end_of_what_goes_on(token, error, completions),
             },
             (Operation::ReceiveFrom { .. }, _) => match result {
+                Ok(_) if operation.is_closed() => {
+                    self.finish(token, Err(os_error::EBADF), completions);
+                }
                 Ok(_) => self.receive_from(token, completions),
                 Err(error) => self.finish(token, Err(error), completions),
             },
@@ -233,7 +239,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     }
 
     /// Reports the last completion of an operation.
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         token: Token,
         result: Result<usize, i32>,

@@ -27,7 +27,10 @@ pub(super) struct Timer {
 impl Timer {
     /// A timer, if the system has any that is accurate.
     pub(super) fn new() -> Option<Self> {
-        let flags = CREATE_WAITABLE_TIMER_HIGH_RESOLUTION;
+        Self::with(CREATE_WAITABLE_TIMER_HIGH_RESOLUTION)
+    }
+
+    fn with(flags: u32) -> Option<Self> {
         // SAFETY: no attributes, no name.
         let timer =
             unsafe { CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS) };
@@ -60,3 +63,38 @@ impl Timer {
 
 /// Being called is all that it takes.
 unsafe extern "system" fn nothing(_argument: *const c_void, _low: u32, _high: u32) {}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::time::Instant;
+
+    use windows_sys::Win32::System::IO::OVERLAPPED_ENTRY;
+
+    use super::*;
+    use crate::sys::port::{Port, Waited};
+
+    #[test]
+    fn timers_end_the_wait_of_their_thread() -> io::Result<()> {
+        // An inaccurate one does it, too, and every system has that.
+        for timer in [Timer::new(), Timer::with(0)].into_iter().flatten() {
+            let port = Port::new()?;
+            let (mut entries, mut packets) = ([OVERLAPPED_ENTRY::default(); 4], Vec::new());
+            let timeout = Duration::from_micros(2_500);
+            for _ in 0..20 {
+                let start = Instant::now();
+                assert!(timer.set(timeout));
+                assert_eq!(port.wait(&mut entries, &mut packets, u32::MAX)?, Waited::Called);
+                assert!(start.elapsed() >= timeout);
+            }
+            // One that was cleared in time does nothing.
+            assert!(timer.set(Duration::from_micros(1)));
+            std::thread::yield_now();
+            timer.clear();
+            assert_eq!(port.wait(&mut entries, &mut packets, 5)?, Waited::Timeout);
+            assert!(packets.is_empty());
+        }
+        assert!(Timer::with(0).is_some());
+        Ok(())
+    }
+}

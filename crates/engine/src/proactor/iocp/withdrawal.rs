@@ -14,6 +14,7 @@ use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Iocp;
 use super::in_flight::InFlight;
 use crate::Token;
+use crate::sys::os_error;
 
 /// How long to wait until the kernel is asked once more to cancel.
 const CANCEL_AGAIN: Duration = Duration::from_millis(100);
@@ -22,9 +23,8 @@ const DEAD: usize = 64;
 
 impl<B: Lent, M: LentMut> Iocp<B, M> {
     pub(in super::super) fn withdraw(&mut self, token: Token) -> Option<Completion<B, M>> {
-        if !self.cancel(token) {
-            return None;
-        }
+        self.in_flight.get(token)?;
+        self.cancel(token);
         let mut completions = Completions { list: mem::take(&mut self.early) };
         let mut woken = false;
         while self.is_lent(token) {
@@ -36,21 +36,25 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 operation.ask_to_cancel();
             }
         }
-        self.wake_again(woken);
-        self.finish_cancelled(&mut completions);
+        if !self.is_lent(token) {
+            self.end_resting(token, &mut completions);
+        }
         self.early = completions.list;
+        self.wake_again(woken);
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
-        self.forget_ended(token);
         hand_back(&mut self.early, token)
     }
 
-    /// Takes the names of what has ended out of what the next wait starts. A loop that does not run may watch, and cease
-    /// to watch, as often as it likes.
-    fn forget_ended(&mut self, token: Token) {
-        if self.resting.last() == Some(&token) && self.in_flight.get(token).is_none() {
+    /// Ends an operation that is not the kernel's, if it has not ended yet.
+    fn end_resting(&mut self, token: Token, completions: &mut Completions<B, M>) {
+        // Any other list may have names of the dead in it.
+        self.cancelled.retain(|cancelled| *cancelled != token);
+        if self.resting.last() == Some(&token) {
             self.resting.pop();
         }
+        self.finish(token, Err(os_error::ECANCELED), completions);
+        // A loop that does not run may watch, and cease to watch, as often as it likes.
         if self.resting.len() > 2 * self.in_flight.len() + DEAD {
             self.resting.retain(|token| self.in_flight.get(*token).is_some());
         }

@@ -33,6 +33,7 @@ pub fn check_pollable(fd: RawFd) -> io::Result<()> {
 
 /// Which file a descriptor is open for, by its device and inode: another one where these differ. `None` if it is not
 /// open. Files of the kernel's own that have no name (an eventfd, say) are all alike.
+#[allow(clippy::cast_sign_loss)] // as identities they need none
 pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
     // SAFETY: as above.
     let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;

@@ -8,11 +8,11 @@
 
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use rustix::net::SocketAddrAny;
 
 use super::datagram::Outgoing;
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 
 /// How many datagrams go together at most (`UDP_MAX_SEGMENTS`; more since Linux 6.9).
 const LIMIT: usize = 64;
@@ -123,10 +123,10 @@ const _: () = assert!(std::mem::offset_of!(Control, length) == size_of::<libc::c
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
+    use crate::sys::fd::AsFd;
 
     /// How many of these go together to a socket, and what arrives there.
     fn together(host: &str, data: &[&[u8]], connected: bool) -> io::Result<(usize, Vec<Vec<u8>>)> {

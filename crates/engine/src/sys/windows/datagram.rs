@@ -123,7 +123,7 @@ impl Batch {
 /// first one; that of another ends the call before it, and is what the next call says.
 pub fn send_many<'a>(
     fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = Outgoing<'a>>,
+    datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
 ) -> io::Result<usize> {
     let mut sent = 0;
     for datagram in datagrams.take(LIMIT) {

@@ -43,10 +43,10 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     fd != -1 && unsafe { GetHandleInformation(handle(fd), &raw mut flags) } != 0
 }
 
-/// Which file a descriptor is open for: whether it may be another one by now. Never here, as what is under way has its
-/// file and not its number, and nothing is taken back and started again by its number.
-pub fn file_of(_fd: RawFd) -> Option<(u64, u64)> {
-    Some((0, 0))
+/// Which file a descriptor is open for: all are alike here, as what is watched by a handle is watched no longer once
+/// that is closed. `None` if it is not open.
+pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
+    is_open(fd).then_some((0, 0))
 }
 
 /// Values by descriptor. Handles are multiples of 4, and not dense.

@@ -48,3 +48,5 @@ pub const EMSGSIZE: i32 = winsock::WSAEMSGSIZE;
 pub const ENOBUFS: i32 = winsock::WSAENOBUFS;
 /// No peer.
 pub const ENOTCONN: i32 = winsock::WSAENOTCONN;
+/// A connect that has only begun is WSAEWOULDBLOCK; this one is of Winsock 1.
+pub const EINPROGRESS: i32 = winsock::WSAEINPROGRESS;
