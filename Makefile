@@ -7,6 +7,7 @@
 # TEST_WORKERS=4           how many processes share the tests; 0: this one does them, as --pdb needs
 # DOWNSTREAM_ARGS=...      for python -m tests.downstream
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
+# WHEELS_ARGS=...          for scripts/wheels.py: --python 3.13 --kind musllinux
 # WINDOWS_ARGS=quick       which part of `make test-windows`: see scripts/windows/test.sh
 # MINUTES=60               how long `make soak` and the soak of `make sanitize` take
 
@@ -46,7 +47,9 @@ help:
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
 	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
-	@echo "make check-targets  type-check the engine for macOS and FreeBSD"
+	@echo "make wheels         wheels of this system for each CPython found, and an sdist, installed and tried"
+	@echo "make check-targets  type-check oxloop for the systems that this one is not"
+	@echo "make test-kqueue    the selector of macOS and FreeBSD, on Linux over libkqueue"
 	@echo "make soak           random lifecycles with faults for an hour, counting what is left behind"
 	@echo "make sanitize       a part of the tests, and a short soak, under AddressSanitizer"
 	@echo "make bench          the benchmarks, against asyncio and uvloop"
@@ -67,9 +70,9 @@ $(VENV_STAMP): | check
 $(INSTALLED): $(VENV_STAMP) $(SOURCES) | check
 	@$(STEP) "Building oxloop ($(MATURIN_PROFILE); the first time takes minutes)" \
 		$(BIN)/maturin build --profile $(MATURIN_PROFILE) --auditwheel skip \
-		--interpreter $(BIN)/python --out build/wheels
+		--interpreter $(BIN)/python --out build/installed
 	@$(STEP) "Installing oxloop into $(VENV)" \
-		$(BIN)/python -m pip install --force-reinstall --no-deps --no-index --find-links build/wheels oxloop
+		$(BIN)/python -m pip install --force-reinstall --no-deps --no-index --find-links build/installed oxloop
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
@@ -118,7 +121,7 @@ $(DOWNSTREAM_STAMP): tests/downstream/requirements.txt $(VENV_STAMP)
 
 $(DOWNSTREAM_INSTALLED): $(INSTALLED) $(DOWNSTREAM_STAMP)
 	@$(STEP) "Installing oxloop into $(DOWNSTREAM)" $(DOWNSTREAM)/bin/python -m pip install \
-		--force-reinstall --no-deps --no-index --find-links build/wheels oxloop
+		--force-reinstall --no-deps --no-index --find-links build/installed oxloop
 	@rm -f $(DOWNSTREAM)/.installed-*
 	@touch $@
 
@@ -145,6 +148,14 @@ lint-python: $(INSTALLED) $(VENV)/.requirements-test $(VENV)/.requirements-lint
 .PHONY: check-targets
 check-targets: | check
 	scripts/check-targets.sh
+
+.PHONY: test-kqueue
+test-kqueue: $(VENV)/.requirements-test | check
+	@scripts/test-kqueue.sh $(BIN)/python $(PYTEST_ARGS)
+
+.PHONY: wheels
+wheels: $(VENV)/.requirements-wheels | check
+	@$(BIN)/python scripts/wheels.py --profile $(MATURIN_PROFILE) $(WHEELS_ARGS)
 
 .PHONY: soak
 soak: $(INSTALLED) $(VENV)/.requirements-test

@@ -1,42 +1,71 @@
 #!/bin/bash
-# Type-checks the engine for the systems that this machine is not, and lints it for them where clippy is there.
+# Type-checks the engine and the extension for the systems that this machine is not, and lints them where clippy is there.
 #
 # usage: scripts/check-targets.sh [TARGET...]
 #
 # The toolchain in use checks a target whose standard library it has (`rustup target add`). For the
-# others any toolchain that ships std's source builds std itself: Debian's, which is looked for in
-# /usr/bin, comes with
-#     apt-get install --no-install-recommends rustc-web cargo-web rust-web-src rust-web-clippy
-# Nothing is linked, so that no SDK is needed.
+# others Debian's, which ships std's source, builds std itself; as root it is installed if it is
+# missing. Nothing is linked, so that neither an SDK nor a Python of the system is needed.
 set -eu
 cd "$(dirname "$0")/.."
 
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-    targets=(x86_64-apple-darwin aarch64-apple-darwin x86_64-unknown-freebsd)
+    targets=(aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd)
+    # What is not ported to Windows does not depend on its interface.
+    if grep -q '^windows-sys' Cargo.toml; then targets+=(x86_64-pc-windows-msvc); fi
 fi
-output=${CARGO_TARGET_DIR:-$PWD/target}
+output=${CARGO_TARGET_DIR:-$PWD/target}/check-targets
+packages=(rustc-web cargo-web rust-web-src rust-web-clippy)
+export PYO3_CROSS_PYTHON_VERSION=${PYO3_CROSS_PYTHON_VERSION:-3.13}
+unset PYO3_PYTHON
 
-check_with_own_std() {
-    # By the environment, as cargo-clippy starts a second cargo.
-    PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_unwind \
-        CARGO_TARGET_DIR=$output/check-targets \
-        CARGO_HOME=${CARGO_HOME:-$output/check-targets/home} \
-        /usr/bin/cargo "$@"
+has_own_std() { [ -d "$(rustc --print sysroot)/lib/rustlib/$1/lib" ]; }
+
+# By the environment, as cargo-clippy starts a second cargo.
+debian() {
+    env PATH=/usr/bin:/bin RUSTC_BOOTSTRAP=1 CARGO_UNSTABLE_BUILD_STD=std,panic_unwind \
+        CARGO_HOME="${CARGO_HOME:-$output/home}" "$@"
+}
+
+can_build_std() {
+    [ -x /usr/bin/cargo ] && debian /usr/bin/cargo --version >/dev/null 2>&1 &&
+        [ -d "$(debian /usr/bin/rustc --print sysroot)/lib/rustlib/src/rust/library/std" ]
+}
+
+get_debian() {
+    if [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; then
+        echo "Installing ${packages[*]}"
+        export DEBIAN_FRONTEND=noninteractive
+        apt-get update -q -o=Dpkg::Use-Pty=0 >/dev/null
+        apt-get install -q -y --no-install-recommends -o=Dpkg::Use-Pty=0 "${packages[@]}" >/dev/null
+    fi
+    can_build_std
 }
 
 for target in "${targets[@]}"; do
     echo "== $target"
-    if [ -d "$(rustc --print sysroot)/lib/rustlib/$target/lib" ]; then
-        cargo clippy --target "$target" -p oxloop-engine --all-targets -- -D warnings
-    elif [ -x /usr/bin/cargo ] && [ -d /usr/src ] && /usr/bin/cargo --version >/dev/null; then
-        if [ -x /usr/bin/cargo-clippy ]; then
-            check_with_own_std clippy --target "$target" -p oxloop-engine --all-targets -- -D warnings
-        else
-            check_with_own_std check --target "$target" -p oxloop-engine --all-targets
-        fi
+    if has_own_std "$target"; then
+        run=(env)
+    elif can_build_std || get_debian; then
+        run=(debian)
     else
-        echo "no standard library for $target: see the head of $0" >&2
+        {
+            echo "There is no standard library for $target here. To get it:"
+            echo "    rustup target add $target"
+            echo "or, on Debian 12 and later as root:"
+            echo "    apt-get install --no-install-recommends ${packages[*]}"
+        } >&2
         exit 1
     fi
+    command=(check)
+    lint=()
+    if "${run[@]}" cargo clippy --version >/dev/null 2>&1; then
+        command=(clippy)
+        lint=(-- -D warnings)
+    else
+        echo "   (without clippy, which this toolchain has not)"
+    fi
+    CARGO_TARGET_DIR=$output "${run[@]}" cargo "${command[@]}" --quiet --locked --target "$target" \
+        --workspace --all-targets "${lint[@]}"
 done

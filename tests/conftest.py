@@ -48,7 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--backend",
         action="append",
         choices=list(BACKENDS),
-        help="run on this kind of loop only; may be repeated (default: all but `user`)",
+        help="run on this kind of loop only; may be repeated (default: all but `user` and `best`)",
     )
 
 

@@ -1,6 +1,6 @@
 #!/bin/bash
-# usage: debian_packages.sh FOLDER PACKAGE...
-# Unpacks packages of Debian unstable in FOLDER, by an apt that has nothing to do with the system's.
+# usage: [SUITE=sid] debian_packages.sh FOLDER PACKAGE...
+# Unpacks packages of Debian unstable, or of another suite, in FOLDER, by an apt that has nothing to do with the system's.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$1"
@@ -12,7 +12,7 @@ mkdir -p "$work"/{lists/partial,cache/archives/partial,packages}
 cd "$work"
 touch status
 mirror=$("$here/mirror.sh")
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >sources.list
+echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror ${SUITE:-sid} main" >sources.list
 # A mirror may be a snapshot that is past its date.
 cat >apt.conf <<END
 Dir::State "$work"; Dir::State::status "$work/status"; Dir::Cache "$work/cache";

@@ -97,6 +97,7 @@ BACKENDS_OF_UNIX = (
     Backend("select", "oxloop", "SelectSelector"),
     Backend("proactor", "oxloop", class_name="ProactorEventLoop"),
     Backend("user", "oxloop", "UserSelector"),
+    Backend("best", "oxloop"),
 )
 
 BACKENDS_OF_WINDOWS = (
@@ -124,8 +125,9 @@ def default_backends() -> Tuple[str, ...]:
     """What the tests run on unless they are told.
 
     "user" is for --backend alone: its waits are those of Python's select(), its turns asyncio's pace.
+    So is "best", what a loop takes by itself: one of the others, but for a kqueue.
     """
-    chosen = [name for name in BACKENDS if name != "user"]
+    chosen = [name for name in BACKENDS if name not in ("user", "best")]
     if proactor_unavailable():
         chosen.remove("proactor")
     return tuple(chosen)

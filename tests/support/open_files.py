@@ -9,6 +9,9 @@ from typing import Dict
 
 from support.platforms import WINDOWS
 
+#: libkqueue closes what belongs to a queue by a thread of its own, some time after the queue.
+CLOSED_LATE = ("anon_inode:[eventpoll]", "pipe:") if "OXLOOP_LIBKQUEUE" in os.environ else ()
+
 #: GetFileType(): what is not among these (events, threads, completion ports) is no file.
 FILE_TYPES = {1: "file", 2: "character device", 3: "pipe or socket"}
 
@@ -29,7 +32,7 @@ def _open_descriptors() -> Dict[int, str]:
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):  # the listing's own descriptor
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
-    return found
+    return {fd: link for fd, link in found.items() if not link.startswith(CLOSED_LATE)}
 
 
 def _open_handles() -> Dict[int, str]:

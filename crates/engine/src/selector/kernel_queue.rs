@@ -1,9 +1,9 @@
 //! The system calls of `kqueue`, and nothing of what they are for.
 #![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
+use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use super::system::{

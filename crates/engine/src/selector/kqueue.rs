@@ -4,8 +4,8 @@
 //! drops filters when the last number of the open file goes away, and adding one that is there
 //! changes it, so registering and modifying are the same.
 
+use crate::sys::fd::{AsRawFd, RawFd};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
 use std::time::Duration;
 
 use super::{Events, Queue};

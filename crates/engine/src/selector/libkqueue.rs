@@ -5,10 +5,10 @@
 //! second; and a number that was closed and is used again is taken for what it was.
 #![allow(unsafe_code)] // a library in C
 
+use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use libc::timespec;

@@ -1,0 +1,210 @@
+"""Builds wheels for each CPython that is found, and an sdist; tries each in a fresh environment.
+
+usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release]
+
+They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. What
+cannot be built here (musllinux without Rust's target) or not be run here is left out by name; what
+fails makes the exit status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+WHEELS = ROOT / "build" / "wheels"
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+KINDS = ("manylinux", "musllinux", "win_amd64", "sdist")
+#: The oldest glibc that Rust's own standard library runs on.
+MANYLINUX = "manylinux_2_17"
+MUSLLINUX = "musllinux_1_2"
+
+
+class UnavailableError(Exception):
+    """This kind of wheel cannot be made here; says why."""
+
+
+def main() -> int:
+    """Build and try what the command line asks for; 0 if all of it works."""
+    options = arguments()
+    WHEELS.mkdir(parents=True, exist_ok=True)
+    for old in WHEELS.iterdir():
+        old.unlink()
+    rows = []
+    for kind in options.kind or KINDS:
+        for version in ("",) if kind == "sdist" else options.python or VERSIONS:
+            rows.append((kind, version, attempt(kind, version, options.profile)))
+            print("{:<12} {:<6} {}".format(*rows[-1]), flush=True)
+    print(f"\nIn {WHEELS.relative_to(ROOT)}:")
+    for row in rows:
+        print("{:<12} {:<6} {}".format(*row))
+    return 1 if any(result.startswith("FAILED") for *_, result in rows) else 0
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--python", action="append", choices=VERSIONS)
+    parser.add_argument("--kind", action="append", choices=KINDS)
+    parser.add_argument("--profile", default="release")
+    return parser.parse_args()
+
+
+def attempt(kind: str, version: str, profile: str) -> str:
+    """Build one wheel (or the sdist) and try it; one line that says how it went."""
+    try:
+        if kind == "sdist":
+            return sdist()
+        if kind == "win_amd64":
+            return windows(version, profile)
+        return linux(kind, version, profile)
+    except UnavailableError as reason:
+        return f"left out: {reason}"
+    except subprocess.CalledProcessError as error:
+        print(error.stdout or "", file=sys.stderr)
+        return f"FAILED: {' '.join(map(str, error.cmd))}"
+
+
+def linux(kind: str, version: str, profile: str) -> str:
+    """Make a manylinux or musllinux wheel."""
+    libc = "gnu" if kind == "manylinux" else "musl"
+    is_ours = libc == libc_of_this_machine()
+    python = find(version) if is_ours else f"python{version}"
+    target = f"{platform.machine()}-unknown-linux-{libc}"
+    if not has_target(target):
+        raise UnavailableError(f"no Rust target {target} (rustup target add {target})")
+    wheel = maturin(
+        *("--interpreter", python, "--target", target, "--zig", "--profile", profile),
+        *("--compatibility", MANYLINUX if libc == "gnu" else MUSLLINUX),
+        # It looks for zig as `python3 -m ziglang`.
+        environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    if is_ours:
+        tried = try_in_fresh_environment(python, wheel)
+    else:
+        tried = f"not tried, for want of a system with {libc}"
+    return f"{wheel.name}: {contents(wheel)}, {tried}"
+
+
+def windows(version: str, profile: str) -> str:
+    """Make a wheel for Windows by MinGW, and try it under Wine."""
+    if "windows-sys" not in (ROOT / "Cargo.toml").read_text(encoding="utf-8"):
+        raise UnavailableError("oxloop has not been ported to Windows yet")
+    if version in ("3.9", "3.10"):
+        raise UnavailableError("the port is for 3.11 and later")
+    scripts = ROOT / "scripts" / "windows"
+    try:
+        run([scripts / "setup.sh"])
+        run([scripts / "python.sh", version], {"PYTHON": sys.executable})
+    except subprocess.CalledProcessError as error:
+        raise UnavailableError(error.stdout.strip().rpartition("\n")[2]) from error
+    target = "x86_64-pc-windows-gnu"
+    environment = {"CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER": "x86_64-w64-mingw32-gcc"}
+    if not has_target(target):
+        output = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
+        environment.update(  # as in scripts/windows/cargo.sh
+            PATH="/usr/bin:/bin",
+            RUSTC_BOOTSTRAP="1",
+            CARGO_UNSTABLE_BUILD_STD="std,panic_unwind",
+            CARGO_TARGET_DIR=f"{output}/windows",
+        )
+    wheel = maturin(
+        *("--interpreter", f"python{version}", "--target", target, "--profile", profile),
+        environment=environment,
+    )
+    with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
+        with zipfile.ZipFile(wheel) as archive:
+            archive.extractall(folder)
+        said = run(
+            [
+                *(scripts / "wine.sh", ROOT / "build" / "windows" / version / "python.exe"),
+                ROOT / "tests" / "smoke.py",
+            ],
+            {"PYTHONPATH": "Z:" + folder.replace("/", "\\")},
+        )
+    return f"{wheel.name}: {contents(wheel)}, {said.strip()}"
+
+
+def sdist() -> str:
+    """Pack the source, from which pip builds in a fresh environment."""
+    run([Path(sys.executable).with_name("maturin"), "sdist", "--out", WHEELS])
+    (archive,) = WHEELS.glob("*.tar.gz")
+    return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive)}"
+
+
+def maturin(*options: str, environment: dict[str, str] | None = None) -> Path:
+    """Build a wheel; where it is."""
+    with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
+        command = [Path(sys.executable).with_name("maturin"), "build", "--out", folder, *options]
+        run(command, environment)
+        (wheel,) = Path(folder).glob("*.whl")
+        return Path(shutil.move(wheel, WHEELS / wheel.name))
+
+
+def contents(wheel: Path) -> str:
+    """Find in it what every wheel has; what there is."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for wanted in ("LICENSE-APACHE", "LICENSE-MIT", "METADATA", "py.typed", "_native.pyi"):
+        if not any(name.endswith(wanted) for name in names):
+            raise subprocess.CalledProcessError(1, [wanted, "in", wheel.name])
+    return f"{wheel.stat().st_size / 1e6:.1f} MB"
+
+
+def try_in_fresh_environment(python: str, package: Path) -> str:
+    """Install `package` alone and run its smoke test."""
+    with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
+        run([python, "-m", "venv", folder])
+        inside = Path(folder, "bin", "python")
+        run([inside, "-m", "pip", "install", "--disable-pip-version-check", package])
+        said = run([inside, ROOT / "tests" / "smoke.py"], folder=folder)
+    return said.strip()
+
+
+def find(version: str) -> str:
+    """Find the interpreter of that version."""
+    found = run([ROOT / "scripts" / "pythons" / "find.sh", version]).strip()
+    if not found:
+        raise UnavailableError(f"no Python {version} here")
+    return found
+
+
+def has_target(target: str) -> bool:
+    """Whether the Rust in use has the standard library of `target`."""
+    sysroot = run(["rustc", "--print", "sysroot"]).strip()
+    return Path(sysroot, "lib", "rustlib", target, "lib").is_dir()
+
+
+def libc_of_this_machine() -> str:
+    """Name the C library as Rust's targets do."""
+    return "gnu" if platform.libc_ver()[0] == "glibc" else "musl"
+
+
+def run(
+    command: list[str | Path],
+    environment: dict[str, str] | None = None,
+    folder: str | Path = ROOT,
+) -> str:
+    """Give what a command prints; CalledProcessError with all of it if it fails."""
+    return subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, **(environment or {})},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=True,
+    ).stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())
