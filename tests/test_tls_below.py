@@ -244,7 +244,7 @@ def test_connections_inside_of_connections_leave_nothing(run: Run, authority: Au
                 await near.protocol.lost()
                 await far.protocol.lost()
 
-        await assert_flat(once, 600)
+        await assert_flat(once, 200)
 
     run(main)
 

@@ -543,7 +543,7 @@ def test_connections_leave_nothing(run: Run, authority: Authority) -> None:
                 await near.protocol.lost()
                 await far.protocol.lost()
 
-        await assert_flat(once, 600)
+        await assert_flat(once, 200)
 
     run(main)
 
@@ -558,6 +558,6 @@ def test_failed_handshakes_leave_nothing(run: Run, authority: Authority) -> None
                     await connect(server, ssl=client)
                 await turns(5)
 
-            await assert_flat(once, 600)
+            await assert_flat(once, 200)
 
     run(main)

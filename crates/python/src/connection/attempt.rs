@@ -7,7 +7,6 @@
 use std::io;
 
 use oxloop_engine::Interest;
-use oxloop_engine::sys;
 use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::os_error::EINPROGRESS;
 use pyo3::exceptions::PyOSError;
