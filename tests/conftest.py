@@ -28,7 +28,7 @@ from support.backends import (  # noqa: E402
     proactor_unavailable,
 )
 from support.open_files import open_files  # noqa: E402
-from support.platforms import UNIX_MARK, WINDOWS, missing  # noqa: E402
+from support.platforms import UNIX_MARK, WINDOWS, WINE, missing  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
 from support.time_limit import TimeLimitExceeded, loops, time_limit  # noqa: E402
@@ -36,8 +36,8 @@ from support.tls import authority, since_311_or_oxloop  # noqa: E402, F401
 from support.windows import read as read_expectations  # noqa: E402
 
 # Seconds. The soft limit fails the test alone; the hard one is for a loop that looks at no signal.
-SOFT_LIMIT = 30
-HARD_LIMIT = 60
+SOFT_LIMIT = 90 if WINE else 30
+HARD_LIMIT = 2 * SOFT_LIMIT
 
 STDERR = pytest.StashKey[int]()  # capturing replaces file descriptor 2 while a test runs
 

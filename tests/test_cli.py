@@ -11,6 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.platforms import WINDOWS
+
+#: The exit code of a KeyboardInterrupt: the signal, STATUS_CONTROL_C_EXIT on Windows.
+INTERRUPTED = 0xC000013A if WINDOWS else -signal.SIGINT
 
 REPORT = """
 import asyncio, os, sys
@@ -56,6 +60,7 @@ class TestLikePython:
     def test_relative_script(self, script: Path) -> None:
         self.compare("inner/script.py", cwd=script.parent.parent)
 
+    @pytest.mark.unix("symbolic links")
     def test_linked_script(self, script: Path, tmp_path: Path) -> None:
         (tmp_path / "link.py").symlink_to(script)
         self.compare("link.py", cwd=tmp_path)
@@ -119,7 +124,7 @@ class TestFailures:
 
     def test_exit_code_of_interrupt(self, tmp_path: Path) -> None:
         (tmp_path / "failing.py").write_text("raise KeyboardInterrupt\n")
-        assert self.compare("failing.py", cwd=tmp_path).returncode == -signal.SIGINT
+        assert self.compare("failing.py", cwd=tmp_path).returncode == INTERRUPTED
 
     def test_code(self, tmp_path: Path) -> None:
         self.compare("-c", "1 / 0", cwd=tmp_path)

@@ -32,8 +32,8 @@ VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", defau
 #: What a single address that is no pair raises: Python 3.10 asserts it.
 NO_PAIR = AssertionError if sys.version_info[:2] == (3, 10) else TypeError
 
-#: A number that is no descriptor, and no socket.
-BADF = of_errno(errno.ENOTSOCK if WINDOWS else errno.EBADF)
+#: Of a number that is no descriptor, and no socket.
+BADF = {errno.EBADF, of_errno(errno.ENOTSOCK)} if WINDOWS else {errno.EBADF}
 
 
 class DatagramRecorder(Recording, asyncio.DatagramProtocol):
@@ -744,7 +744,8 @@ def test_a_socket_that_the_user_closes(run: Run) -> None:
             transport.pause_reading()
             sock.close()
             transport.sendto(b"x", (LOCALHOST, 9))
-            assert [error.errno for error in protocol.errors] == [BADF]
+            (error,) = protocol.errors
+            assert error.errno in BADF
 
     run(main)
 

@@ -14,6 +14,7 @@ from typing import Any, Callable, List
 import pytest
 from support.backends import Backend
 from support.children import run_python
+from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
@@ -381,10 +382,13 @@ def test_the_selector_or_proactor_is_logged(
     with caplog.at_level(logging.DEBUG, "asyncio"):
         loop = backend.new_loop()
     loop.close()
+    proactor = "IocpProactor" if WINDOWS else "IoUringProactor"
     name = backend.selector or type(selectors.DefaultSelector()).__name__
+    if WINDOWS and backend.name == "selector":
+        name = proactor  # which it waits in
     expected = f"Using selector: {name}"
     if backend.is_proactor:
-        expected = "Using proactor: IoUringProactor"
+        expected = f"Using proactor: {proactor}"
     assert [record.getMessage() for record in caplog.records] == [expected]
 
 

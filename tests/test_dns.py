@@ -9,6 +9,7 @@ from typing import Any, Dict, List, Tuple
 
 import pytest
 from support.backends import Backend
+from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.running import Run
 from support.sockets import LOCALHOST, listener
@@ -270,7 +271,8 @@ def test_a_scope_id_is_kept_by_sock_connect(loop: Any) -> None:
     async def main() -> None:
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
             sock.setblocking(False)
-            await loop.sock_connect(sock, ("::1", 9, 0, socket.if_nametoindex("lo")))
+            loopback = socket.if_nameindex()[0] if WINDOWS else (socket.if_nametoindex("lo"), "lo")
+            await loop.sock_connect(sock, ("::1", 9, 0, loopback[0]))
             assert sock.getpeername()[:2] == ("::1", 9)
 
     loop.run_until_complete(main())

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterator
 
 import pytest
+from support.backends import DEFAULT_LOOP
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ class TestDefault:
 
     def test_main_thread_loop_is_made_on_demand(self, oxloop: Any, closing: Any) -> None:
         loop = closing(oxloop.get_event_loop())
-        assert type(loop) is oxloop.SelectorEventLoop
+        assert type(loop) is getattr(oxloop, DEFAULT_LOOP)
         assert oxloop.get_event_loop() is loop
         assert oxloop.get_event_loop_policy().get_event_loop() is loop
 
@@ -105,7 +106,7 @@ class TestDefault:
 
     def test_new_loop_is_nobodys(self, oxloop: Any, closing: Any) -> None:
         first, second = closing(oxloop.new_event_loop()), closing(oxloop.new_event_loop())
-        assert type(first) is oxloop.SelectorEventLoop
+        assert type(first) is getattr(oxloop, DEFAULT_LOOP)
         assert first is not second
         assert closing(oxloop.get_event_loop()) not in (first, second)
 
@@ -180,7 +181,7 @@ class TestSettingPolicy:
             return asyncio.get_running_loop()
 
         oxloop.set_event_loop_policy(oxloop.DefaultEventLoopPolicy())
-        assert type(asyncio.run(main())) is oxloop.SelectorEventLoop
+        assert type(asyncio.run(main())) is getattr(oxloop, DEFAULT_LOOP)
 
     def test_asyncio_functions_share_the_loop(
         self, oxloop: Any, asyncio_policy: Any, closing: Any
@@ -350,7 +351,8 @@ async def running():
 """
 
     def check(self, source: str) -> None:
-        result = run_python(self.PRELUDE + source)
+        default = f"def default_of(package): return package.{DEFAULT_LOOP}\n"
+        result = run_python(self.PRELUDE + default + source)
         assert (result.returncode, result.stderr) == (0, "")
 
     def test_functions_and_classes(self) -> None:
@@ -358,7 +360,7 @@ async def running():
 default = oxloop.get_event_loop_policy()
 assert type(default) is oxloop.DefaultEventLoopPolicy
 loop = oxloop.get_event_loop()
-assert type(loop) is oxloop.SelectorEventLoop and oxloop.get_event_loop() is loop
+assert type(loop) is default_of(oxloop) and oxloop.get_event_loop() is loop
 loop.close()
 class Mine(oxloop.DefaultEventLoopPolicy):
     pass
@@ -380,7 +382,7 @@ else:
     raise AssertionError
 oxloop.set_event_loop_policy(None)
 assert type(oxloop.get_event_loop_policy()) is oxloop.DefaultEventLoopPolicy
-assert type(oxloop.run(running())) is oxloop.SelectorEventLoop
+assert type(oxloop.run(running())) is default_of(oxloop)
 """)
 
     def test_install_and_uninstall(self) -> None:
@@ -388,11 +390,11 @@ assert type(oxloop.run(running())) is oxloop.SelectorEventLoop
 before = asyncio.new_event_loop
 oxloop.install()
 oxloop.install()
-assert type(asyncio.run(running())) is oxloop.SelectorEventLoop
+assert type(asyncio.run(running())) is default_of(oxloop)
 oxloop.uninstall()
 oxloop.uninstall()
 assert asyncio.new_event_loop is before and events.new_event_loop is before
-assert type(asyncio.run(running())) is asyncio.SelectorEventLoop
+assert type(asyncio.run(running())) is default_of(asyncio)
 """)
 
 
@@ -400,8 +402,8 @@ class TestInstall:
     def test_asyncio_gives_our_loops(self, oxloop: Any, asyncio_policy: Any, closing: Any) -> None:
         before = asyncio_policy()
         oxloop.install()
-        assert type(closing(asyncio.new_event_loop())) is oxloop.SelectorEventLoop
-        assert type(closing(asyncio_policy().get_event_loop())) is oxloop.SelectorEventLoop
+        assert type(closing(asyncio.new_event_loop())) is getattr(oxloop, DEFAULT_LOOP)
+        assert type(closing(asyncio_policy().get_event_loop())) is getattr(oxloop, DEFAULT_LOOP)
         oxloop.uninstall()
         assert asyncio_policy() is before
 
@@ -473,7 +475,7 @@ class TestLoopFactory:
         assert type(closing(policy.get_event_loop())) is Loop
         assert type(closing(oxloop.DefaultEventLoopPolicy(Loop).new_event_loop())) is Loop
         made = closing(oxloop.DefaultEventLoopPolicy().new_event_loop())
-        assert type(made) is oxloop.SelectorEventLoop
+        assert type(made) is getattr(oxloop, DEFAULT_LOOP)
 
     def test_may_be_any_callable(self, oxloop: Any, closing: Any) -> None:
         loop = closing(oxloop.SelectorEventLoop())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -11,6 +10,8 @@ import threading
 from typing import Any, AsyncIterator
 
 import pytest
+from support.backends import DEFAULT_LOOP
+from support.signals import send_to_self
 
 
 async def nothing() -> None:
@@ -30,7 +31,7 @@ class TestRun:
 
         result, loop = oxloop.run(main())
         assert result == "result"
-        assert type(loop) is oxloop.SelectorEventLoop
+        assert type(loop) is getattr(oxloop, DEFAULT_LOOP)
         assert loop.is_closed()
 
     def test_raises_what_main_raises(self, oxloop: Any) -> None:
@@ -190,7 +191,7 @@ class TestInterrupt:
         seen = []
 
         async def main() -> None:
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+            asyncio.get_running_loop().call_soon(send_to_self, signal.SIGINT)
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
@@ -206,9 +207,11 @@ class TestInterrupt:
     def test_wakes_a_waiting_loop(self) -> None:
         result = run_program("""
 import asyncio, os, signal, threading, oxloop
+def send(number):
+    signal.raise_signal(number) if os.name == "nt" else os.kill(os.getpid(), number)
 async def main():
     # From a thread that starts once the loop is about to wait in the kernel.
-    threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT)).start()
+    threading.Timer(0.05, send, (signal.SIGINT,)).start()
     await asyncio.sleep(3600)
 try:
     oxloop.run(main())
@@ -219,7 +222,7 @@ except KeyboardInterrupt:
 
     def test_main_may_swallow_it(self, oxloop: Any) -> None:
         async def main() -> str:
-            asyncio.get_running_loop().call_soon(os.kill, os.getpid(), signal.SIGINT)
+            asyncio.get_running_loop().call_soon(send_to_self, signal.SIGINT)
             try:
                 await asyncio.get_running_loop().create_future()
             except asyncio.CancelledError:
@@ -231,11 +234,11 @@ except KeyboardInterrupt:
     def test_second_one_raises_at_once(self, oxloop: Any) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+            loop.call_soon(send_to_self, signal.SIGINT)
             try:
                 await loop.create_future()
             except asyncio.CancelledError:
-                loop.call_soon(os.kill, os.getpid(), signal.SIGINT)
+                loop.call_soon(send_to_self, signal.SIGINT)
                 await loop.create_future()
 
         with pytest.raises(KeyboardInterrupt):
@@ -247,7 +250,7 @@ except KeyboardInterrupt:
         try:
 
             async def main() -> None:
-                os.kill(os.getpid(), signal.SIGINT)
+                send_to_self(signal.SIGINT)
                 await asyncio.sleep(0)
 
             oxloop.run(main())

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 import sys
 import threading
@@ -439,7 +440,7 @@ CLOSED_CALLS = {
     "run_forever": lambda loop: loop.run_forever(),
     "run_until_complete": lambda loop: loop.run_until_complete(asyncio.Future(loop=loop)),
     "run_in_executor": lambda loop: loop.run_in_executor(None, print),
-    "add_signal_handler": lambda loop: loop.add_signal_handler(10, print),
+    "add_signal_handler": lambda loop: loop.add_signal_handler(signal.SIGTERM, print),
     "add_reader": lambda loop: loop.add_reader(0, print),
     "add_writer": lambda loop: loop.add_writer(1, print),
 }

@@ -21,6 +21,7 @@ from support.sockets import (
     bound_udp,
     fill,
     listener,
+    pair_at,
     refusing_address,
     reset,
     tcp_pair,
@@ -707,7 +708,7 @@ def test_a_socket_closed_while_a_read_waits_neither_hangs_nor_touches_another(
             assert isinstance(first.exception(), OSError)
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        new, peer = socket.socketpair()
+        new, peer = pair_at(number) if WINDOWS else socket.socketpair()
         with new, peer:
             new.setblocking(False)
             assert new.fileno() <= number

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 from typing import Any, Callable, Iterator, List, Tuple
@@ -11,6 +12,7 @@ from typing import Any, Callable, Iterator, List, Tuple
 import pytest
 from support.backends import Backend
 from support.children import PEAK, run_python
+from support.platforms import WINDOWS, says
 from support.recorders import Recorder
 from support.running import turns
 from support.sockets import fill, pair_at, tcp_pair
@@ -305,6 +307,7 @@ def test_the_reading_end_of_a_pipe_sees_the_hang_up(loop: Any) -> None:
         os.close(reading)
 
 
+@pytest.mark.unix("pseudo terminals")
 def test_a_pseudo_terminal_can_be_watched(loop: Any) -> None:
     controller, terminal = os.openpty()
     try:
@@ -319,6 +322,7 @@ def test_a_pseudo_terminal_can_be_watched(loop: Any) -> None:
         os.close(terminal)
 
 
+@pytest.mark.unix("descriptors that are no sockets")
 def test_a_regular_file_is_as_with_asyncio(loop: Any, backend: Backend, tmp_path: Any) -> None:
     """Issue 2: a regular file for `add_reader` gives asyncio's exception: EPERM from epoll."""
     path = tmp_path / "file"
@@ -374,7 +378,8 @@ def test_a_closed_descriptor_is_refused(loop: Any, backend: Backend, method: str
         pytest.skip("poll() and select() do not look at a descriptor before they wait")
     closed = os.dup(0)
     os.close(closed)
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    text = says(errno.ENOTSOCK) if WINDOWS else says(errno.EBADF)
+    with pytest.raises(OSError, match=text):
         getattr(loop, method)(closed, nothing)
     one_turn(loop)
 
@@ -544,7 +549,7 @@ def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> N
         loop.add_reader(number, nothing)
         await asyncio.sleep(0.001)
         left.close()
-        if backend.is_proactor:
+        if backend.is_proactor and not WINDOWS:
             with pytest.raises(BlockingIOError):
                 right.recv(10)
         else:

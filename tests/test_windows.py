@@ -541,8 +541,9 @@ class TestPipes:
             await asyncio.get_running_loop().connect_read_pipe(Recorder, read_end)
 
         loop = new_loop()
+        loop.run_until_complete(main())
         with pytest.warns(ResourceWarning, match="unclosed transport"):
-            loop.run_until_complete(main())
+            loop.close()  # which watches the pipe until then
             gc.collect()
         read_end.close()
         write_end.close()

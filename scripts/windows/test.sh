@@ -48,10 +48,14 @@ own_tests() { # VERSION [FILE...]
 }
 
 conformance() { # BACKEND [MODULE...]
-    local backend=$1
+    local backend=$1 modules
     shift
-    LIMIT=1200 "$here/wine.sh" "build/windows/3.13/python.exe" -m tests.conformance --backend "$backend" \
-        --workers "$JOBS" "$@"
+    modules=("$@")
+    [ $# -gt 0 ] || mapfile -t modules < <("$here/wine.sh" build/windows/3.13/python.exe -m tests.conformance --list |
+        cut -d. -f1 | sort -u)
+    rm -f "$LOGS/conformance-$backend.failed"
+    printf '%s\n' "${modules[@]}" | xargs -P "$JOBS" -I{} "$here/test-module.sh" "$backend" {}
+    [ ! -e "$LOGS/conformance-$backend.failed" ] || { cat "$LOGS/conformance-$backend.failed"; return 1; }
 }
 
 parts=("$@")

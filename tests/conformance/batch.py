@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from . import backends, suite
 from .outcome import Ending, Outcome, run_here
@@ -62,15 +62,24 @@ class Batches:
             folder = Path(place)
             command = [sys.executable, "-m", __name__, backend, str(self._limit), place]
             with open(folder / "log", "wb") as log:
-                child = subprocess.Popen(
-                    command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
-                )
-                try:
-                    child.communicate("\n".join(names), timeout=len(names) * self._limit + 60)
-                except subprocess.TimeoutExpired:
-                    child.kill()
-                    child.wait()
-            return list(_outcomes(folder, names, backend, child.returncode))
+                code = _communicate(command, log, names, len(names) * self._limit + 60)
+            return list(_outcomes(folder, names, backend, code))
+
+
+def _communicate(command: list[str], log: BinaryIO, names: list[str], seconds: float) -> object:
+    """How the process ended, or why there is none."""
+    try:
+        child = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=log, stderr=log, text=True
+        )
+    except OSError as error:
+        return error
+    try:
+        child.communicate("\n".join(names), timeout=seconds)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    return child.returncode
 
 
 def _cut(names: Iterable[str]) -> Iterator[list[str]]:
@@ -79,7 +88,7 @@ def _cut(names: Iterable[str]) -> Iterator[list[str]]:
             yield some
 
 
-def _outcomes(folder: Path, names: list[str], backend: str, code: int) -> Iterator[Outcome]:
+def _outcomes(folder: Path, names: list[str], backend: str, code: object) -> Iterator[Outcome]:
     endings = (folder / ENDINGS).read_text().splitlines() if (folder / ENDINGS).exists() else []
     for number, line in enumerate(endings):
         word, seconds = line.split(" ")

@@ -3,7 +3,7 @@
 A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over
 names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
 optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``) and the
-kind of system (``[unix]``, ``[windows]``), and why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
+kind of system (``[unix]``, ``[windows]``, ``[wine]``), and why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
 what is left out altogether: modules, classes and tests.
 """
 
@@ -35,8 +35,6 @@ WINE = "wine"
 
 NOT_RUN = "not_run"
 
-_SYSTEMS = ("unix", "windows")
-SYSTEM = "windows" if os.name == "nt" else "unix"
 
 _LINE = re.compile(r"(?P<pattern>\S+)(?:\s+\[(?P<versions>[^]]+)\])?\s+(?P<reason>.+)")
 _CONDITION = re.compile(r"(<|<=|>|>=|==)(\d+(?:\.\d+){1,2})")
@@ -89,8 +87,8 @@ def read(kind: str, version: tuple[int, ...] = sys.version_info[:3]) -> list[Exp
 
 def _is_for(versions: str | None, version: tuple[int, ...], where: str) -> bool:
     for condition in versions.split(",") if versions else ():
-        if condition.strip() in _SYSTEMS:
-            if condition.strip() != SYSTEM:
+        if condition.strip() in SYSTEMS:
+            if not SYSTEMS[condition.strip()]:
                 return False
             continue
         match = _CONDITION.fullmatch(condition.strip())
@@ -109,6 +107,9 @@ def on_wine() -> bool:
     import ctypes
 
     return hasattr(ctypes.WinDLL("ntdll"), "wine_get_version")
+
+
+SYSTEMS = {"unix": os.name != "nt", "windows": os.name == "nt", "wine": on_wine()}
 
 
 class Expectations:

@@ -114,6 +114,10 @@ BACKENDS = {
 }
 
 
+#: The class of the loop that a program gets which chooses none.
+DEFAULT_LOOP = "ProactorEventLoop" if WINDOWS else "SelectorEventLoop"
+
+
 @functools.cache
 def proactor_unavailable() -> Optional[str]:
     """Why there is no proactor here, None if there is one."""

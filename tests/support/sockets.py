@@ -9,6 +9,8 @@ import socket
 import struct
 from typing import Any, Iterator, Tuple
 
+import pytest
+
 from support.platforms import WINDOWS
 
 LOCALHOST = "127.0.0.1"
@@ -45,6 +47,8 @@ def tcp_pair() -> Tuple[socket.socket, socket.socket]:
 
 def pair_at(fd: int) -> Tuple[socket.socket, socket.socket]:
     """Two connected non-blocking sockets, the first at the descriptor number `fd`, which is free."""
+    if WINDOWS:
+        return _pair_at_handle(fd)
     new, peer = socket.socketpair()
     if peer.fileno() == fd:
         new, peer = peer, new
@@ -55,6 +59,18 @@ def pair_at(fd: int) -> Tuple[socket.socket, socket.socket]:
     new.setblocking(False)
     peer.setblocking(False)
     return new, peer
+
+
+def _pair_at_handle(handle: int) -> Tuple[socket.socket, socket.socket]:
+    """The same where no number can be asked for: free ones are given out, the low ones first."""
+    pairs = [tcp_pair() for _ in range(8)]
+    found = [(one, pair) for pair in pairs for one in pair if one.fileno() == handle]
+    for one in [one for pair in pairs for one in pair if not found or pair is not found[0][1]]:
+        one.close()
+    if not found:
+        pytest.skip(f"the handle {handle} has not been given out again")
+    new, (left, right) = found[0]
+    return new, right if new is left else left
 
 
 def fill(sock: socket.socket) -> int:

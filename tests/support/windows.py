@@ -1,10 +1,11 @@
 """What is known not to pass on Windows: `tests/windows.txt`, each line with its reason.
 
 A line is `pattern [conditions] reason`. The pattern names tests as pytest does, without the folder
-(`test_pipes.py::TestReadPipe::test_repr`), with `*` for anything; one without parameters is for all of
+(`test_pipes.py::TestReadPipe::test_repr`), with `*` for anything and `?` for a character; one without parameters is for all of
 them. The conditions, if any, are backends of which one has to be that of the test, and versions of Python
 (`<3.14`, `>=3.14`) that have to hold. A reason starts with whose it is:
 
+Windows:  the system does otherwise
 Wine:     the test meets a limit of Wine, and is not expected to fail on Windows itself
 asyncio:  asyncio itself does otherwise, or cannot do it, on Windows
 ours:     oxloop does otherwise there
@@ -26,7 +27,7 @@ PATH = pathlib.Path(__file__).parents[1] / "windows.txt"
 
 _LINE = re.compile(
     r"(?P<pattern>\S+?\.py::\S+|\S+\.py)(?:\s+\[(?P<conditions>[^]]+)\])?"
-    r"\s+(?P<reason>(?P<not_run>hangs, |varies, )?(?P<whose>Wine|asyncio|ours): .+)"
+    r"\s+(?P<reason>(?P<not_run>hangs, |varies, )?(?P<whose>Wine|Windows|asyncio|ours): .+)"
 )
 
 
@@ -44,7 +45,7 @@ class Expectation:
         backends = [it for it in self.conditions.split(",") if it and it[0] not in "<>"]
         if backends and backend not in backends:
             return False
-        form = re.escape(self.pattern).replace(r"\*", ".*")
+        form = re.escape(self.pattern).replace(r"\*", ".*").replace(r"\?", ".")
         return re.fullmatch(rf"{form}(\[.*\])?", name) is not None
 
 

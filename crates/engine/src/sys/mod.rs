@@ -31,3 +31,9 @@ pub use windows::{
 
 /// Whether the numbers of [`os_error`] are those of Windows, and not an errno.
 pub const HAS_WINERRORS: bool = cfg!(windows);
+
+/// Whether a call of [`socket`] waits where the socket is a blocking one.
+pub const CALLS_MAY_BLOCK: bool = cfg!(windows);
+
+/// Whether a server sets `SO_REUSEADDR` unless it is told not to. On Windows others could take its port then.
+pub const REUSES_ADDRESSES: bool = cfg!(unix);

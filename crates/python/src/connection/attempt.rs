@@ -5,6 +5,7 @@
 //! else that an attempt does in Python.
 
 use std::io;
+use std::net::TcpStream;
 
 use oxloop_engine::Interest;
 use oxloop_engine::sys::fd::AsRawFd;
@@ -173,7 +174,8 @@ async fn connect(flow: &Flow, core: &Kept<Core>, kind: Kind, known: &Known) -> P
             return Err(Python::attach(|py| error::connect_failed(errno, known.object.bind(py))));
         }
     }
-    Ok(Socket::Descriptor { fd: socket.into(), kind })
+    // By way of the standard library's own type, which every system's descriptors are made of.
+    Ok(Socket::Descriptor { fd: TcpStream::from(socket).into(), kind })
 }
 
 /// Whether a connection is being made, after `connect` said this.

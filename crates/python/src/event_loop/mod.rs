@@ -15,7 +15,7 @@ mod watch;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::Interest;
-use oxloop_engine::sys::numbers;
+use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -320,7 +320,7 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
             sock,
             backlog,
             ssl,
-            reuse_address: reuse_address.is_none_or(|value| value.0),
+            reuse_address: reuse_address.map_or(sys::REUSES_ADDRESSES, |value| value.0),
             reuse_port: reuse_port.is_some_and(|value| value.0),
             keep_alive: keep_alive.is_some_and(|value| value.0),
             timeouts: [ssl_handshake_timeout, ssl_shutdown_timeout],

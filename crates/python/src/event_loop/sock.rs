@@ -125,10 +125,15 @@ where
 }
 
 /// The descriptor of a socket of exactly the class `socket.socket`, on which the kernel may be called without
-/// its methods; `None` for another class, which may have overridden them, and for a closed one.
+/// its methods; `None` for another class, which may have overridden them, for a closed one, and for one that would
+/// make the loop wait.
 fn plain_fd<'a>(py: Python<'_>, operation: &'a Operation) -> PyResult<Option<BorrowedFd<'a>>> {
     let socket = operation.socket.bind(py);
     if !socket.get_type().is(imports(py).socket_class.bind(py)) {
+        return Ok(None);
+    }
+    let name = intern!(py, "gettimeout");
+    if sys::CALLS_MAY_BLOCK && ffi::call_method(socket, name, &[])?.ne(0.0)? {
         return Ok(None);
     }
     Ok(ffi::borrow_fd(operation.fd(py)?))

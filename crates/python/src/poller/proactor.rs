@@ -8,7 +8,6 @@ use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::sys::os_error;
 use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
@@ -160,12 +159,12 @@ pub(crate) struct ProactorPoller {
     under_way: Vec<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
-    /// Whether the loop does not run: descriptors that are watched may be closed, and be others' when it does.
-    suspended: bool,
     /// Whether those who read data or connections are given them; otherwise they are told of readiness.
     completes: bool,
     /// For the data of pipes.
     spare: Vec<Box<[u8]>>,
+    /// Whether the loop does not run: descriptors that are watched may be closed, and be others' when it does.
+    suspended: bool,
 }
 
 /// How many buffers for the data of pipes are kept.
@@ -232,9 +231,9 @@ impl ProactorPoller {
             completions: Completions::new(),
             under_way: Vec::new(),
             much: MUCH.min(config.buffer_size as usize),
-            suspended: true,
             completes,
             spare: Vec::new(),
+            suspended: true,
         })
     }
 
@@ -417,7 +416,7 @@ impl ProactorPoller {
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
-                    None | Some(os_error::ECANCELED) => continue,
+                    None | Some(sys::os_error::ECANCELED) => continue,
                     Some(errno) => match returned {
                         Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
                         _ => Told::Arrived(Arrival::Failed(errno)),

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::atomic::Ordering::Relaxed;
 
 use oxloop_engine::sys::fd::{AsFd, OwnedFd, RawFd};
-use oxloop_engine::sys::os_error;
 use oxloop_engine::{Address, Interest, Timestamp, Token, sys};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -172,7 +171,12 @@ impl Listener {
         let py = slf.py();
         let this = slf.get();
         let core = this.server.get().core.bind(py);
-        let exhausted = [os_error::EMFILE, os_error::ENFILE, os_error::ENOBUFS, os_error::ENOMEM];
+        let exhausted = [
+            sys::os_error::EMFILE,
+            sys::os_error::ENFILE,
+            sys::os_error::ENOBUFS,
+            sys::os_error::ENOMEM,
+        ];
         let socket = imports(py).transport_socket.bind(py).call1((this.socket.bind(py),))?;
         let exception = os_error(error);
         let details = [("socket", &socket)];

@@ -7,7 +7,6 @@
 use std::io;
 
 use oxloop_engine::sys::fd::{AsRawFd, BorrowedFd, RawFd};
-use oxloop_engine::sys::os_error;
 use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::{PyAttributeError, PyConnectionError};
 use pyo3::intern;
@@ -148,7 +147,7 @@ impl Sendfile {
 
     /// One system call, without the interpreter: it may wait for the disk.
     fn send(&self, py: Python<'_>) -> io::Result<u64> {
-        let gone = || io::Error::from_raw_os_error(os_error::EBADF);
+        let gone = || io::Error::from_raw_os_error(sys::os_error::EBADF);
         let socket = self.open_socket(py).ok_or_else(gone)?;
         let file = same(file_number(self.file.bind(py)), self.file_fd).ok_or_else(gone)?;
         let Range { offset, count } = self.state.borrow().rest;
@@ -170,7 +169,7 @@ impl Sendfile {
         if self.state.borrow().sent == 0 {
             return not_available(py, "os.sendfile call failed");
         }
-        if error.raw_os_error() == Some(os_error::ENOTCONN) {
+        if error.raw_os_error() == Some(sys::os_error::ENOTCONN) {
             let normalised =
                 PyConnectionError::new_err(("socket is not connected", sys::errno::ENOTCONN));
             normalised.set_cause(py, Some(os_error(error)));

@@ -16,7 +16,6 @@ use std::collections::VecDeque;
 
 use oxloop_engine::sys;
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
-use oxloop_engine::sys::os_error;
 use oxloop_engine::write_queue::WriteQueue;
 use pyo3::exceptions::{PyNotImplementedError, PyValueError};
 use pyo3::intern;
@@ -202,7 +201,7 @@ impl PipeTransport {
 /// Checks what `fd` is open on, and makes it non-blocking.
 fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     let Some(descriptor) = ffi::borrow_fd(fd) else {
-        return Err(os_error(&std::io::Error::from_raw_os_error(os_error::EBADF)));
+        return Err(os_error(&std::io::Error::from_raw_os_error(sys::os_error::EBADF)));
     };
     let kind = sys::pipe::kind(descriptor).map_err(|error| os_error(&error))?;
     if kind == sys::pipe::Kind::Other {

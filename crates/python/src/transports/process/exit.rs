@@ -1,7 +1,6 @@
 //! How a process ends: noticed by its pidfd, or told by a child watcher.
 
 use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
-use oxloop_engine::sys::os_error;
 use oxloop_engine::sys::process::ExitCode;
 use oxloop_engine::{Interest, sys};
 use pyo3::intern;
@@ -27,7 +26,7 @@ impl SubprocessTransport {
         match sys::process::pidfd_open(pid) {
             Ok(pidfd) => Ok(watch(slf, pidfd)),
             // It has ended and was waited for already, by somebody else or because SIGCHLD is ignored.
-            Err(error) if error.raw_os_error() == Some(os_error::ESRCH) => {
+            Err(error) if error.raw_os_error() == Some(sys::os_error::ESRCH) => {
                 reap(slf)?;
                 Ok(true)
             }
