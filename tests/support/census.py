@@ -14,7 +14,6 @@ from support.open_files import open_files
 from support.platforms import WINDOWS
 from support.running import turns
 
-
 #: So many rounds fill caches and free lists.
 WARM_UP = 500
 
