@@ -63,6 +63,7 @@ mod _native {
         crate::imports::load(py).map(drop)?;
         crate::ffi::set_finalizer::<Coroutine>(py);
         crate::event_loop::add_fast_methods(py)?;
+        crate::event_loop::watch_forks(py)?;
         crate::transports::add_fast_methods(py)?;
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::sys::fd::OwnedFd;
+use crate::sys::os_error;
 use crate::{Address, Interest, Token};
 
 /// Data in a buffer that all receivers share.
@@ -113,4 +114,16 @@ impl<'a, B, M> IntoIterator for &'a Completions<B, M> {
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
     }
+}
+
+/// The last completion of an operation that has ended, if it says nothing and nothing comes before it.
+pub(super) fn hand_back<B, M>(
+    early: &mut Vec<Completion<B, M>>,
+    token: Token,
+) -> Option<Completion<B, M>> {
+    let mut places = (0..early.len()).filter(|place| early[*place].token == token);
+    let (Some(place), None) = (places.next(), places.next()) else { return None };
+    let cancelled = matches!(&early[place].result,
+        Err(error) if error.raw_os_error() == Some(os_error::ECANCELED));
+    cancelled.then(|| early.remove(place))
 }

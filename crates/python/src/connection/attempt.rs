@@ -8,8 +8,8 @@ use std::io;
 use std::net::TcpStream;
 
 use oxloop_engine::Interest;
-use oxloop_engine::sys;
 use oxloop_engine::sys::fd::AsRawFd;
+use oxloop_engine::sys::os_error::EINPROGRESS;
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -180,7 +180,7 @@ async fn connect(flow: &Flow, core: &Kept<Core>, kind: Kind, known: &Known) -> P
 
 /// Whether a connection is being made, after `connect` said this.
 fn is_under_way(error: &io::Error) -> bool {
-    error::is_transient(error) || error.raw_os_error() == Some(sys::os_error::EINPROGRESS)
+    error::is_transient(error) || error.raw_os_error() == Some(EINPROGRESS)
 }
 
 /// The error of bind(2) with the address in its text.

@@ -22,6 +22,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use self::arguments::{Given, Truth, or_number};
+pub(crate) use self::run::watch_forks;
 use crate::cell::Shared;
 use crate::connection;
 use crate::core::{Core, Entry};

@@ -200,6 +200,21 @@ fn send_kept(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     result
 }
 
+/// Before fork(2): what a callback has kept so far leaves once, and not again from the child's copy.
+#[pyfunction]
+fn _before_fork(py: Python<'_>) -> PyResult<()> {
+    let running = running_loop_function(py, "_get_running_loop")?.call0()?;
+    running.cast::<Core>().map_or(Ok(()), send_kept)
+}
+
+/// Lets the interpreter call [`_before_fork`], where processes can fork.
+pub(crate) fn watch_forks(py: Python<'_>) -> PyResult<()> {
+    let Some(register) = py.import("os")?.getattr_opt("register_at_fork")? else { return Ok(()) };
+    let keywords = PyDict::new(py);
+    keywords.set_item("before", wrap_pyfunction!(_before_fork, py)?)?;
+    register.call((), Some(&keywords)).map(drop)
+}
+
 /// Sends what was written in this turn.
 #[inline]
 fn end_turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {

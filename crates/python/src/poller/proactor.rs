@@ -288,9 +288,13 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
-        self.under_way[place] = UnderWay { poll, read, fd, file };
+        self.under_way[place] = UnderWay { poll, read, fd, file: self.file_of(fd) };
         Ok(())
+    }
+
+    /// Which file a descriptor is, if that has to be known when the loop runs again.
+    fn file_of(&self, fd: RawFd) -> Option<(u64, u64)> {
+        if self.suspended { sys::descriptor::file_of(fd) } else { None }
     }
 
     fn place(&mut self, token: Token) -> usize {
@@ -320,8 +324,7 @@ impl ProactorPoller {
             let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
             read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
         }
-        let file = if self.suspended { sys::descriptor::file_of(fd) } else { None };
-        self.under_way[place] = UnderWay { poll: write, read, fd, file };
+        self.under_way[place] = UnderWay { poll: write, read, fd, file: self.file_of(fd) };
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.

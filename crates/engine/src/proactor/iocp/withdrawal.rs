@@ -9,6 +9,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use super::super::completion::hand_back;
 use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Iocp;
 use super::in_flight::InFlight;
@@ -42,7 +43,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         self.wake_again(woken);
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
-        self.hand_back(token)
+        hand_back(&mut self.early, token)
     }
 
     /// Ends an operation that is not the kernel's, if it has not ended yet.
@@ -57,16 +58,6 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         if self.resting.len() > 2 * self.in_flight.len() + DEAD {
             self.resting.retain(|token| self.in_flight.get(*token).is_some());
         }
-    }
-
-    /// The last completion of an operation that has ended, if it says nothing and nothing comes
-    /// before it.
-    fn hand_back(&mut self, token: Token) -> Option<Completion<B, M>> {
-        let mut places = (0..self.early.len()).filter(|place| self.early[*place].token == token);
-        let (Some(place), None) = (places.next(), places.next()) else { return None };
-        let cancelled = matches!(&self.early[place].result,
-            Err(error) if error.raw_os_error() == Some(os_error::ECANCELED));
-        cancelled.then(|| self.early.remove(place))
     }
 
     pub(in super::super) fn suspend(

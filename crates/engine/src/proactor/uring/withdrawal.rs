@@ -11,6 +11,7 @@ use std::io;
 use std::mem;
 use std::time::Duration;
 
+use super::super::completion::hand_back;
 use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Uring;
 use crate::Token;
@@ -48,7 +49,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.early = completions.list;
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
-        self.hand_back(token)
+        hand_back(&mut self.early, token)
     }
 
     /// Ends an operation that is not the kernel's.
@@ -65,17 +66,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         if self.resting.len() > 2 * self.in_flight.len() + DEAD {
             self.resting.retain(|token| self.in_flight.get(*token).is_some());
         }
-        self.hand_back(token)
-    }
-
-    /// The last completion of an operation that has ended, if it says nothing and nothing comes
-    /// before it.
-    fn hand_back(&mut self, token: Token) -> Option<Completion<B, M>> {
-        let mut places = (0..self.early.len()).filter(|place| self.early[*place].token == token);
-        let (Some(place), None) = (places.next(), places.next()) else { return None };
-        let cancelled = matches!(&self.early[place].result,
-            Err(error) if error.raw_os_error() == Some(libc::ECANCELED));
-        cancelled.then(|| self.early.remove(place))
+        hand_back(&mut self.early, token)
     }
 
     pub(in super::super) fn suspend(

@@ -37,7 +37,9 @@ pub fn check_pollable(fd: RawFd) -> io::Result<()> {
 pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
     // SAFETY: as above.
     let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
-    Some((stat.st_dev as _, stat.st_ino as _)) // their types differ between systems
+    #[allow(clippy::cast_sign_loss)]
+    // their types differ between systems, and they are only compared
+    Some((stat.st_dev as _, stat.st_ino as _))
 }
 
 /// A timeout as the kernel wants it.
