@@ -36,8 +36,6 @@ pub const EADDRINUSE: i32 = winsock::WSAEADDRINUSE;
 pub const EADDRNOTAVAIL: i32 = winsock::WSAEADDRNOTAVAIL;
 /// The connection was given up on this side.
 pub const ECONNABORTED: i32 = winsock::WSAECONNABORTED;
-/// Something else is being done.
-pub const EINPROGRESS: i32 = winsock::WSAEINPROGRESS;
 /// Nobody listens.
 pub const ECONNREFUSED: i32 = winsock::WSAECONNREFUSED;
 /// The peer has given up.
