@@ -1,4 +1,5 @@
-# oxloop's commands; `make help` lists them. Nothing is installed outside of this folder.
+# oxloop's commands; `make help` lists them. Nothing is installed outside of this folder, except that
+# the targets for other systems, and downstream, get what they lack by apt-get where they are root on Debian.
 #
 # PYTHON=python3.13        which interpreter (default: python3)
 # VENV=.venv               where the virtual environment is made
@@ -47,7 +48,7 @@ help:
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
 	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
-	@echo "make wheels         wheels of this system for each CPython found, and an sdist, installed and tried"
+	@echo "make wheels         wheels for Linux and Windows for each CPython found, and an sdist, installed and tried"
 	@echo "make check-targets  type-check oxloop for the systems that this one is not"
 	@echo "make test-kqueue    the selector of macOS and FreeBSD, on Linux over libkqueue"
 	@echo "make soak           random lifecycles with faults for an hour, counting what is left behind"

@@ -11,9 +11,7 @@ cd "$(dirname "$0")/.."
 
 targets=("$@")
 if [ ${#targets[@]} -eq 0 ]; then
-    targets=(aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd)
-    # What is not ported to Windows does not depend on its interface.
-    if grep -q '^windows-sys' Cargo.toml; then targets+=(x86_64-pc-windows-msvc); fi
+    targets=(aarch64-apple-darwin x86_64-apple-darwin x86_64-unknown-freebsd x86_64-pc-windows-msvc)
 fi
 output=${CARGO_TARGET_DIR:-$PWD/target}/check-targets
 packages=(rustc-web cargo-web rust-web-src rust-web-clippy)

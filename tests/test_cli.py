@@ -175,7 +175,10 @@ class TestCommands:
         assert (result.returncode, result.stderr) == (0, "")
         lines = result.stdout.splitlines()
         assert lines[0] == f"oxloop {oxloop.__version__}"
-        rows = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if " " in line[1:]}
+        rows: dict[str, str] = {}
+        for line in lines:
+            if " " in line[1:]:
+                rows.setdefault(*line.split(maxsplit=1))
         for name in sys.modules["oxloop._native"].selectors_available():
             assert rows[name].startswith("yes")
         for name in {"epoll", "kqueue", "poll", "select"}.difference(
@@ -183,9 +186,16 @@ class TestCommands:
         ):
             assert rows[name].startswith("no: ")
         reason = sys.modules["oxloop._native"].proactor_unavailable()
-        assert rows["io_uring"] == ("yes" if reason is None else f"no: {reason}")
-        assert rows["iocp"].startswith("no: ")
-        assert rows["default"] == "loop  SelectorEventLoop"
+        here = "yes" if reason is None else f"no: {reason}"
+        if WINDOWS:
+            assert rows["iocp"] == "yes, the default"  # of the selector loop; the proactor's is below
+            assert lines[-2].split(maxsplit=1) == ["iocp", here]
+            assert rows["io_uring"].startswith("no: ")
+            assert rows["default"] == "loop  ProactorEventLoop"
+        else:
+            assert rows["io_uring"] == here
+            assert rows["iocp"].startswith("no: ")
+            assert rows["default"] == "loop  SelectorEventLoop"
 
     def test_version(self, oxloop: Any, tmp_path: Path) -> None:
         result = python("-m", "oxloop", "--version", cwd=tmp_path)

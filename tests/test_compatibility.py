@@ -14,23 +14,27 @@ TEXT = (ROOT / "docs/compatibility.md").read_text(encoding="utf-8")
 def rows_of(title: str) -> list[list[str]]:
     """The rows of the table in a section."""
     section = TEXT.partition(f"## {title}")[2].partition("\n## ")[0]
-    return [re.split(r"\s*\|\s*", line)[1:-1] for line in section.splitlines() if "| `" in line]
+    rows = [line for line in section.splitlines() if line.startswith("|") and "`tests/" in line]
+    return [re.split(r"\s*\|\s*", line)[1:-1] for line in rows]
 
 
 DIFFERENCES = rows_of("Differences on purpose")
+WINDOWS = rows_of("Windows")
 FAULTS = rows_of("Faults seen elsewhere")
 
 
 def test_there_are_rows() -> None:
     assert DIFFERENCES
+    assert WINDOWS
     assert FAULTS
     assert all(len(row) == 5 and all(row) for row in DIFFERENCES), (
         "what, asyncio, oxloop, why, test"
     )
+    assert all(len(row) == 4 and all(row) for row in WINDOWS), "chapter, asyncio, oxloop, tests"
     assert all(len(row) == 2 and all(row) for row in FAULTS), "fault, tests"
 
 
-@pytest.mark.parametrize("row", DIFFERENCES + FAULTS, ids=lambda row: row[0][:40])
+@pytest.mark.parametrize("row", DIFFERENCES + WINDOWS + FAULTS, ids=lambda row: row[0][:40])
 def test_row_names_its_test(row: list[str]) -> None:
     references = re.findall(r"`(tests/[\w./]+)(?:::\w+)?::(\w+)`", row[-1])
     assert references

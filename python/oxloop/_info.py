@@ -48,8 +48,12 @@ def lines() -> Iterator[str]:
 
 def _selectors() -> Iterator[str]:
     available = _native.selectors_available()
-    for position, name in enumerate(available):
-        yield _row(name, "yes, the default" if position == 0 else "yes")
+    default = available[0]
+    if sys.platform == "win32":
+        default = "iocp"  # by which the selector loop is told of readiness
+        yield _row(default, "yes, the default")
+    for name in available:
+        yield _row(name, "yes, the default" if name == default else "yes")
     for name, owners in _SELECTORS.items():
         if name not in available:
             yield _row(name, f"no: {owners}, this is {sys.platform}")

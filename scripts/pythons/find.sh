@@ -1,7 +1,7 @@
 #!/bin/bash
 # usage: find.sh VERSION
 # Prints the interpreter of that version (3.13, or 3.14t for the free-threaded one) that PATH or pyenv has, or
-# that fetch.sh has put here; nothing if there is none.
+# that free_threaded.sh has put here; nothing if there is none.
 set -u
 cd "$(dirname "$0")/../.." || exit 1
 

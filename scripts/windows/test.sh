@@ -34,7 +34,7 @@ summary() {
     [ "$2" -eq 0 ] && echo "${line:-done}" || echo "FAILED ($2) ${line}"
 }
 
-# What does not depend on the system, or needs tools that run on Linux only.
+# What needs Unix (its sockets, descriptors and processes), or does not depend on the system and is tested there.
 LEFT_OUT='test_(architecture|compatibility|signatures|stubs|soak|children|unix|datagram_queue)'
 
 own_tests() { # VERSION [FILE...]
