@@ -9,7 +9,7 @@ use super::{Core, Run};
 use crate::ffi::{self, Ref};
 
 /// A transport that has kept what was written to it.
-pub(crate) struct Kept {
+pub(crate) struct KeptWrite {
     pub(crate) transport: Ref,
     /// In which it was written.
     pub(crate) context: Ref,
@@ -17,7 +17,7 @@ pub(crate) struct Kept {
     pub(crate) send: Run,
 }
 
-impl Kept {
+impl KeptWrite {
     pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.transport)?;
         visit.call(&*self.context)
@@ -53,13 +53,13 @@ impl Core {
     /// Calls `send(transport)` in a copy of the current context when the callback that runs has ended.
     pub(crate) fn push_kept(&self, transport: &Bound<'_, PyAny>, send: Run) -> PyResult<()> {
         let context = ffi::copy_context(transport.py())?;
-        self.kept.borrow_mut().push_back(Kept { transport: transport.into(), context, send });
+        self.kept.borrow_mut().push_back(KeptWrite { transport: transport.into(), context, send });
         self.has_kept.store(true, Relaxed);
         Ok(())
     }
 
     /// What is to be sent next.
-    pub(crate) fn pop_kept(&self) -> Option<Kept> {
+    pub(crate) fn pop_kept(&self) -> Option<KeptWrite> {
         let kept = self.kept.borrow_mut().pop_front();
         if kept.is_none() {
             self.has_kept.store(false, Relaxed);

@@ -31,7 +31,7 @@ use crate::handle::Handle;
 use crate::imports::imports;
 use crate::poller::Poller;
 use crate::signals::Signals;
-pub(crate) use callbacks::Kept;
+pub(crate) use callbacks::KeptWrite;
 pub(crate) use entry::{Arrival, Entry, Filled, Reader, Receive, Run, Written};
 pub(crate) use watches::{Watch, Watches};
 
@@ -50,7 +50,7 @@ pub(crate) struct Core {
     /// The number of the callback that runs; even while none does.
     callback: AtomicU64,
     /// What that has written and kept for its end; `has_kept` says whether there is something.
-    kept: LoopCell<VecDeque<Kept>>,
+    kept: LoopCell<VecDeque<KeptWrite>>,
     has_kept: AtomicBool,
     /// The selector object that the user passed, to be closed with the loop.
     pub(crate) selector: LoopCell<Option<Ref>>,
@@ -315,7 +315,7 @@ impl Core {
     }
 
     /// Everything that the loop still holds, for the caller to drop: queues, timers, watches.
-    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>, VecDeque<Kept>) {
+    pub(crate) fn take_everything(&self) -> (Vec<Entry>, Vec<Watch>, VecDeque<KeptWrite>) {
         let mut entries: Vec<Entry> = Vec::new();
         {
             let mut engine = self.engine.borrow_mut();

@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
-use crate::core::{Arrival, Core, Entry, Kept};
+use crate::core::{Arrival, Core, Entry, KeptWrite};
 use crate::error;
 use crate::ffi;
 use crate::handle::Handle;
@@ -191,7 +191,7 @@ pub(super) fn turn(event_loop: &Bound<'_, Core>) -> PyResult<()> {
 fn send_kept(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     let py = event_loop.py();
     let mut result = Ok(());
-    while let Some(Kept { transport, context, send }) = event_loop.get().pop_kept() {
+    while let Some(KeptWrite { transport, context, send }) = event_loop.get().pop_kept() {
         let transport = transport.bind(py);
         let sent = ffi::run_in_context(context.bind(py), || send(transport))
             .or_else(|error| report_callback(event_loop, transport, error));

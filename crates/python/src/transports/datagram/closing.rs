@@ -94,6 +94,10 @@ impl endpoint::State for State {
         self.queued
     }
 
+    fn pieces(&self) -> usize {
+        self.queue.len()
+    }
+
     fn clear(&mut self) -> Self::Queued {
         self.queued = 0;
         (std::mem::take(&mut self.queue), std::mem::take(&mut self.arrivals))

@@ -14,7 +14,6 @@ mod sending;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use oxloop_engine::Habit;
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -58,10 +57,6 @@ pub(super) struct State {
     queue: VecDeque<Departure>,
     /// The size of the queue: the data, and a header for each datagram.
     queued: usize,
-    /// Whether it was kept to leave together at the end of the callback that has sent it.
-    corked: bool,
-    /// How often is sent in a callback.
-    habit: Habit,
     /// What has been received and not yet delivered.
     arrivals: VecDeque<Arrival>,
     /// The last sender, whose address object the next datagram from there shares.
@@ -117,8 +112,6 @@ impl DatagramTransport {
             life: Life::new(protocol, Some(waiter), extra),
             queue: VecDeque::new(),
             queued: 0,
-            corked: false,
-            habit: Habit::default(),
             arrivals: VecDeque::new(),
             sender: None,
             target: None,

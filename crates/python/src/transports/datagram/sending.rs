@@ -8,17 +8,13 @@ use pyo3::intern;
 use pyo3::prelude::*;
 
 use super::receiving::is_transient;
-use super::{DatagramTransport, Departure, State, Target};
+use super::{DatagramTransport, Departure, Target};
 use crate::address;
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::transports::endpoint::{self, Endpoint};
 use crate::transports::protocol::{check_data, log_lost_write};
-
-/// How much is kept for the end of a callback at most: bytes, and datagrams.
-const MOST_KEPT: usize = 64 * 1024;
-const MANY_KEPT: usize = 64;
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -103,56 +99,22 @@ fn send<'py>(
         state.queued += this.size(&departure);
         state.queue.push_back(departure);
     }
-    queued(transport, keeps)
+    endpoint::queued(transport, keeps)
 }
 
 /// Notes a datagram of so many bytes; whether it is to be kept for the end of the callback, as others have been.
 fn keeps(transport: &Bound<'_, DatagramTransport>, count: usize, target: &Target) -> bool {
     let this = transport.get();
-    let core = this.core.get();
-    let Some(callback) = core.callback() else { return false };
     let mut state = this.state.borrow_mut();
-    state.habit.note(callback)
-        && state.queue.is_empty()
-        && count + this.header <= state.most_kept()
+    endpoint::keeps(transport, &mut state, count + this.header)
         && !matches!(target, Target::Object(_)) // which may take some time to find out
         && !state.life.phase.is_closing()
-        && core.is_own_thread(transport.py())
-}
-
-impl State {
-    /// How much is kept at most. A protocol is never told to pause for what is kept.
-    fn most_kept(&self) -> usize {
-        MOST_KEPT.min(self.life.flow.limits().1)
-    }
-}
-
-/// A datagram has been queued, to be kept or because there is no room.
-fn queued(transport: &Bound<'_, DatagramTransport>, keeps: bool) -> PyResult<()> {
-    let this = transport.get();
-    let (corked, full) = {
-        let mut state = this.state.borrow_mut();
-        let corked = state.corked;
-        state.corked |= keeps;
-        (corked, state.queued > state.most_kept() || state.queue.len() >= MANY_KEPT)
-    };
-    match (corked, keeps) {
-        (false, false) => endpoint::grown(transport),
-        (true, _) if full => send_kept(transport),
-        (true, _) => Ok(()),
-        (false, true) => this.core.get().push_kept(transport.as_any(), end_callback),
-    }
-}
-
-/// The callback is over in which something was sent and kept.
-fn end_callback(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    send_kept(ffi::cast_known::<DatagramTransport>(transport))
 }
 
 /// Sends what has been kept for the end of the callback.
 pub(super) fn send_kept(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     let this = transport.get();
-    if !std::mem::take(&mut this.state.borrow_mut().corked) {
+    if !endpoint::take_kept(&mut this.state.borrow_mut().life) {
         return Ok(());
     }
     // An error is that of one datagram, and the others go on.

@@ -6,6 +6,7 @@
 //! the state, decides, ends the borrow, and only then calls anybody.
 
 mod closing;
+mod keeping;
 mod reading;
 mod writing;
 
@@ -17,6 +18,7 @@ use pyo3::pyclass::boolean_struct::True;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::PyDict;
 
+use self::keeping::Keeping;
 use super::phase::Phase;
 use super::watch::Watch;
 use crate::cell::LoopCell;
@@ -26,6 +28,7 @@ use crate::ffi::{self, Ref};
 use crate::report;
 
 pub(super) use closing::{close, dropped, fatal, force, lose_now, lost, queue_lost};
+pub(super) use keeping::{keeps, queued, take_kept};
 pub(super) use reading::{
     change_reading, is_reading, pause, read_again, resume, start_reading, stop_reading,
 };
@@ -133,6 +136,9 @@ pub(super) trait State {
     /// How much waits to be sent, in bytes, as flow control counts it.
     fn size(&self) -> usize;
 
+    /// How many pieces wait to be sent.
+    fn pieces(&self) -> usize;
+
     /// Takes out what waits to be sent, or to be delivered: to be dropped outside of the borrow.
     fn clear(&mut self) -> Self::Queued;
 }
@@ -145,6 +151,8 @@ pub(super) struct Life {
     pub(super) flow: FlowControl,
     /// How often something was written in vain.
     pub(super) lost_writes: u32,
+    /// What is kept for the end of a callback.
+    keeping: Keeping,
     /// Resolved when the connection is made; taken then.
     waiter: Option<Ref>,
     /// What `get_extra_info` knows.
@@ -162,6 +170,7 @@ impl Life {
             protocol: Some(protocol.into()),
             flow: FlowControl::new(),
             lost_writes: 0,
+            keeping: Keeping::default(),
             waiter: waiter.map(Ref::from),
             extra: extra.into(),
         }

@@ -121,6 +121,10 @@ impl endpoint::State for State {
         self.queue.len_bytes() + self.in_flight
     }
 
+    fn pieces(&self) -> usize {
+        self.queue.len()
+    }
+
     fn clear(&mut self) -> Self::Queued {
         self.in_flight = 0;
         (self.queue.clear(), std::mem::take(&mut self.held))

@@ -117,6 +117,10 @@ impl endpoint::State for State {
         self.queue.len_bytes()
     }
 
+    fn pieces(&self) -> usize {
+        self.queue.len()
+    }
+
     fn clear(&mut self) -> Self::Queued {
         (self.queue.clear(), std::mem::take(&mut self.held))
     }

@@ -18,7 +18,7 @@ mod writing;
 use std::collections::VecDeque;
 
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
-use oxloop_engine::{Habit, Volume, WriteQueue};
+use oxloop_engine::{Volume, WriteQueue};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -49,10 +49,6 @@ pub(super) struct State {
     kind: Kind,
     /// What has been written and not yet sent.
     queue: WriteQueue<Chunk>,
-    /// Whether it was kept to leave together at the end of the callback that has written it.
-    corked: bool,
-    /// How often is written in a callback.
-    habit: Habit,
     /// How much comes at a time.
     volume: Volume,
     /// What the loop had received before reading was paused, to be delivered when it goes on.
@@ -108,8 +104,6 @@ impl StreamTransport {
             life: Life::new(protocol, waiter, extra),
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
-            corked: false,
-            habit: Habit::default(),
             volume: Volume::default(),
             held: VecDeque::new(),
             eof_written: false,

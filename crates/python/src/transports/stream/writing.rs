@@ -18,8 +18,6 @@ use crate::transports::protocol::{check_data, log_lost_write};
 
 /// How many buffers one system call sends at most.
 const SLICES: usize = 64;
-/// How many bytes are kept for the end of a callback, at most.
-const MOST_KEPT: usize = 64 * 1024;
 
 /// The methods that are called past `PyO3`.
 pub(crate) fn methods() -> [FastMethod; 1] {
@@ -69,11 +67,11 @@ pub(super) fn send(
             drop(state);
             return drop_write(transport);
         }
-        let keeps = state.keeps(transport, data.len());
+        let keeps = keeps(transport, &mut state, data.len());
         if keeps || !state.queue.is_empty() {
             state.queue.push(Chunk::rest(object, data, 0).0);
             drop(state);
-            return queued(transport, keeps);
+            return endpoint::queued(transport, keeps);
         }
         match &fd {
             Ok(Some(fd)) => sys::socket::send(*fd, data),
@@ -98,52 +96,16 @@ pub(super) fn send(
     endpoint::grown(transport)
 }
 
-impl State {
-    /// Notes a write of so many bytes; whether it is to be kept for the end of the callback, as others have been.
-    fn keeps(&mut self, transport: &Bound<'_, StreamTransport>, count: usize) -> bool {
-        let core = transport.get().core.get();
-        let Some(callback) = core.callback() else { return false };
-        self.habit.note(callback)
-            && self.queue.is_empty()
-            && count <= self.most_kept()
-            && self.kind != Kind::Tls // which has joined what belongs together
-            && core.is_own_thread(transport.py())
-    }
-
-    /// How many bytes are kept at most. A protocol is never told to pause for what is kept.
-    fn most_kept(&self) -> usize {
-        MOST_KEPT.min(self.life.flow.limits().1)
-    }
-}
-
-/// Something has been queued, to be kept or because there is no room.
-fn queued(transport: &Bound<'_, StreamTransport>, keeps: bool) -> PyResult<()> {
-    let this = transport.get();
-    let (corked, full) = {
-        let mut state = this.state.borrow_mut();
-        let corked = state.corked;
-        state.corked |= keeps;
-        let full = state.queue.len_bytes() > state.most_kept() || state.queue.len() >= SLICES;
-        (corked, full)
-    };
-    match (corked, keeps) {
-        (false, false) => endpoint::grown(transport),
-        (true, _) if full => send_kept(transport),
-        (true, _) => Ok(()),
-        (false, true) => this.core.get().push_kept(transport.as_any(), end_callback),
-    }
-}
-
-/// The callback is over in which something was written and kept.
-fn end_callback(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    send_kept(ffi::cast_known::<StreamTransport>(transport))
+/// Whether a write is to be kept for the end of the callback. TLS has joined already what belongs together.
+fn keeps(transport: &Bound<'_, StreamTransport>, state: &mut State, count: usize) -> bool {
+    state.kind != Kind::Tls && endpoint::keeps(transport, state, count)
 }
 
 /// Sends what has been kept for the end of the callback.
 pub(super) fn send_kept(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
     {
         let mut state = transport.get().state.borrow_mut();
-        if !std::mem::take(&mut state.corked) || state.life.phase.is_lost() {
+        if !endpoint::take_kept(&mut state.life) || state.life.phase.is_lost() {
             return Ok(());
         }
     }
@@ -303,7 +265,7 @@ pub(super) fn writelines(
             return drop_write(transport);
         }
         let count = chunks.iter().map(|chunk| chunk.as_ref().len()).sum();
-        let keeps = state.keeps(transport, count);
+        let keeps = keeps(transport, &mut state, count);
         let sends = state.queue.is_empty() && !keeps;
         for chunk in chunks {
             state.queue.push(chunk);
@@ -311,7 +273,7 @@ pub(super) fn writelines(
         (keeps, sends)
     };
     if !sends {
-        return queued(transport, keeps);
+        return endpoint::queued(transport, keeps);
     }
     if !flush(transport)? {
         return Ok(());
