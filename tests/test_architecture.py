@@ -31,7 +31,7 @@ UNSAFE = {
 }
 
 # Where the target may be asked for.
-CFG = re.compile(r"cfg(?:_attr|!)?\s*\([^\]]*?\b(?:target_\w+|unix|windows)\b")
+CFG = re.compile(r"cfg(?:_attr|!)?\s*\([^\]]*?\b(?:target_\w+|unix|windows|oxloop_\w+)\b")
 CFG_ALLOWED = [
     ENGINE / room for room in ("sys", "selector", "proactor", "waker")
 ]  # in a mod.rs alone
@@ -311,6 +311,7 @@ class TestInstruments:
         assert CFG.search('#[cfg(any(target_os = "linux", test))]')
         assert CFG.search("if cfg!(windows) {")
         assert CFG.search('#[cfg_attr(unix, path = "")]')
+        assert CFG.search("#[cfg(oxloop_libkqueue)]")
         assert not CFG.search("#[cfg(test)]")
         assert not CFG.search("#[cfg(Py_3_11)]")
 

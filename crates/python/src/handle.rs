@@ -198,7 +198,6 @@ impl Handle {
         ffi::show_if_shared(handle);
     }
 
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(crate) fn visit_contents(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.core)?;
         visit.call(&*self.context)?;
@@ -402,7 +401,6 @@ impl Handle {
         self.debug.borrow().as_ref().and_then(|debug| debug.repr.clone())
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.visit_contents(visit)
     }

@@ -88,22 +88,20 @@ fn named<'py>(
         .ok_or_else(|| PyAttributeError::new_err(format!("module 'asyncio' has no '{name}'")))
 }
 
-/// The imports, made at the first call.
-#[inline]
-pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
-    static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
-    match IMPORTS.get(py) {
-        Some(imports) => imports,
-        None => IMPORTS.get_or_init(py, || {
-            // asyncio is in the standard library and `oxloop` has imported it: this fails only in an
-            // interpreter in which nothing of asyncio works.
-            load(py).expect("asyncio can be imported")
-        }),
-    }
-}
+static IMPORTS: PyOnceLock<Imports> = PyOnceLock::new();
 
 /// Makes the imports, with an error for the module's own import to raise.
-pub(crate) fn load(py: Python<'_>) -> PyResult<Imports> {
+pub(crate) fn make(py: Python<'_>) -> PyResult<()> {
+    IMPORTS.get_or_try_init(py, || load(py)).map(drop)
+}
+
+/// The imports.
+#[inline]
+pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
+    IMPORTS.get(py).expect("made by the module's own import, before anything else")
+}
+
+fn load(py: Python<'_>) -> PyResult<Imports> {
     let asyncio = py.import("asyncio")?;
     let events = py.import("asyncio.events")?;
     let socket = py.import("socket")?;

@@ -4,6 +4,7 @@
 //! the Python package that contains this module only names what is here and adapts it to asyncio's versions.
 
 #![allow(clippy::unused_self)] // Python methods and getters have one
+#![allow(clippy::needless_pass_by_value)] // PyO3 passes visitors and arguments by value
 #![allow(clippy::too_many_arguments)] // asyncio's methods have as many keywords as they have
 
 mod address;
@@ -60,7 +61,7 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
-        crate::imports::load(py).map(drop)?;
+        crate::imports::make(py)?;
         crate::ffi::set_finalizer::<Coroutine>(py);
         crate::event_loop::add_fast_methods(py)?;
         crate::event_loop::watch_forks(py)?;

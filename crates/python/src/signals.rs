@@ -37,7 +37,6 @@ impl Signals {
         !self.handlers.is_empty()
     }
 
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(crate) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         for handle in self.handlers.values() {
             visit.call(&**handle)?;

@@ -251,7 +251,6 @@ impl Starter {
         })
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Some(target) = self.target.try_borrow()
             && let Some(target) = &*target

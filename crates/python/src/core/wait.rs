@@ -74,7 +74,7 @@ impl Core {
                         let reader = watch.and_then(|watch| watch.reader.as_ref());
                         queue_arrived(py, &mut engine, reader, arrival)
                     }
-                    Told::Gone(arrival) => {
+                    Told::Written(arrival) => {
                         let writer = watch.and_then(|watch| watch.writer.as_ref());
                         queue_arrived(py, &mut engine, writer, arrival)
                     }

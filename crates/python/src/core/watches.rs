@@ -83,7 +83,6 @@ impl Watches {
         self.slots.drain()
     }
 
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         for (_, watch) in self.slots.iter() {
             for entry in watch.reader.iter().chain(watch.writer.iter()) {

@@ -153,7 +153,6 @@ impl Flow {
     }
 
     /// Shows the garbage collector what is kept.
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(exchange) = self.0.try_borrow() else { return Ok(()) };
         for kept in &exchange.kept {

@@ -225,7 +225,6 @@ impl Coroutine {
         None
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.flow.try_borrow().map_or(Ok(()), |flow| flow.visit(visit))
     }

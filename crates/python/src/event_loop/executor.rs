@@ -152,7 +152,6 @@ struct ShutdownThread {
 
 #[pymethods]
 impl ShutdownThread {
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.event_loop)?;
         visit.call(&self.executor)?;

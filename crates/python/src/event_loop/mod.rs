@@ -72,7 +72,6 @@ impl EventLoop {
     }
 
     /// Make the loop wait in a proactor. Raises `RuntimeError` with the reason where there is none.
-    #[allow(clippy::needless_pass_by_value)] // what is extracted is
     fn _init_proactor(slf: &Bound<'_, Self>, proactor: Settings<'_>) -> PyResult<()> {
         let poller = Poller::completing(&proactor)?;
         report::log(slf.py(), "debug", &format!("Using proactor: {}", proactor.name()))?;

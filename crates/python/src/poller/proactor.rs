@@ -176,10 +176,12 @@ const READ_SIZE: usize = 64 * 1024;
 /// The operations by which one descriptor is watched. They bear the token of the watch as their owner's.
 #[derive(Clone, Copy, Default)]
 struct UnderWay {
-    /// Tells of readiness; of a pipe that has none, writes.
+    /// Tells of readiness.
     poll: Option<Token>,
-    /// Receives or accepts.
+    /// Receives, accepts, or reads from a pipe that has no readiness.
     read: Option<Token>,
+    /// Writes to a pipe that has no readiness.
+    write: Option<Token>,
     fd: RawFd,
     /// Which file that was when the loop ceased to run, or when it was watched since.
     file: Option<(u64, u64)>,
@@ -187,12 +189,16 @@ struct UnderWay {
 
 impl UnderWay {
     fn is_any(&self) -> bool {
-        self.poll.is_some() || self.read.is_some()
+        self.operations().next().is_some()
+    }
+
+    fn operations(&self) -> impl Iterator<Item = Token> + use<> {
+        [self.poll, self.read, self.write].into_iter().flatten()
     }
 
     /// Notes that an operation has ended.
     fn end(&mut self, operation: Token) {
-        for place in [&mut self.poll, &mut self.read] {
+        for place in [&mut self.poll, &mut self.read, &mut self.write] {
             *place = place.filter(|under_way| *under_way != operation);
         }
     }
@@ -203,27 +209,27 @@ pub(crate) enum Told {
     Ready(Interest),
     Arrived(Arrival),
     /// What has become of what was written.
-    Gone(Arrival),
+    Written(Arrival),
 }
 
 impl ProactorPoller {
     /// What a `ProactorEventLoop` waits in.
     pub(super) fn new(settings: &Settings<'_>) -> PyResult<Self> {
-        Self::with(settings.config(), true)
+        Self::with(settings.config(), true, "ProactorEventLoop")
     }
 
     /// What a `SelectorEventLoop` waits in where that is better than any selector: it tells of readiness alone, but
     /// for pipes that have none.
     pub(super) fn for_readiness() -> PyResult<Self> {
-        Self::with(Config::default(), false)
+        Self::with(Config::default(), false, "SelectorEventLoop")
     }
 
-    fn with(config: Config, completes: bool) -> PyResult<Self> {
+    fn with(config: Config, completes: bool, class: &str) -> PyResult<Self> {
         // Where there was a proactor before, the next one is made when it is needed.
         let proactor =
             if HAD_ONE.load(Relaxed) { Proactor::lazy(config) } else { Proactor::new(config) };
         let proactor = proactor.map_err(|reason| {
-            PyRuntimeError::new_err(format!("ProactorEventLoop cannot be had: {reason}"))
+            PyRuntimeError::new_err(format!("{class} cannot be had: {reason}"))
         })?;
         HAD_ONE.store(true, Relaxed);
         Ok(Self {
@@ -288,7 +294,7 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] = UnderWay { poll, read, fd, file: self.file_of(fd) };
+        self.under_way[place] = UnderWay { poll, read, write: None, fd, file: self.file_of(fd) };
         Ok(())
     }
 
@@ -309,7 +315,7 @@ impl ProactorPoller {
     fn operate(&mut self, fd: RawFd, token: Token, change: Change) {
         let Change { after, reading, .. } = change;
         let place = self.place(token);
-        let UnderWay { poll: mut write, mut read, .. } = self.under_way[place];
+        let UnderWay { poll, mut read, mut write, .. } = self.under_way[place];
         if !after.is_writable()
             && let Some(write) = write.take()
         {
@@ -324,21 +330,19 @@ impl ProactorPoller {
             let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
             read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
         }
-        self.under_way[place] = UnderWay { poll: write, read, fd, file: self.file_of(fd) };
+        self.under_way[place] = UnderWay { poll, read, write, fd, file: self.file_of(fd) };
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.
     pub(crate) fn write(&mut self, fd: RawFd, token: Token, buffers: Vec<Chunk>) {
         let place = self.place(token);
         let write = self.proactor.submit(token, Operation::Write { fd, buffers, skip: 0 });
-        self.under_way[place].poll = Some(write);
+        self.under_way[place].write = Some(write);
     }
 
     /// Keeps the buffer of a pipe's data for the next.
     pub(crate) fn give_back(&mut self, buffer: Box<[u8]>) {
-        if self.spare.len() < SPARE {
-            self.spare.push(buffer);
-        }
+        keep_spare(&mut self.spare, buffer);
     }
 
     /// Runs `use_data` on the data of a chunk, whose buffer is free again then.
@@ -378,7 +382,7 @@ impl ProactorPoller {
             {
                 continue;
             }
-            for operation in [under_way.poll.take(), under_way.read.take()].into_iter().flatten() {
+            for operation in std::mem::take(under_way).operations() {
                 self.proactor.withdraw(operation);
             }
         }
@@ -411,14 +415,14 @@ impl ProactorPoller {
                     Told::Arrived(Arrival::Filled(Box::new(Filled { buffer, count })))
                 }
                 (Returned::Buffers(chunks), Ok(count)) => {
-                    Told::Gone(Arrival::Written(Box::new(Written { chunks, count })))
+                    Told::Written(Arrival::Written(Box::new(Written { chunks, count })))
                 }
                 (_, Ok(_)) if !more => Told::Arrived(Arrival::End),
                 (returned, Err(error)) => match error.raw_os_error() {
                     // Withdrawn.
                     None | Some(sys::os_error::ECANCELED) => continue,
                     Some(errno) => match returned {
-                        Returned::Buffers(_) => Told::Gone(Arrival::Failed(errno)),
+                        Returned::Buffers(_) => Told::Written(Arrival::Failed(errno)),
                         _ => Told::Arrived(Arrival::Failed(errno)),
                     },
                 },
@@ -426,9 +430,16 @@ impl ProactorPoller {
             };
             match tell(owner, told) {
                 Some(Arrival::Data { chunk, .. }) => self.proactor.recycle(chunk),
-                Some(Arrival::Filled(filled)) => self.spare.push(filled.buffer),
+                Some(Arrival::Filled(filled)) => keep_spare(&mut self.spare, filled.buffer),
                 _ => {}
             }
         }
+    }
+}
+
+/// Keeps a buffer for the next data of a pipe, if there are not enough of them.
+fn keep_spare(spare: &mut Vec<Box<[u8]>>, buffer: Box<[u8]>) {
+    if spare.len() < SPARE {
+        spare.push(buffer);
     }
 }

@@ -40,7 +40,6 @@ pub(super) struct Listener {
 
 #[pymethods]
 impl Listener {
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.server)?;
         visit.call(&*self.context)?;

@@ -348,7 +348,6 @@ impl Server {
         Ok(format!("<Server sockets={}>", slf.get().sockets(slf.py())?.repr()?))
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if !self.made.is_set() {
             return Ok(());

@@ -158,7 +158,6 @@ impl SendfileFallback {
         Err(should_be_paused())
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.core)?;
         visit.call(&*self.transport)?;

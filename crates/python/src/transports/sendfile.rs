@@ -295,7 +295,6 @@ pub(crate) fn not_available(py: Python<'_>, message: &str) -> PyErr {
 
 #[pymethods]
 impl Sendfile {
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.core)?;
         visit.call(&*self.file)?;

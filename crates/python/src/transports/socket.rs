@@ -1,7 +1,7 @@
 //! The socket of a transport: a descriptor that we own, or the user's `socket.socket`.
 //!
-//! An accepted connection needs no Python object until somebody asks for one with `get_extra_info`; a socket
-//! that the user passed stays the owner of its descriptor and is closed by its own method.
+//! A connection that the loop has made or accepted needs no Python object until somebody asks for one with
+//! `get_extra_info`; a socket that the user passed stays the owner of its descriptor and is closed by its own method.
 
 use std::io;
 

@@ -259,7 +259,6 @@ impl SubprocessTransport {
         Ok(text + ">")
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if !self.made.is_set() {
             return Ok(());

@@ -73,7 +73,6 @@ impl Lower {
         self.object(py).call_method0(intern!(py, "resume_reading")).map(drop)
     }
 
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Stream(transport) => visit.call(&**transport),

@@ -158,7 +158,6 @@ impl Handshake {
 
 #[pymethods]
 impl Handshake {
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.core)?;
         visit.call(&*self.transport)?;

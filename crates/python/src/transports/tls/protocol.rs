@@ -419,7 +419,6 @@ impl TlsProtocol {
         self.lower(py).map(|lower| lower.object(py).clone())
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if !self.made.is_set() {
             return Ok(());

@@ -230,7 +230,6 @@ impl Session {
         }
     }
 
-    #[allow(clippy::needless_pass_by_value)] // `PyVisit` is passed by value everywhere
     pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&*self.object)?;
         if let Some(direct) = &self.direct {

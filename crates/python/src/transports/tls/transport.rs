@@ -259,7 +259,6 @@ impl TlsTransport {
         })
     }
 
-    #[allow(clippy::needless_pass_by_value)] // the visitor's signature is PyO3's
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         if !self.made.is_set() {
             return Ok(());
