@@ -188,7 +188,9 @@ class TestCommands:
         reason = sys.modules["oxloop._native"].proactor_unavailable()
         here = "yes" if reason is None else f"no: {reason}"
         if WINDOWS:
-            assert rows["iocp"] == "yes, the default"  # of the selector loop; the proactor's is below
+            assert (
+                rows["iocp"] == "yes, the default"
+            )  # of the selector loop; the proactor's is below
             assert lines[-2].split(maxsplit=1) == ["iocp", here]
             assert rows["io_uring"].startswith("no: ")
             assert rows["default"] == "loop  ProactorEventLoop"

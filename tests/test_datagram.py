@@ -172,7 +172,7 @@ def test_extra_information(run: Run) -> None:
         with bound_udp() as peer:
             async with endpoint((LOCALHOST, 0), peer.getsockname()) as (transport, protocol):
                 info = transport.get_extra_info
-                assert type(info("socket")) is asyncio.trsock.TransportSocket
+                assert isinstance(info("socket"), asyncio.trsock.TransportSocket)
                 assert info("sockname") == info("socket").getsockname()
                 assert info("peername") == peer.getsockname()
                 assert info("no such key") is None

@@ -249,3 +249,103 @@ def test_an_echo(run: Run) -> None:
         transport.close()
 
     run(main)
+
+
+class Awkward(Sender):
+    """Does something when it hears of an error."""
+
+    def __init__(self, act: str) -> None:
+        super().__init__()
+        self.act = act
+
+    def error_received(self, exc: Exception) -> None:
+        """Note it first."""
+        super().error_received(exc)
+        if self.act == "raise":
+            raise ValueError("of the protocol")
+        self.transport.close()
+
+
+async def too_long_among_others(act: str) -> Tuple[Any, Any, socket.socket]:
+    """An endpoint that has sent four datagrams in one callback, of which the third cannot go."""
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, _context: None)
+    peer = bound_udp()
+    transport, protocol = await loop.create_datagram_endpoint(
+        lambda: Awkward(act), local_addr=(LOCALHOST, 0)
+    )
+    address = peer.getsockname()
+    transport.sendto(b"1", address)
+    transport.sendto(b"2", address)
+    await turns(1)
+    assert await received(peer, 2) == [b"1", b"2"]
+
+    def send() -> None:
+        for data in (b"a", b"b", b"!" * 65520, b"c"):
+            with contextlib.suppress(ValueError):
+                transport.sendto(data, address)
+
+    loop.call_soon(send)
+    await turns(3)
+    return transport, protocol, peer
+
+
+def test_hearing_of_an_error_raises(run: Run) -> None:
+    async def main() -> None:
+        transport, protocol, peer = await too_long_among_others("raise")
+        with peer:
+            assert await received(peer, 3) == [b"a", b"b", b"c"]
+            assert protocol.errors == [errno.EMSGSIZE]
+            transport.sendto(b"later", peer.getsockname())
+            await turns(1)
+            assert await received(peer, 1) == [b"later"]
+            transport.close()
+            await turns(2)
+
+    run(main)
+
+
+def test_who_hears_of_an_error_closes(run: Run) -> None:
+    async def main() -> None:
+        transport, protocol, peer = await too_long_among_others("close")
+        with peer:
+            assert transport.is_closing()
+            assert protocol.errors == [errno.EMSGSIZE]
+            assert protocol.events[-1] == "lost"
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="IP_RECVTTL has another number elsewhere")
+def test_an_option_is_that_of_what_is_sent_afterwards(run: Run) -> None:
+    ip_recvttl = 12  # linux/in.h
+
+    async def main() -> None:
+        async with used_to_it(connected=False) as (transport, _, peer, address):
+            peer.setsockopt(socket.IPPROTO_IP, ip_recvttl, 1)
+            sock = transport.get_extra_info("socket")
+            for ttl in (11, 12, 13):
+                sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
+                transport.sendto(b"%d" % ttl, address)
+            await turns(1)
+            for _ in range(3):
+                data, ancillary, _, _ = peer.recvmsg(10, 100)
+                assert ancillary[0][2][0] == int(data)
+
+    run(main)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux's")
+def test_a_user_who_has_his_datagrams_cut(run: Run) -> None:
+    udp_segment = 103  # linux/udp.h
+
+    async def main() -> None:
+        async with used_to_it(connected=False) as (transport, _, peer, address):
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.IPPROTO_UDP, udp_segment, 1000)
+            for _ in range(2):
+                transport.sendto(b"x" * 2500, address)
+            await turns(1)
+            assert [len(data) for data in await received(peer, 6)] == [1000, 1000, 500] * 2
+
+    run(main)

@@ -21,7 +21,7 @@ import pytest
 from support.backends import Backend
 from support.recorders import Recorder
 from support.running import Run, turns
-from support.sockets import Peer, fill, reset, tcp_pair
+from support.sockets import Peer, fill, listener, reset, tcp_pair
 
 PIECES = [b"head ", bytearray(b"and "), memoryview(b"body")]
 WHOLE = b"head and body"
@@ -34,11 +34,12 @@ async def connected(
     factory: Callable[[], Any] = Recorder, *, used_to: bool = True
 ) -> Tuple[Any, Any, Peer]:
     """A transport with its protocol and peer, which is used to several writes a callback."""
-    left, right = tcp_pair()
-    left.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     loop = asyncio.get_running_loop()
-    transport, protocol = await loop.create_connection(factory, sock=left)
-    peer = Peer(right)
+    with listener() as listening:
+        transport, protocol = await loop.create_connection(factory, *listening.getsockname())
+        accepted = listening.accept()[0]
+    accepted.setblocking(False)
+    peer = Peer(accepted)
     if used_to:
         transport.write(b"1")
         transport.write(b"2")
@@ -336,5 +337,97 @@ def test_an_error_is_told_in_the_context_of_the_write(run: Run) -> None:
             contextvars.copy_context().run(write)
             assert isinstance(await protocol.lost(), ConnectionError)
             assert seen == ["of the write"]
+
+    run(main)
+
+
+def test_what_is_done_to_the_socket_comes_after_what_was_written(run: Run) -> None:
+    async def main() -> None:
+        transport, _, peer = await connected()
+        with closing(transport, peer):
+            write_pieces(transport)
+            transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            assert await peer.receive_to_eof() == WHOLE
+
+    run(main)
+
+
+def test_a_descriptor_that_is_written_to(run: Run) -> None:
+    async def main() -> None:
+        transport, _, peer = await connected()
+        with closing(transport, peer):
+            write_pieces(transport)
+            fd = transport.get_extra_info("socket").fileno()
+            for _ in range(3):
+                with socket.socket(fileno=os.dup(fd)) as other:
+                    other.send(b"!")
+                write_pieces(transport)
+            await turns(1)
+            expected = WHOLE + (b"!" + WHOLE) * 3
+            assert await peer.receive(len(expected)) == expected
+
+    run(main)
+
+
+def test_a_socket_of_the_users(run: Run) -> None:
+    """Who has made the socket may write to it himself."""
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(Recorder, sock=left)
+        peer = Peer(right)
+        with closing(transport, peer):
+            for _ in range(3):
+                write_pieces(transport)
+                left.send(b"!")
+                await turns(1)
+                assert await peer.receive(len(WHOLE) + 1) == WHOLE + b"!"
+
+    run(main)
+
+
+def test_drain_sends(run: Run) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            _, writer = await asyncio.open_connection(*listening.getsockname())
+            with listening.accept()[0] as accepted:
+                for _ in range(3):
+                    for piece in PIECES:
+                        writer.write(piece)
+                    await writer.drain()
+                    # Nothing but what is there already: this blocks the loop.
+                    assert accepted.recv(100, socket.MSG_DONTWAIT) == WHOLE
+                    await turns(1)
+            writer.close()
+            assert not loop.is_closed()
+
+    run(main)
+
+
+def test_a_broken_connection_is_closing(run: Run) -> None:
+    async def main() -> None:
+        transport, protocol, peer = await connected()
+        with closing(transport, peer):
+            transport.pause_reading()
+            reset(peer.sock)
+            write_pieces(transport)
+            assert transport.is_closing()
+            assert isinstance(await protocol.lost(), ConnectionError)
+
+    run(main)
+
+
+def test_more_pieces_than_a_system_call_takes(run: Run) -> None:
+    async def main() -> None:
+        transport, protocol, peer = await connected()
+        with closing(transport, peer):
+            for _ in range(3):
+                transport.writelines([b"x" * 100] * 200)
+                await turns(1)
+                assert transport.get_write_buffer_size() == 0
+                assert len(await peer.receive(20_000)) == 20_000
+            assert "pause_writing" not in protocol.events
 
     run(main)

@@ -290,7 +290,7 @@ def test_extra_information(run: Run, authority: Authority) -> None:
             assert ("DNS", NAME) in info("peercert")["subjectAltName"]
             assert info("cipher") == peer.tls.cipher()
             assert info("compression") is None
-            assert type(info("socket")) is asyncio.trsock.TransportSocket
+            assert isinstance(info("socket"), asyncio.trsock.TransportSocket)
             assert info("peername") == peer.sock.getsockname()
             assert info("sockname") == peer.sock.getpeername()
             assert info("no such key", "default") == "default"

@@ -601,6 +601,30 @@ def test_a_number_closed_and_used_again_while_the_loop_does_not_run(
         loop.remove_reader(number)
 
 
+def test_a_number_closed_and_used_again_in_a_run(loop: Any, backend: Backend) -> None:
+    """The next run does not watch what has the number by then."""
+    if backend.name in ("poll", "select", "user"):
+        pytest.skip("poll(2) and select(2) know numbers only, on asyncio too")
+    left, right = socket.socketpair()
+    number = left.fileno()
+    calls: List[str] = []
+    others: List[Any] = []
+
+    def use_again() -> None:
+        left.close()
+        others.extend(pair_at(number))
+        loop.stop()
+
+    loop.add_reader(number, calls.append, "stale")
+    loop.call_soon(use_again)
+    loop.run_forever()
+    with right, others[0], others[1]:
+        others[1].send(b"new")
+        loop.run_until_complete(asyncio.sleep(0.001))
+        assert calls == []
+        assert loop.remove_reader(number) is True
+
+
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
     """SPEC section 5: double close of an fd."""
     left, right = pair

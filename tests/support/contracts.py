@@ -144,7 +144,7 @@ class StreamContract:
         async def main() -> None:
             async with self.link() as link:
                 info = link.transport.get_extra_info
-                assert type(info("socket")) is TransportSocket
+                assert isinstance(info("socket"), TransportSocket)
                 assert info("sockname") == link.peer.sock.getpeername()
                 assert info("peername") == link.peer.sock.getsockname()
                 assert info("no such key") is None

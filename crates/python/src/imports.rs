@@ -98,7 +98,14 @@ pub(crate) fn make(py: Python<'_>) -> PyResult<()> {
 /// The imports.
 #[inline]
 pub(crate) fn imports(py: Python<'_>) -> &'static Imports {
-    IMPORTS.get(py).expect("made by the module's own import, before anything else")
+    match IMPORTS.get(py) {
+        Some(imports) => imports,
+        None => IMPORTS.get_or_init(py, || {
+            // A class of the module's that needs them to be made itself. asyncio is in the standard library: this
+            // fails only in an interpreter in which nothing of it works.
+            load(py).expect("asyncio can be imported")
+        }),
+    }
 }
 
 fn load(py: Python<'_>) -> PyResult<Imports> {

@@ -89,10 +89,14 @@ impl Attempt {
             return Ok(None);
         }
         let info = self.info.bind(py);
-        let number = |index: usize| info.get_item(index)?.extract::<i32>();
-        let kind = Kind { family: number(0)?, type_: number(1)?, protocol: number(2)? };
-        let known = address::parse(&info.get_item(4)?, kind.family);
-        Ok(known.map(|known| (kind, known)))
+        // What is no such tuple the Python socket refuses in its own words.
+        let Ok((family, type_, protocol)) = numbers_of(info) else { return Ok(None) };
+        let Ok(address) = info.get_item(4) else { return Ok(None) };
+        if protocol < 0 {
+            return Ok(None);
+        }
+        let kind = Kind { family, type_, protocol };
+        Ok(address::parse(&address, family).map(|known| (kind, known)))
     }
 
     fn note(&self, py: Python<'_>, error: PyErr) -> PyErr {
@@ -156,6 +160,12 @@ impl Attempt {
             )),
         })
     }
+}
+
+/// Family, type and protocol of what `getaddrinfo` has said.
+fn numbers_of(info: &Bound<'_, PyAny>) -> PyResult<(i32, i32, i32)> {
+    let number = |index: usize| info.get_item(index)?.extract();
+    Ok((number(0)?, number(1)?, number(2)?))
 }
 
 /// A socket of our own, connected to a known address.

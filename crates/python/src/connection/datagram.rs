@@ -65,6 +65,9 @@ pub(crate) fn create_datagram_endpoint<'py>(
                 let waiter = Core::future(core)?;
                 let socket = socket.bind(py);
                 let transport = DatagramTransport::open(core, socket, &protocol, remote, &waiter)?;
+                if endpoint.sock.is_some() {
+                    DatagramTransport::keep_nothing(&transport)?;
+                }
                 endpoint.log(core, transport.as_any(), &protocol)?;
                 let transport = flow.keep(transport.into_any());
                 Ok::<_, PyErr>((transport, flow.keep(protocol), flow.keep(waiter)))

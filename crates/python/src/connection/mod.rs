@@ -87,9 +87,9 @@ async fn open_transport(
 ) -> PyResult<(Kept, Kept)> {
     let (transport, protocol, waiter) = Python::attach(|py| {
         let core = core.bind(py);
-        let Connected { socket, owned, tls } = connected;
-        let object = socket.shared(py);
-        let made = begin(core, protocol_factory.bind(py), socket, tls.as_ref());
+        let owned = connected.owned;
+        let object = connected.socket.shared(py);
+        let made = begin(core, protocol_factory.bind(py), connected);
         let [transport, protocol, waiter] = match made {
             Ok(made) => made,
             Err(error) => {
@@ -112,10 +112,10 @@ async fn open_transport(
 fn begin<'py>(
     core: &Bound<'py, Core>,
     protocol_factory: &Bound<'py, PyAny>,
-    socket: Socket,
-    tls: Option<&Tls>,
+    connected: Connected,
 ) -> PyResult<[Bound<'py, PyAny>; 3]> {
     let py = core.py();
+    let Connected { socket, owned, tls } = connected;
     if let Socket::Object { object, .. } = &socket {
         object.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
     }
@@ -125,7 +125,13 @@ fn begin<'py>(
     let opening =
         Opening { socket, protocol: &protocol, peer, waiter: Some(&waiter), server: None };
     let transport = match tls {
-        None => StreamTransport::open(core, opening)?.into_any(),
+        None => {
+            let transport = StreamTransport::open(core, opening)?;
+            if !owned {
+                StreamTransport::keep_nothing(&transport)?;
+            }
+            transport.into_any()
+        }
         Some(tls) => tls.open(core, opening)?,
     };
     Ok([transport, protocol, waiter])

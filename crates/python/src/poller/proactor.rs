@@ -183,7 +183,7 @@ struct UnderWay {
     /// Writes to a pipe that has no readiness.
     write: Option<Token>,
     fd: RawFd,
-    /// Which file that was when the loop ceased to run, or when it was watched since.
+    /// Which file that was when it was watched.
     file: Option<(u64, u64)>,
 }
 
@@ -294,13 +294,9 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] = UnderWay { poll, read, write: None, fd, file: self.file_of(fd) };
+        self.under_way[place] =
+            UnderWay { poll, read, write: None, fd, file: sys::descriptor::file_of(fd) };
         Ok(())
-    }
-
-    /// Which file a descriptor is, if that has to be known when the loop runs again.
-    fn file_of(&self, fd: RawFd) -> Option<(u64, u64)> {
-        if self.suspended { sys::descriptor::file_of(fd) } else { None }
     }
 
     fn place(&mut self, token: Token) -> usize {
@@ -330,7 +326,8 @@ impl ProactorPoller {
             let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
             read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
         }
-        self.under_way[place] = UnderWay { poll, read, write, fd, file: self.file_of(fd) };
+        self.under_way[place] =
+            UnderWay { poll, read, write, fd, file: sys::descriptor::file_of(fd) };
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.
@@ -365,16 +362,11 @@ impl ProactorPoller {
 
     /// Takes everything back from the kernel until the next wait, which another thread may make.
     pub(crate) fn suspend(&mut self) -> io::Result<()> {
-        let suspended = self.proactor.suspend(&mut self.completions);
-        if !std::mem::replace(&mut self.suspended, true) {
-            for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {
-                under_way.file = sys::descriptor::file_of(under_way.fd);
-            }
-        }
-        suspended
+        self.suspended = true;
+        self.proactor.suspend(&mut self.completions)
     }
 
-    /// Ceases to watch what its user has closed since the loop ran: as a selector does, and whatever file has the number
+    /// Ceases to watch what its user has closed since it was watched: as a selector does, and whatever file has the number
     /// by now.
     fn forget_closed(&mut self) {
         for under_way in self.under_way.iter_mut().filter(|under_way| under_way.is_any()) {

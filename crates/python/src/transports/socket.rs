@@ -11,7 +11,8 @@ use oxloop_engine::sys::numbers;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::PyDict;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyDict, PyType};
 
 use crate::address;
 use crate::error::os_error;
@@ -173,6 +174,16 @@ impl Number {
     }
 }
 
+/// What `get_extra_info("socket")` gives of the socket object of a transport.
+pub(crate) fn exposed<'py>(
+    object: &Bound<'py, PyAny>,
+    transport: &Bound<'py, PyAny>,
+) -> PyResult<Bound<'py, PyAny>> {
+    static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    let py = object.py();
+    CLASS.import(py, "oxloop._sockets", "TransportSocket")?.call1((object, transport))
+}
+
 /// Switches Nagle's algorithm off and notes the addresses.
 pub(crate) fn describe<'py>(
     py: Python<'py>,
@@ -200,8 +211,6 @@ pub(crate) fn describe<'py>(
             {
                 let _ = sys::socket::set_nodelay(fd);
             }
-            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
-            extra.set_item(intern!(py, "socket"), transport_socket)?;
             let name = object.call_method0(intern!(py, "getsockname"));
             extra.set_item(intern!(py, "sockname"), name.ok())?;
             let peer = match peer {

@@ -67,7 +67,7 @@ pub(super) fn send_alike<'a>(
     }
 }
 
-/// Whether the socket is UDP's, of a kernel that knows of segments.
+/// Whether the socket is UDP's, of a kernel that knows of segments, and cuts no datagrams as it is.
 fn knows_segments(fd: BorrowedFd<'_>) -> bool {
     let mut value: libc::c_int = 0;
     #[allow(clippy::cast_possible_truncation)] // it is small
@@ -82,7 +82,8 @@ fn knows_segments(fd: BorrowedFd<'_>) -> bool {
             &raw mut size,
         )
     };
-    asked == 0
+    // A user who has set it wants his own datagrams cut.
+    asked == 0 && value == 0
 }
 
 fn send_segments(

@@ -29,7 +29,7 @@ use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::transports::endpoint::{self, Endpoint, Life};
 use crate::transports::protocol;
-use crate::transports::socket::{Kind, Socket, describe};
+use crate::transports::socket::{Kind, Socket, describe, exposed};
 use crate::transports::watch::Watch;
 
 pub(crate) use sending::methods;
@@ -98,7 +98,8 @@ impl DatagramTransport {
         // What is no protocol is found out before anything is made.
         let made = protocol.getattr(intern!(py, "connection_made"))?;
         let kind = Kind::of(socket)?;
-        let socket = Socket::object(socket)?;
+        let object = socket;
+        let socket = Socket::object(object)?;
         let fd = socket.raw_fd();
         core.get().check_no_transport(py, fd)?;
         let extra = PyDict::new(py);
@@ -109,7 +110,7 @@ impl DatagramTransport {
         };
         let state = State {
             socket,
-            life: Life::new(protocol, Some(waiter), extra),
+            life: Life::new(protocol, Some(waiter), extra.clone()),
             queue: VecDeque::new(),
             queued: 0,
             arrivals: VecDeque::new(),
@@ -128,9 +129,15 @@ impl DatagramTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
+        extra.set_item(intern!(py, "socket"), exposed(object, transport.as_any())?)?;
         core.get().own(fd, transport.as_any())?;
         protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
         Ok(transport)
+    }
+
+    /// The user has the socket, too: what is written to the one comes after what was written to the other.
+    pub(crate) fn keep_nothing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        endpoint::keep_nothing(slf)
     }
 
     /// The descriptor to send to and receive from; `None` once it is closed.
@@ -171,8 +178,9 @@ impl DatagramTransport {
     }
 
     /// Whether the transport is closing or closed.
-    fn is_closing(&self) -> bool {
-        self.state.borrow().life.phase.is_closing()
+    fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        sending::send_kept(slf)?; // an error of which would close it
+        Ok(slf.get().state.borrow().life.phase.is_closing())
     }
 
     /// Close: what is buffered is sent, then `connection_lost(None)` is called. Nothing is received any more.
@@ -270,8 +278,14 @@ impl DatagramTransport {
         self.state.borrow().socket.raw_fd()
     }
 
-    fn __repr__(&self) -> String {
-        self.text()
+    /// Sends what a callback has written and was kept for its end; if `for_good`, nothing is kept from now on.
+    fn _send_kept(slf: &Bound<'_, Self>, for_good: bool) -> PyResult<()> {
+        if for_good { endpoint::keep_nothing(slf) } else { sending::send_kept(slf) }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        sending::send_kept(slf)?;
+        Ok(slf.get().text())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -117,16 +117,32 @@ pub(super) fn send_kept(transport: &Bound<'_, DatagramTransport>) -> PyResult<()
     if !endpoint::take_kept(&mut this.state.borrow_mut().life) {
         return Ok(());
     }
-    // An error is that of one datagram, and the others go on.
-    while !flush(transport)? {
+    let mut result = Ok(());
+    loop {
+        // An error is that of one datagram, and the others go on, also if hearing of it raises.
+        match flush(transport) {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(error) if result.is_ok() => result = Err(error),
+            Err(error) => error.write_unraisable(transport.py(), Some(transport.as_any())),
+        }
         if this.state.borrow().life.phase.is_lost() {
-            return Ok(());
+            return result;
         }
     }
-    if !this.state.borrow().queue.is_empty() {
-        endpoint::start_writing(transport)?;
-    }
-    endpoint::grown(transport)
+    let (drained, closing) = {
+        let state = this.state.borrow();
+        (state.queue.is_empty(), state.life.phase.is_closing())
+    };
+    let went_on = match (drained, closing) {
+        (false, _) => endpoint::start_writing(transport),
+        // It was closed by who heard of an error, and has waited for this.
+        (true, true) => {
+            endpoint::stop_reading(transport).and_then(|()| endpoint::queue_lost(transport, None))
+        }
+        (true, false) => Ok(()),
+    };
+    result.and(went_on).and_then(|()| endpoint::grown(transport))
 }
 
 impl DatagramTransport {

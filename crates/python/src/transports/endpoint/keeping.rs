@@ -20,6 +20,10 @@ pub(super) struct Keeping {
     habit: Habit,
     /// Whether the queue is kept for the end of the callback that runs.
     is_kept: bool,
+    /// Whether the loop knows that it is to send at the end of the callback, if there is something then.
+    is_listed: bool,
+    /// Set once somebody else may write to, or change, what the transport writes to.
+    never: bool,
 }
 
 /// Notes a write of `count` bytes; whether it is to be kept for the end of the callback, as others have been.
@@ -31,7 +35,9 @@ pub(in crate::transports) fn keeps<T: Endpoint>(
 ) -> bool {
     let core = transport.get().core().get();
     let Some(callback) = core.callback() else { return false };
-    state.life_mut().keeping.habit.note(callback)
+    let keeping = &mut state.life_mut().keeping;
+    keeping.habit.note(callback)
+        && !keeping.never
         && state.is_drained()
         && count <= most(state.life())
         && core.is_own_thread(transport.py())
@@ -48,23 +54,35 @@ pub(in crate::transports) fn queued<T: Endpoint>(
     keeps: bool,
 ) -> PyResult<()> {
     let this = transport.get();
-    let (was_kept, full) = {
+    let (is_kept, was_listed, full) = {
         let mut state = this.state().borrow_mut();
         let full = state.size() > most(state.life()) || state.pieces() >= MANY;
-        let is_kept = &mut state.life_mut().keeping.is_kept;
-        (mem::replace(is_kept, *is_kept || keeps), full)
+        let keeping = &mut state.life_mut().keeping;
+        keeping.is_kept |= keeps;
+        let was_listed = keeping.is_listed;
+        keeping.is_listed |= keeping.is_kept;
+        (keeping.is_kept, was_listed, full)
     };
-    match (was_kept, keeps) {
-        (false, false) => grown(transport),
-        (true, _) if full => T::send_kept(transport),
-        (true, _) => Ok(()),
-        (false, true) => this.core().get().push_kept(transport.as_any(), end_callback::<T>),
+    if !is_kept {
+        return grown(transport);
     }
+    if !was_listed {
+        this.core().get().push_kept(transport.as_any(), end_callback::<T>)?;
+    }
+    if full { T::send_kept(transport) } else { Ok(()) }
 }
 
 /// The callback is over in which something was written and kept.
 fn end_callback<T: Endpoint>(transport: &Bound<'_, PyAny>) -> PyResult<()> {
-    T::send_kept(ffi::cast_known::<T>(transport))
+    let transport = ffi::cast_known::<T>(transport);
+    transport.get().state().borrow_mut().life_mut().keeping.is_listed = false;
+    T::send_kept(transport)
+}
+
+/// Sends what is kept, and keeps nothing from now on.
+pub(in crate::transports) fn keep_nothing<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
+    transport.get().state().borrow_mut().life_mut().keeping.never = true;
+    T::send_kept(transport)
 }
 
 /// Whether something was kept, which the caller sends now.

@@ -28,7 +28,7 @@ use crate::ffi::{self, Ref};
 use crate::report;
 
 pub(super) use closing::{close, dropped, fatal, force, lose_now, lost, queue_lost};
-pub(super) use keeping::{keeps, queued, take_kept};
+pub(super) use keeping::{keep_nothing, keeps, queued, take_kept};
 pub(super) use reading::{
     change_reading, is_reading, pause, read_again, resume, start_reading, stop_reading,
 };

@@ -33,7 +33,7 @@ use crate::imports::imports;
 use crate::transports::endpoint::{self, Endpoint, Life};
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
-use crate::transports::socket::{Socket, describe};
+use crate::transports::socket::{Socket, describe, exposed};
 use crate::transports::tls::TlsProtocol;
 use crate::transports::watch::Watch;
 
@@ -99,9 +99,10 @@ impl StreamTransport {
         let extra = PyDict::new(py);
         describe(py, &socket, peer, &extra)?;
         let fd = socket.raw_fd();
+        let object = socket.shared(py);
         let state = State {
             socket,
-            life: Life::new(protocol, waiter, extra),
+            life: Life::new(protocol, waiter, extra.clone()),
             kind: Kind::of(protocol)?,
             queue: WriteQueue::new(),
             volume: Volume::default(),
@@ -117,12 +118,21 @@ impl StreamTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
+        if let Some(object) = object {
+            let socket = exposed(object.bind(py), transport.as_any())?;
+            extra.set_item(intern!(py, "socket"), socket)?;
+        }
         if let Some(server) = server {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
         protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
         Ok(transport)
+    }
+
+    /// The user has the socket, too: what is written to the one comes after what was written to the other.
+    pub(crate) fn keep_nothing(slf: &Bound<'_, Self>) -> PyResult<()> {
+        endpoint::keep_nothing(slf)
     }
 
     /// Sends `data`, a `bytes` object: the method `write` for TLS.
@@ -177,16 +187,17 @@ impl StreamTransport {
         if name.eq(intern!(py, "socket"))?
             && let Some(object) = slf.get().socket_object(py)?
         {
-            let transport_socket = imports(py).transport_socket.bind(py).call1((object,))?;
-            extra.set_item(name, &transport_socket)?;
-            return Ok(Some(transport_socket));
+            let socket = exposed(&object, slf.as_any())?;
+            extra.set_item(name, &socket)?;
+            return Ok(Some(socket));
         }
         Ok(default)
     }
 
     /// Whether the transport is closing or closed.
-    fn is_closing(&self) -> bool {
-        self.state.borrow().life.phase.is_closing()
+    fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
+        writing::send_kept(slf)?; // an error of which would close it
+        Ok(slf.get().state.borrow().life.phase.is_closing())
     }
 
     /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
@@ -334,8 +345,14 @@ impl StreamTransport {
         self.state.borrow().socket.raw_fd()
     }
 
-    fn __repr__(&self) -> String {
-        self.text()
+    /// Sends what a callback has written and was kept for its end; if `for_good`, nothing is kept from now on.
+    fn _send_kept(slf: &Bound<'_, Self>, for_good: bool) -> PyResult<()> {
+        if for_good { endpoint::keep_nothing(slf) } else { writing::send_kept(slf) }
+    }
+
+    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
+        writing::send_kept(slf)?;
+        Ok(slf.get().text())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -182,12 +182,17 @@ fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
     };
     let sent = {
         let mut state = transport.get().state.borrow_mut();
-        let sent = send_queued(&state, fd);
-        if let Ok(count) = sent {
-            // Buffers are exactly `bytes` or ours: dropping them calls nothing.
-            state.queue.advance(count, drop);
+        loop {
+            let (offered, sent) = send_queued(&state, fd);
+            if let Ok(count) = sent {
+                // Buffers are exactly `bytes` or ours: dropping them calls nothing.
+                state.queue.advance(count, drop);
+                if count == offered && !state.queue.is_empty() {
+                    continue;
+                }
+            }
+            break sent;
         }
-        sent
     };
     match sent {
         Ok(_) => Ok(true),
@@ -199,15 +204,17 @@ fn flush(transport: &Bound<'_, StreamTransport>) -> PyResult<bool> {
     }
 }
 
-fn send_queued(state: &State, fd: BorrowedFd<'_>) -> io::Result<usize> {
+/// One system call: how many bytes it was offered, and how many it took.
+fn send_queued(state: &State, fd: BorrowedFd<'_>) -> (usize, io::Result<usize>) {
     if state.queue.len() == 1
         && let Some(slice) = state.queue.first_slice()
     {
-        return sys::socket::send(fd, slice);
+        return (slice.len(), sys::socket::send(fd, slice));
     }
     let mut slices = [IoSlice::new(&[]); SLICES];
     let count = state.queue.slices(&mut slices);
-    sys::socket::send_vectored(fd, &slices[..count])
+    let slices = &slices[..count];
+    (slices.iter().map(|slice| slice.len()).sum(), sys::socket::send_vectored(fd, slices))
 }
 
 /// What was waiting for the queue to be empty: the end of the stream, a file, or the end of the connection.
