@@ -296,6 +296,7 @@ def test_pieces_before_a_file(run: Run, tmp_path: Any) -> None:
     run(main)
 
 
+@pytest.mark.unix("fork")
 def test_a_fork(run: Run) -> None:
     """What was written leaves once, whatever a child does with its copy."""
 

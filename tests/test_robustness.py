@@ -30,6 +30,8 @@ from support.signals import USER
 from support.sockets import LOCALHOST, pair_at, tcp_pair
 from support.user_selectors import CountingSelectSelector, UserSelector
 
+#: True where there is such a thing.
+REUSE_PORT = "yes" if hasattr(socket, "SO_REUSEPORT") else ""
 NUMBER: contextvars.ContextVar[int] = contextvars.ContextVar("NUMBER", default=0)
 left_unclosed = pytest.mark.filterwarnings("ignore:unclosed (<socket|transport):ResourceWarning")
 
@@ -355,7 +357,7 @@ def test_flags_are_anything_with_a_truth_value(run: Run) -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         server = await loop.create_server(
-            Recorder, LOCALHOST, 0, reuse_address=1, reuse_port="yes", start_serving=1
+            Recorder, LOCALHOST, 0, reuse_address=1, reuse_port=REUSE_PORT, start_serving=1
         )
         assert server.is_serving()
         server.close()

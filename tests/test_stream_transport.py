@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import errno
 import gc
-import os
 import socket
 import sys
 import tracemalloc
@@ -14,10 +13,11 @@ from typing import Any, Callable, List
 import pytest
 from support.backends import PY312, Backend
 from support.contracts import Link, StreamContract
+from support.platforms import WINDOWS, of_errno
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
-from support.sockets import LOCALHOST, Peer, listener, refusing_address, tcp_pair
+from support.sockets import LOCALHOST, Peer, listener, pair_at, refusing_address, tcp_pair
 
 
 class TestConnected(StreamContract):
@@ -178,16 +178,12 @@ def test_a_socket_that_the_user_closes_is_not_mistaken_for_another(
         transport, protocol = await asyncio.get_running_loop().create_connection(
             Recorder, sock=left
         )
-        any_other, its_peer = socket.socketpair()
         left.close()
-        os.dup2(any_other.fileno(), number, inheritable=False)
-        any_other.close()
-        other = socket.socket(fileno=number)
-        its_peer.setblocking(False)
+        other, its_peer = pair_at(number)
         transport.write(b"secret")
         error = await protocol.lost()
         assert isinstance(error, OSError)
-        assert error.errno == errno.EBADF
+        assert error.errno == (of_errno(errno.ENOTSOCK) if WINDOWS else errno.EBADF)
         with pytest.raises(BlockingIOError):
             its_peer.recv(10)
         its_peer.send(b"alive")

@@ -1,7 +1,7 @@
 """Named pipes: ``start_serving_pipe`` and ``create_pipe_connection``, on Windows alone.
 
 asyncio's ``ProactorEventLoop`` has these methods, and so have both loops here. A server is
-asyncio's own ``PipeServer``, whose ``close()`` cancels what it waits for.
+asyncio's own ``PipeServer``, whose ``close()`` cancels what waits for clients.
 """
 
 # ruff: noqa: E402 - type checkers have to be told first where this is
@@ -13,13 +13,15 @@ import sys
 assert sys.platform == "win32"  # type checkers stop here elsewhere
 
 import _overlapped  # type: ignore[import-not-found]
+import _winapi
 import asyncio
 from asyncio.log import logger
 from asyncio.windows_events import PipeServer
 from asyncio.windows_utils import PipeHandle
 from typing import Any, Callable, Optional
 
-_ERROR_PIPE_BUSY = 231  # winerror.h
+_ERROR_BAD_PIPE = 230  # winerror.h
+_ERROR_PIPE_BUSY = 231
 _FIRST_DELAY = 0.001  # seconds until a busy pipe is tried again
 _LONGEST_DELAY = 0.1
 
@@ -69,6 +71,15 @@ def _check_pipes(loop: Any) -> None:
         raise NotImplementedError("this event loop waits in a selector, which has no pipes")
 
 
+def _check_client(pipe: PipeHandle) -> None:
+    """Raise ``BrokenPipeError`` if a client has come and gone, and has written nothing."""
+    try:
+        _winapi.PeekNamedPipe(pipe.fileno(), 0)
+    except OSError as error:
+        if error.winerror != _ERROR_BAD_PIPE:  # else nobody has come yet
+            raise
+
+
 def _connected(loop: Any, pipe: PipeHandle, protocol: Any, address: str) -> asyncio.Transport:
     transport: asyncio.Transport = loop._make_duplex_pipe_transport(
         pipe, protocol, {"addr": address}
@@ -79,13 +90,12 @@ def _connected(loop: Any, pipe: PipeHandle, protocol: Any, address: str) -> asyn
 class _Acceptor:
     """Puts up one instance of a pipe after the other, and serves who connects."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, server: Any, factory: Any, address: str
-    ) -> None:
+    def __init__(self, loop: Any, server: Any, factory: Any, address: str) -> None:
         self._loop = loop
         self._server = server
         self._factory = factory
         self._address = address
+        self._pipe: Optional[PipeHandle] = None
 
     def accept(self) -> None:
         pipe = None
@@ -93,24 +103,31 @@ class _Acceptor:
             pipe = self._server._get_unconnected_pipe()
             if pipe is None:
                 return  # closed
-            connection = _Connection(pipe, self._loop)
+            _check_client(pipe)
+            # The next instance is put up in the step in which the loop hears of a client: whoever
+            # comes then finds it.
+            self._loop._add_signalled(pipe.fileno(), self._accepted)
         except OSError as error:
             self._failed(pipe, error)
         else:
-            self._server._accept_pipe_future = connection
-            connection.add_done_callback(self._accepted)
+            self._pipe = pipe
+            self._server._accept_pipe_future = self
 
-    def _accepted(self, connection: _Connection) -> None:
-        pipe = connection.pipe
-        try:
-            connection.result()
-            self._server._free_instances.discard(pipe)
-            if self._server.closed():
-                pipe.close()  # the client came too late
-                return
-            _connected(self._loop, pipe, self._factory(), self._address)
-        except asyncio.CancelledError:
+    def cancel(self) -> None:
+        """Wait for no more clients: the server closes."""
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            self._loop.remove_reader(pipe.fileno())
             pipe.close()
+
+    def _accepted(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is None:
+            return
+        try:
+            self._loop.remove_reader(pipe.fileno())
+            self._server._free_instances.discard(pipe)
+            _connected(self._loop, pipe, self._factory(), self._address)
         except OSError as error:
             self._failed(pipe, error)
         else:
@@ -126,34 +143,3 @@ class _Acceptor:
         elif self._loop.get_debug():
             logger.warning("Accept pipe failed on pipe %r", pipe, exc_info=error)
         self._loop.call_soon(self.accept)
-
-
-class _Connection(asyncio.Future[None]):
-    """Done when a client has connected to *pipe*."""
-
-    def __init__(self, pipe: PipeHandle, loop: Any) -> None:
-        super().__init__(loop=loop)
-        self.pipe = pipe
-        # With an event: the handle belongs to no completion port before it is read from.
-        self._overlapped = _overlapped.Overlapped()
-        if self._overlapped.ConnectNamedPipe(pipe.fileno()):
-            self.set_result(None)
-        else:
-            loop._add_signalled(self._overlapped.event, self._ended)
-
-    def _ended(self) -> None:
-        self.get_loop().remove_reader(self._overlapped.event)
-        if self.done():
-            return
-        try:
-            self._overlapped.getresult()
-        except OSError as error:
-            self.set_exception(error)
-        else:
-            self.set_result(None)
-
-    def cancel(self, msg: Optional[Any] = None) -> bool:
-        if not self.done():
-            self.get_loop().remove_reader(self._overlapped.event)
-            self._overlapped.cancel()
-        return super().cancel(msg)

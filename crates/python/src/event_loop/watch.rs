@@ -42,6 +42,7 @@ pub(super) fn add(
 ) -> PyResult<()> {
     let fd = descriptor(file)?;
     event_loop.get().check_no_transport(event_loop.py(), fd)?;
+    event_loop.get().check_closed()?;
     check_socket(fd)?;
     add_any(event_loop, file, fd, direction, callback, arguments)
 }

@@ -121,17 +121,8 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 let piece = (*file, *offset, *count);
                 self.send_file(kernel, token, piece, told)
             }
-            (File::Pipe, Operation::Accept { .. }) => {
-                let overlapped = self.packet(token).start();
-                // SAFETY: the packet stays.
-                let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
-                match of_file(result) {
-                    // Somebody was faster.
-                    Begun::Ended(Err(error)) if error == ERROR_PIPE_CONNECTED.cast_signed() => {
-                        Ok(Begun::Ended(Ok(0)))
-                    }
-                    begun => Ok(begun),
-                }
+            (File::Pipe, Operation::Accept { .. } | Operation::Poll { .. }) => {
+                Ok(self.accept_of_pipe(token))
             }
             (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers, token)),
             (File::Pipe | File::Socket(_), Operation::Read { .. } | Operation::Write { .. }) => {
@@ -190,6 +181,21 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         // SAFETY: both are of the packet, which stays.
         unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
         Ok(Begun::Pending)
+    }
+
+    /// Waits for a client of this instance of a named pipe.
+    fn accept_of_pipe(&mut self, token: Token) -> Begun {
+        const FASTER: i32 = ERROR_PIPE_CONNECTED.cast_signed();
+        let (fd, polls) = (self.fd(), matches!(self.operation, Operation::Poll { .. }));
+        let overlapped = self.packet(token).start();
+        // SAFETY: the packet stays.
+        let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
+        match of_file(result) {
+            Begun::Ended(Err(FASTER)) => Begun::Ended(Ok(0)),
+            // He has gone again; what he has written is there.
+            Begun::Ended(Err(os_error::EPIPE)) if polls => Begun::Ended(Ok(0)),
+            begun => begun,
+        }
     }
 
     fn accept(&mut self, kernel: &mut Kernel, token: Token, told: bool) -> Result<Begun, i32> {

@@ -199,7 +199,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         let Some(operation) = self.in_flight.get_mut(token) else { return };
         let Operation::Poll { interest, .. } = operation.operation else { return };
         let found = match &operation.packet {
-            Some(packet) if operation.file != File::Waitable => packet.poll.found(interest),
+            Some(packet) if matches!(operation.file, File::Socket(_)) => {
+                packet.poll.found(interest)
+            }
             _ => Found::Ready(interest),
         };
         match found {

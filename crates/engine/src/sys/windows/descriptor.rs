@@ -2,11 +2,12 @@
 #![allow(unsafe_code)] // questions about handles that may be closed
 
 use std::collections::BTreeMap;
-use std::io;
+use std::{io, ptr};
 
 use windows_sys::Win32::Foundation::GetHandleInformation;
 use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
 use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_UNKNOWN, GetFileType};
+use windows_sys::Win32::System::Pipes::{GetNamedPipeInfo, PIPE_SERVER_END};
 
 use super::fd::{RawFd, handle, socket};
 
@@ -21,12 +22,14 @@ pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether a descriptor can be polled: a socket, or a handle of something to wait for, a process say.
+/// Whether a descriptor can be polled: a socket, a handle of something to wait for (a process say), or the server's
+/// end of a named pipe, which is ready when a client has come.
 ///
 /// # Errors
 /// WSAENOTSOCK for any other, and for what is not open, as `select` has it.
 pub fn check_pollable(fd: RawFd) -> io::Result<()> {
-    check_open(fd).or_else(|error| if is_waitable(fd) { Ok(()) } else { Err(error) })
+    check_open(fd)
+        .or_else(|error| if is_waitable(fd) || is_served(fd) { Ok(()) } else { Err(error) })
 }
 
 /// Whether `fd` is an open handle of something that is no file.
@@ -34,6 +37,16 @@ fn is_waitable(fd: RawFd) -> bool {
     is_open(fd)
         // SAFETY: the kernel checks the handle.
         && unsafe { GetFileType(handle(fd)) } == FILE_TYPE_UNKNOWN
+}
+
+/// Whether `fd` is the server's end of a named pipe.
+fn is_served(fd: RawFd) -> bool {
+    let mut flags = 0;
+    let (sizes, instances) = (ptr::null_mut(), ptr::null_mut());
+    // SAFETY: the flags are valid for writes, and the kernel checks the handle.
+    let result =
+        unsafe { GetNamedPipeInfo(handle(fd), &raw mut flags, sizes, ptr::null_mut(), instances) };
+    result != 0 && flags & PIPE_SERVER_END != 0
 }
 
 /// Whether `fd` is an open handle. -1 stands for this process where it is none.
