@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import os
 import re
 import socket
 import ssl
@@ -613,7 +612,7 @@ def test_the_socket_of_a_connection(run: Run) -> None:
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
                 assert sock.gettimeout() == 0
                 assert sock.getpeername() == address
-                assert not os.get_inheritable(sock.fileno())
+                assert not sock.get_inheritable()
             await close(transport, protocol)
 
     run(main)
