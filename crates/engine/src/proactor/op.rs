@@ -131,21 +131,6 @@ pub enum Operation<B, M> {
         /// Where to; nowhere else than to its peer from a connected socket.
         address: Option<Address>,
     },
-    /// Sends a piece of a regular file, all of it unless the file ends before (`TransmitFile`). The file's
-    /// own position may move.
-    ///
-    /// `EOPNOTSUPP` on Linux: `io_uring` would do it by a thread of the kernel and a pipe, and sendfile(2)
-    /// does not wait ([`sys::file::send`](crate::sys::file::send)).
-    SendFile {
-        /// A connected socket.
-        fd: RawFd,
-        /// The file.
-        file: RawFd,
-        /// Where the piece begins.
-        offset: u64,
-        /// How many bytes it has.
-        count: usize,
-    },
     /// Connects, and completes when the connection is made or refused.
     Connect {
         /// A socket.

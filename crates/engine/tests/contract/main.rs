@@ -27,7 +27,6 @@ on_every_setup! { streams:
     receiving_into_a_buffer_of_ones_own
     sends_gather_in_order
     large_sends_are_whole
-    files_are_sent
     a_broken_connection_gives_the_buffers_back
     connecting
     shutting_down_and_closing

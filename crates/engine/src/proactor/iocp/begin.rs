@@ -40,9 +40,6 @@ use crate::{Address, Interest, Token};
 /// More slices than that go by another call, as on other systems.
 const MOST_SLICES: usize = 1024;
 
-/// How much `TransmitFile` sends at most, says its page.
-const MOST_OF_A_FILE: u32 = 0x7fff_fffe;
-
 /// What has become of a start.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Begun {
@@ -116,10 +113,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             (File::Socket(_), Operation::Connect { address, .. }) => {
                 let address = address.clone();
                 self.connect(kernel, token, &address, told)
-            }
-            (File::Socket(_), Operation::SendFile { file, offset, count, .. }) => {
-                let piece = (*file, *offset, *count);
-                self.send_file(kernel, token, piece, told)
             }
             (File::Pipe, Operation::Accept { .. }) => {
                 let overlapped = self.packet(token).start();
@@ -249,36 +242,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             connect(socket(fd), name, len, ptr::null(), 0, &raw mut moved, overlapped)
         };
         Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
-    }
-
-    fn send_file(
-        &mut self,
-        kernel: &mut Kernel,
-        token: Token,
-        (file, offset, count): (RawFd, u64, usize),
-        told: bool,
-    ) -> Result<Begun, i32> {
-        let fd = self.fd();
-        // Nothing stands for everything.
-        let count = match u32::try_from(count).unwrap_or(u32::MAX).min(MOST_OF_A_FILE) {
-            0 => return Ok(Begun::Ended(Ok(0))),
-            count => count,
-        };
-        let transmit = kernel.transmit(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
-        let overlapped = packet.start();
-        packet.set_offset(offset);
-        // SAFETY: the packet stays, and the kernel checks the handles.
-        let result =
-            unsafe { transmit(socket(fd), handle(file), count, 0, overlapped, ptr::null(), 0) };
-        Ok(match of_socket(if result == 0 { -1 } else { 0 }, 0, told) {
-            Begun::Ended(Ok(_)) => Begun::Ended(Ok(packet.moved())),
-            // There is nothing behind the end.
-            Begun::Ended(Err(error)) if error == ERROR_HANDLE_EOF.cast_signed() => {
-                Begun::Ended(Ok(0))
-            }
-            begun => begun,
-        })
     }
 
     /// Starts what sends or receives by a socket.

@@ -6,7 +6,7 @@ use std::io;
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
-use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
+use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 
 use super::super::{Lent, LentMut, Operation, Returned};
 use super::afd::{Found, Poll};
@@ -116,18 +116,6 @@ impl Packet {
         (packet.token, status, packet.overlapped.InternalHigh)
     }
 
-    /// How many bytes an operation has moved that has ended at once.
-    pub(super) const fn moved(&self) -> usize {
-        self.overlapped.InternalHigh
-    }
-
-    /// Has a file read from `offset` on.
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of an offset")]
-    pub(super) fn set_offset(&mut self, offset: u64) {
-        let place = OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 };
-        self.overlapped.Anonymous = OVERLAPPED_0 { Anonymous: place };
-    }
-
     /// Where the kernel writes how the operation ends; cleared for the next start.
     pub(super) fn start(&mut self) -> *mut OVERLAPPED {
         self.overlapped = OVERLAPPED::default();
@@ -182,7 +170,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             | Operation::SendOne { fd, .. }
             | Operation::ReceiveFrom { fd, .. }
             | Operation::SendTo { fd, .. }
-            | Operation::SendFile { fd, .. }
             | Operation::Connect { fd, .. }
             | Operation::Shutdown { fd, .. }
             | Operation::Poll { fd, .. }
@@ -233,7 +220,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Close { .. }
             | Operation::Accept { .. }
             | Operation::Receive { .. }
-            | Operation::SendFile { .. }
             | Operation::Connect { .. }
             | Operation::Shutdown { .. }
             | Operation::Poll { .. } => Returned::Nothing,

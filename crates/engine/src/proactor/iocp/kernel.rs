@@ -18,8 +18,8 @@ use windows_sys::Wdk::Storage::FileSystem::{
 };
 use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, HANDLE};
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_TRANSMITFILE, SIO_GET_EXTENSION_FUNCTION_POINTER,
-    WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_TRANSMITFILE, WSAIoctl,
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, SIO_GET_EXTENSION_FUNCTION_POINTER, WSAID_ACCEPTEX,
+    WSAID_CONNECTEX, WSAIoctl,
 };
 use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
@@ -45,7 +45,6 @@ pub(super) struct Kernel {
     pub(super) driver: Driver,
     accept: LPFN_ACCEPTEX,
     connect: LPFN_CONNECTEX,
-    transmit: LPFN_TRANSMITFILE,
 }
 
 /// The number of an error.
@@ -61,7 +60,7 @@ pub(super) fn last_error() -> i32 {
 impl Kernel {
     pub(super) fn new() -> io::Result<Self> {
         let port = Arc::new(Port::new()?);
-        Ok(Self { port, driver: Driver::default(), accept: None, connect: None, transmit: None })
+        Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
     }
 
     /// Has the port told of the operations of a file. True when it is told of what ends at once,
@@ -114,16 +113,6 @@ impl Kernel {
                 unsafe { transmute::<Extension, LPFN_ACCEPTEX>(extension(fd, &WSAID_ACCEPTEX)?) };
         }
         Ok(self.accept)
-    }
-
-    /// `TransmitFile` of the provider of `fd`.
-    pub(super) fn transmit(&mut self, fd: RawFd) -> Result<LPFN_TRANSMITFILE, i32> {
-        if self.transmit.is_none() {
-            let function = extension(fd, &WSAID_TRANSMITFILE)?;
-            // SAFETY: this is what the identifier stands for.
-            self.transmit = unsafe { transmute::<Extension, LPFN_TRANSMITFILE>(function) };
-        }
-        Ok(self.transmit)
     }
 
     /// `ConnectEx` of the provider of `fd`.

@@ -139,9 +139,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                     .flags(libc::MSG_NOSIGNAL.cast_unsigned())
                     .build()
             }
-            Operation::SendFile { .. } => {
-                return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-            }
             Operation::Connect { fd, address } => {
                 let message = message.get_or_insert_with(Message::new);
                 let len = message.name(address)?;
@@ -206,7 +203,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             Operation::Accept { .. }
             | Operation::Receive { .. }
-            | Operation::SendFile { .. }
             | Operation::Connect { .. }
             | Operation::Shutdown { .. }
             | Operation::Poll { .. } => Returned::Nothing,

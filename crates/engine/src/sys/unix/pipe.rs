@@ -6,7 +6,6 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 
 use rustix::fs::FileType;
 
@@ -67,14 +66,6 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(fd, buffer)?)
 }
 
-/// read(2) into memory that nobody has written to yet; the first bytes, as many as the result
-/// says, are initialised then.
-#[inline]
-pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (filled, _) = rustix::io::read(fd, buffer)?;
-    Ok(filled.len())
-}
-
 /// write(2): how many bytes went.
 #[inline]
 pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
@@ -103,8 +94,8 @@ mod tests {
         assert_eq!(write_vectored(writer.as_fd(), &[IoSlice::new(b"cd"), IoSlice::new(b"e")])?, 3);
         assert_eq!(read(reader.as_fd(), &mut buffer[..3])?, 3);
         assert_eq!(&buffer[..3], b"abc");
-        let mut rest = [MaybeUninit::uninit(); 8];
-        assert_eq!(read_uninit(reader.as_fd(), &mut rest)?, 2);
+        assert_eq!(read(reader.as_fd(), &mut buffer)?, 2);
+        assert_eq!(&buffer[..2], b"de");
         drop(writer);
         assert_eq!(read(reader.as_fd(), &mut buffer)?, 0);
         Ok(())

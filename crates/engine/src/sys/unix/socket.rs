@@ -82,11 +82,6 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(sockopt::set_tcp_nodelay(fd, true)?)
 }
 
-/// Sets `SO_KEEPALIVE`.
-pub fn set_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(sockopt::set_socket_keepalive(fd, true)?)
-}
-
 /// Takes `SO_ERROR`: what became of a non-blocking connect, `None` when it went well. Reading
 /// clears it.
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
@@ -122,8 +117,6 @@ mod tests {
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         set_nodelay(server.as_fd())?;
         assert!(sockopt::tcp_nodelay(&server)?);
-        set_keepalive(server.as_fd())?;
-        assert!(sockopt::socket_keepalive(&server)?);
         assert!(take_error(server.as_fd())?.is_none());
         Ok(())
     }

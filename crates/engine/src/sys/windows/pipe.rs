@@ -11,7 +11,6 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::os::windows::ffi::OsStrExt;
 use std::ptr;
 
@@ -144,13 +143,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     only_sockets(fd)?;
     socket::recv(fd, buffer)
-}
-
-/// The same into memory that nobody has written to yet; the first bytes, as many as the result
-/// says, are initialised then.
-pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    only_sockets(fd)?;
-    socket::recv_uninit(fd, buffer)
 }
 
 /// `send` for a socket: how many bytes went. `WouldBlock` for a pipe.

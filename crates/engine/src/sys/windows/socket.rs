@@ -14,9 +14,9 @@ use std::ptr;
 
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONBIO, INVALID_SOCKET, IPPROTO_TCP, SD_SEND, SO_ERROR, SO_KEEPALIVE, SOCKET_ERROR,
-    SOL_SOCKET, TCP_NODELAY, WSABUF, WSASend, accept as winsock_accept, getpeername, getsockname,
-    getsockopt, ioctlsocket, recv as winsock_recv, send as winsock_send, setsockopt, shutdown,
+    FIONBIO, INVALID_SOCKET, IPPROTO_TCP, SD_SEND, SO_ERROR, SOCKET_ERROR, SOL_SOCKET, TCP_NODELAY,
+    WSABUF, WSASend, accept as winsock_accept, getpeername, getsockname, getsockopt, ioctlsocket,
+    recv as winsock_recv, send as winsock_send, setsockopt, shutdown,
 };
 
 use super::address::Name;
@@ -178,11 +178,6 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY, &1_i32)
 }
 
-/// Sets `SO_KEEPALIVE`.
-pub fn set_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(fd.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE, &1_i32)
-}
-
 /// An option that is a number.
 pub(crate) fn option(fd: RawFd, level: i32, option: i32) -> io::Result<i32> {
     let mut value = 0_i32;
@@ -218,8 +213,6 @@ mod tests {
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         set_nodelay(server.as_fd())?;
         assert_ne!(option(server.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY)?, 0);
-        set_keepalive(server.as_fd())?;
-        assert_ne!(option(server.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE)?, 0);
         assert!(take_error(server.as_fd())?.is_none());
         listener.set_nonblocking(true)?;
         let nobody = accept(listener.as_fd()).expect_err("nobody has connected");
