@@ -34,11 +34,8 @@ use crate::sys::descriptor::is_open;
 use crate::sys::fd::{
     AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket,
 };
-use crate::sys::{numbers, os_error, socket as winsock, status};
+use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
 use crate::{Address, Interest, Token};
-
-/// More slices than that go by another call, as on other systems.
-const MOST_SLICES: usize = 1024;
 
 /// What has become of a start.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -418,7 +415,7 @@ fn slices<'a, B: Lent>(buffers: impl IntoIterator<Item = &'a B>, mut skip: usize
         let bytes = buffer.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default();
         WSABUF { buf: bytes.as_ptr().cast_mut(), len: length(bytes.len()) }
     };
-    buffers.into_iter().take(MOST_SLICES).map(slice).collect()
+    buffers.into_iter().take(MAX_SLICES).map(slice).collect()
 }
 
 fn join<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<u8> {

@@ -141,19 +141,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         }
     }
 
-    /// Whether there is nothing to wait for: a poll of no interest.
-    pub(super) const fn is_silent(&self) -> bool {
-        matches!(self.operation, Operation::Poll { interest, .. } if interest.is_empty())
-    }
-
-    /// Whether the operation has completions before its last one.
-    pub(super) const fn goes_on(&self) -> bool {
-        matches!(
-            self.operation,
-            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. }
-        )
-    }
-
     /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
     pub(super) fn is_closed(&self) -> bool {
         let poll = self.packet.as_ref().map(|packet| packet.poll.found(Interest::BOTH));
@@ -205,25 +192,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
     /// What the last completion brings: the buffers, which are the kernel's no longer.
     pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
-        match self.operation {
-            Operation::ReceiveInto { buffer, .. } | Operation::Read { buffer, .. } => {
-                Returned::Buffer(buffer)
-            }
-            Operation::ReceiveFrom { buffer, .. } => {
-                Returned::Datagram(buffer, result.as_ref().ok().and(self.sender))
-            }
-            Operation::SendOne { buffer, .. } => Returned::Sent(buffer),
-            Operation::Send { buffers, .. }
-            | Operation::SendTo { buffers, .. }
-            | Operation::Write { buffers, .. } => Returned::Buffers(buffers),
-            // Dropping the descriptor closes it.
-            Operation::Close { .. }
-            | Operation::Accept { .. }
-            | Operation::Receive { .. }
-            | Operation::Connect { .. }
-            | Operation::Shutdown { .. }
-            | Operation::Poll { .. } => Returned::Nothing,
-        }
+        self.operation.returned(result.as_ref().ok().and(self.sender))
     }
 
     /// The packet, made by the first start.

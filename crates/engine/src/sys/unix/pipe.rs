@@ -10,8 +10,9 @@ use std::io::{self, IoSlice};
 use rustix::fs::FileType;
 
 use super::create;
-use super::socket::MAX_SLICES;
+use crate::sys::MAX_SLICES;
 use crate::sys::fd::{BorrowedFd, OwnedFd};
+pub use crate::sys::kind::Kind;
 
 /// Whether pipes are read and written by operations of a proactor alone, and have no readiness: no.
 pub const COMPLETES: bool = false;
@@ -29,19 +30,6 @@ pub fn listen(_name: &OsStr, _first: bool) -> io::Result<OwnedFd> {
 /// A client's end of a named pipe: `ErrorKind::Unsupported`.
 pub fn connect(_name: &OsStr) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// What kind of file a descriptor is open on.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub enum Kind {
-    /// A pipe or a FIFO.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A terminal, or another character device.
-    CharacterDevice,
-    /// A regular file, a directory, a block device.
-    Other,
 }
 
 /// fstat(2): what kind of file `fd` is open on.

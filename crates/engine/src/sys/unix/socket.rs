@@ -16,10 +16,8 @@ use rustix::net::{
 use super::address::from_kernel;
 use super::create;
 use crate::Address;
+use crate::sys::MAX_SLICES;
 use crate::sys::fd::{BorrowedFd, OwnedFd};
-
-/// How many slices one call takes: `IOV_MAX` of all the systems here (`UIO_MAXIOV` on Linux).
-pub const MAX_SLICES: usize = 1024;
 
 /// Two connected sockets of streams, both non-blocking and close-on-exec: socketpair(2).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {

@@ -29,6 +29,7 @@ use windows_sys::Win32::System::Pipes::{
 use super::descriptor::{check_open, is_open};
 use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, handle, of_handle};
 use super::socket;
+pub use crate::sys::kind::Kind;
 
 /// How much the kernel keeps for a reader that is late: that of asyncio's `windows_utils`.
 const BUFFER_SIZE: u32 = 64 * 1024;
@@ -102,19 +103,6 @@ fn unguessable() -> Vec<u16> {
     wide(OsStr::new(&name))
 }
 
-/// What kind of file a handle is open on.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub enum Kind {
-    /// A pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A console, or another character device.
-    CharacterDevice,
-    /// A regular file, a directory.
-    Other,
-}
-
 /// What kind of file `fd` is open on.
 pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     if check_open(fd.as_raw_fd()).is_ok() {
@@ -151,7 +139,7 @@ pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     socket::send(fd, data)
 }
 
-/// The same of the first [`MAX_SLICES`](socket::MAX_SLICES) slices.
+/// The same of the first [`MAX_SLICES`](crate::sys::MAX_SLICES) slices.
 pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     only_sockets(fd)?;
     socket::send_vectored(fd, slices)

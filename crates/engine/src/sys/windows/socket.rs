@@ -22,9 +22,7 @@ use windows_sys::Win32::Networking::WinSock::{
 use super::address::Name;
 use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket};
 use crate::Address;
-
-/// How many slices one call takes. Winsock has no limit; this is that of other systems.
-pub const MAX_SLICES: usize = 1024;
+use crate::sys::MAX_SLICES;
 
 /// 0, or the error of the call.
 pub(crate) fn check(result: i32) -> io::Result<()> {
