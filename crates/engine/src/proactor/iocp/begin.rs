@@ -14,13 +14,11 @@ use windows_sys::Win32::Foundation::{
     ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
-    INVALID_SOCKET, SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
     WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
     WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
 };
-use windows_sys::Win32::Storage::FileSystem::{
-    FILE_TYPE_UNKNOWN, GetFileType, ReadFile, WriteFile,
-};
+use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use super::super::{Lent, LentMut, Operation};
@@ -30,10 +28,8 @@ use super::in_flight::{ACCEPTED_NAME, File, InFlight};
 use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
-use crate::sys::descriptor::is_open;
-use crate::sys::fd::{
-    AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket,
-};
+use crate::sys::descriptor::{Object, object};
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
 use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
 use crate::{Address, Interest, Token};
 
@@ -135,18 +131,12 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// Finds out what the descriptor is.
     fn look(&mut self, fd: RawFd) -> Result<(), i32> {
         if self.file == File::Unknown {
-            self.file = match afd::base(fd) {
-                Ok(base) => File::Socket(base),
-                Err(WSAENOTSOCK) if !is_open(fd) => return Err(os_error::EBADF),
-                // SAFETY: the kernel checks the handle.
-                Err(WSAENOTSOCK) => match unsafe { GetFileType(handle(fd)) } {
-                    FILE_TYPE_UNKNOWN if matches!(self.operation, Operation::Poll { .. }) => {
-                        File::Waitable
-                    }
-                    FILE_TYPE_UNKNOWN => return Err(os_error::EBADF),
-                    _ => File::Pipe,
-                },
-                Err(error) => return Err(error),
+            let polls = matches!(self.operation, Operation::Poll { .. });
+            self.file = match object(fd) {
+                Some(Object::Socket) => File::Socket(afd::base(fd)?),
+                Some(Object::Waitable) if polls => File::Waitable,
+                Some(Object::Waitable) | None => return Err(os_error::EBADF),
+                Some(_) => File::Pipe,
             };
         }
         Ok(())
@@ -252,7 +242,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         (message.slices, message.flags) = (slices, 0);
         message.name = name.map(Box::new);
         let (slices, count) = (message.slices.as_ptr(), message.slices.len());
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = length(count);
         let flags = &raw mut message.flags;
         let mut moved = 0;
         let name = message.name.as_deref();
@@ -310,7 +300,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             _ => return Begun::Ended(Err(WSAEINVAL)),
         };
         let overlapped = self.packet(token).start();
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = length(len);
         // SAFETY: the memory and the packet stay.
         let result = unsafe {
             if writes {
@@ -331,7 +321,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         self.buffer = Some(buffer);
         let memory = buffers.memory(buffer);
         let (start, len) = (memory.as_mut_ptr(), memory.len());
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = length(len);
         let fd = handle(self.fd());
         let overlapped = self.packet(token).start();
         // SAFETY: the buffer is this operation's alone until the packet comes, and the packet stays.
@@ -396,13 +386,9 @@ fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
         _ => numbers::AF_UNIX,
     };
     let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: no pointers that are not null.
-    let made = unsafe { WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags) };
-    if made == INVALID_SOCKET {
-        return Err(last_error());
-    }
-    // SAFETY: the socket was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(of_winsock(made)) })
+    // SAFETY: no pointers that are not null; the socket is made for us.
+    let made = unsafe { owned_socket(WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags)) };
+    made.map_err(|error| number(&error))
 }
 
 fn room(buffer: &mut impl LentMut) -> WSABUF {

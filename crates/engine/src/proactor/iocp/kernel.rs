@@ -7,7 +7,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::mem::transmute;
+use std::mem::transmute_copy;
 use std::ptr;
 use std::sync::Arc;
 
@@ -107,22 +107,14 @@ impl Kernel {
 
     /// `AcceptEx` of the provider of `fd`.
     pub(super) fn accept(&mut self, fd: RawFd) -> Result<LPFN_ACCEPTEX, i32> {
-        if self.accept.is_none() {
-            // SAFETY: this is what the identifier stands for.
-            self.accept =
-                unsafe { transmute::<Extension, LPFN_ACCEPTEX>(extension(fd, &WSAID_ACCEPTEX)?) };
-        }
-        Ok(self.accept)
+        // SAFETY: this is what the identifier stands for.
+        unsafe { look_up(&mut self.accept, fd, &WSAID_ACCEPTEX) }
     }
 
     /// `ConnectEx` of the provider of `fd`.
     pub(super) fn connect(&mut self, fd: RawFd) -> Result<LPFN_CONNECTEX, i32> {
-        if self.connect.is_none() {
-            // SAFETY: this is what the identifier stands for.
-            self.connect =
-                unsafe { transmute::<Extension, LPFN_CONNECTEX>(extension(fd, &WSAID_CONNECTEX)?) };
-        }
-        Ok(self.connect)
+        // SAFETY: as above.
+        unsafe { look_up(&mut self.connect, fd, &WSAID_CONNECTEX) }
     }
 }
 
@@ -149,7 +141,24 @@ fn waits(file: HANDLE) -> bool {
     status::is_success(result) && mode & SYNCHRONOUS != 0
 }
 
-/// The address of one of Winsock's functions.
+/// One of Winsock's functions, asked for once.
+///
+/// # Safety
+/// `F` is the type of the function that the identifier stands for.
+unsafe fn look_up<F: Copy>(
+    known: &mut Option<F>,
+    fd: RawFd,
+    identifier: &GUID,
+) -> Result<Option<F>, i32> {
+    if known.is_none() {
+        let function = extension(fd, identifier)?;
+        // SAFETY: the caller's promise; a function that is none is null.
+        *known = unsafe { transmute_copy::<Extension, Option<F>>(&function) };
+    }
+    Ok(*known)
+}
+
+/// The address of such a function.
 type Extension = *const c_void;
 
 fn extension(fd: RawFd, identifier: &GUID) -> Result<Extension, i32> {

@@ -14,13 +14,13 @@ use std::ptr;
 
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONBIO, INVALID_SOCKET, IPPROTO_TCP, SD_SEND, SO_ERROR, SOCKET_ERROR, SOL_SOCKET, TCP_NODELAY,
-    WSABUF, WSASend, accept as winsock_accept, getpeername, getsockname, getsockopt, ioctlsocket,
+    FIONBIO, IPPROTO_TCP, SD_SEND, SO_ERROR, SOCKET_ERROR, SOL_SOCKET, TCP_NODELAY, WSABUF,
+    WSASend, accept as winsock_accept, getpeername, getsockname, getsockopt, ioctlsocket,
     recv as winsock_recv, send as winsock_send, setsockopt, shutdown,
 };
 
 use super::address::Name;
-use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket};
+use super::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
 use crate::Address;
 use crate::sys::MAX_SLICES;
 
@@ -64,13 +64,9 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let mut peer = Name::empty();
     let (name, len) = peer.room();
-    // SAFETY: name and length are valid for writes.
-    let accepted = unsafe { winsock_accept(socket(listener.as_raw_fd()), name, len) };
-    if accepted == INVALID_SOCKET {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the socket was made for us.
-    let connection = unsafe { OwnedFd::from_raw_fd(of_winsock(accepted)) };
+    // SAFETY: name and length are valid for writes, and the socket is made for us.
+    let connection =
+        unsafe { owned_socket(winsock_accept(socket(listener.as_raw_fd()), name, len))? };
     prepare(&connection)?;
     Ok((connection, peer.address().unwrap_or(Address::UnixUnnamed)))
 }
