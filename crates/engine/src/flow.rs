@@ -105,12 +105,6 @@ impl FlowControl {
         self.paused = false;
         Some(FlowEvent::Resume)
     }
-
-    /// The buffer has `size` bytes now: whichever of the two applies.
-    #[inline]
-    pub const fn on_size(&mut self, size: usize) -> Option<FlowEvent> {
-        if self.paused { self.on_shrink(size) } else { self.on_growth(size) }
-    }
 }
 
 #[cfg(test)]
@@ -139,13 +133,13 @@ mod tests {
     fn pauses_above_and_resumes_at() {
         let mut flow = FlowControl::new();
         assert_eq!(flow.set_limits(Some(10), Some(4)), Ok(()));
-        assert_eq!(flow.on_size(10), None);
-        assert_eq!(flow.on_size(11), Some(FlowEvent::Pause));
-        assert_eq!(flow.on_size(12), None);
-        assert_eq!(flow.on_size(5), None);
+        assert_eq!(flow.on_growth(10), None);
+        assert_eq!(flow.on_growth(11), Some(FlowEvent::Pause));
+        assert_eq!(flow.on_growth(12), None);
+        assert_eq!(flow.on_shrink(5), None);
         assert!(flow.is_paused());
-        assert_eq!(flow.on_size(4), Some(FlowEvent::Resume));
-        assert_eq!(flow.on_size(4), None);
+        assert_eq!(flow.on_shrink(4), Some(FlowEvent::Resume));
+        assert_eq!(flow.on_shrink(4), None);
     }
 
     #[test]

@@ -117,6 +117,7 @@ impl<'a, B, M> IntoIterator for &'a Completions<B, M> {
 }
 
 /// The last completion of an operation that has ended, if it says nothing and nothing comes before it.
+#[allow(dead_code)] // where there is no proactor
 pub(super) fn hand_back<B, M>(
     early: &mut Vec<Completion<B, M>>,
     token: Token,

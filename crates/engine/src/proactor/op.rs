@@ -4,6 +4,7 @@
 use std::net::Shutdown;
 use std::sync::Arc;
 
+use super::Returned;
 use crate::sys::fd::{OwnedFd, RawFd};
 use crate::{Address, Interest};
 
@@ -131,21 +132,6 @@ pub enum Operation<B, M> {
         /// Where to; nowhere else than to its peer from a connected socket.
         address: Option<Address>,
     },
-    /// Sends a piece of a regular file, all of it unless the file ends before (`TransmitFile`). The file's
-    /// own position may move.
-    ///
-    /// `EOPNOTSUPP` on Linux: `io_uring` would do it by a thread of the kernel and a pipe, and sendfile(2)
-    /// does not wait ([`sys::file::send`](crate::sys::file::send)).
-    SendFile {
-        /// A connected socket.
-        fd: RawFd,
-        /// The file.
-        file: RawFd,
-        /// Where the piece begins.
-        offset: u64,
-        /// How many bytes it has.
-        count: usize,
-    },
     /// Connects, and completes when the connection is made or refused.
     Connect {
         /// A socket.
@@ -190,4 +176,38 @@ pub enum Operation<B, M> {
         /// How many bytes of the first buffer have gone already.
         skip: usize,
     },
+}
+
+#[allow(dead_code)] // where there is no proactor
+impl<B, M> Operation<B, M> {
+    /// Whether there is nothing to wait for: a poll of no interest.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self, Self::Poll { interest, .. } if interest.is_empty())
+    }
+
+    /// Whether it has completions before its last one: it is started again whenever the kernel has let go of it.
+    pub(super) const fn goes_on(&self) -> bool {
+        matches!(self, Self::Accept { .. } | Self::Receive { .. } | Self::Poll { .. })
+    }
+
+    /// What the last completion brings: the buffers, which are the kernel's no longer. `sender`: who has sent the
+    /// datagram. A descriptor that was to be closed is dropped.
+    pub(super) fn returned(self, sender: Option<Address>) -> Returned<B, M> {
+        match self {
+            Self::ReceiveInto { buffer, .. } | Self::Read { buffer, .. } => {
+                Returned::Buffer(buffer)
+            }
+            Self::ReceiveFrom { buffer, .. } => Returned::Datagram(buffer, sender),
+            Self::SendOne { buffer, .. } => Returned::Sent(buffer),
+            Self::Send { buffers, .. }
+            | Self::SendTo { buffers, .. }
+            | Self::Write { buffers, .. } => Returned::Buffers(buffers),
+            Self::Accept { .. }
+            | Self::Receive { .. }
+            | Self::Connect { .. }
+            | Self::Shutdown { .. }
+            | Self::Close { .. }
+            | Self::Poll { .. } => Returned::Nothing,
+        }
+    }
 }

@@ -47,6 +47,7 @@ impl Default for Set {
 impl Set {
     fn clear(&mut self) {
         self.0.truncate(1);
+        self.0[0] = 0;
     }
 
     fn insert(&mut self, fd: RawFd) {
@@ -105,7 +106,7 @@ impl Select {
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            self.load(|_, _| true);
+            self.load(|_| true);
             match self.sets.select(left) {
                 Ok(()) => self.report(events),
                 Err(error) if error.raw_os_error() == Some(WSAENOTSOCK) => {
@@ -135,7 +136,7 @@ impl Select {
                 events.push(token, interest);
             }
         }
-        self.load(|fd, _| !closed.contains(&fd));
+        self.load(|fd| !closed.contains(&fd));
         match self.sets.select(Some(Duration::ZERO)) {
             Ok(()) => self.report(events),
             // Another thread has closed one more: the next wait will tell.
@@ -145,13 +146,12 @@ impl Select {
         Ok(())
     }
 
-    fn load(&mut self, wanted: impl Fn(RawFd, Interest) -> bool) {
+    fn load(&mut self, wanted: impl Fn(RawFd) -> bool) {
         let Sets { read, write, failed } = &mut self.sets;
         for set in [&mut *read, &mut *write, &mut *failed] {
             set.clear();
-            set.0[0] = 0;
         }
-        for (fd, &(_, interest)) in self.sources.iter().filter(|(fd, (_, i))| wanted(*fd, *i)) {
+        for (fd, &(_, interest)) in self.sources.iter().filter(|(fd, _)| wanted(*fd)) {
             if interest.is_readable() {
                 read.insert(fd);
             }

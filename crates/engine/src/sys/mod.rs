@@ -5,6 +5,11 @@
 //! [`os_error`], what `io::Error::raw_os_error` says; and [`errno`], what C and Python's `errno` say.
 //! The last two differ on Windows alone.
 
+mod kind;
+mod outgoing;
+#[cfg(any(windows, not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue))]
+mod send_one_by_one;
+
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]
@@ -28,6 +33,9 @@ pub(crate) use windows::{address, port, status};
 pub use windows::{
     datagram, descriptor, errno, fd, file, numbers, os_error, pipe, process, sigpipe, socket,
 };
+
+/// How many slices one call takes: `IOV_MAX` of all POSIX systems here (`UIO_MAXIOV` on Linux). Winsock has no limit.
+pub const MAX_SLICES: usize = 1024;
 
 /// Whether the numbers of [`os_error`] are those of Windows, and not an errno.
 pub const HAS_WINERRORS: bool = cfg!(windows);

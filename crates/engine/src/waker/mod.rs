@@ -20,6 +20,6 @@ mod pipe;
 pub use pipe::Waker;
 
 #[cfg(windows)]
-mod port;
+mod windows;
 #[cfg(windows)]
-pub use port::Waker;
+pub use windows::Waker;

@@ -161,54 +161,6 @@ pub(crate) fn large_sends_are_whole(config: Config) -> io::Result<()> {
     })
 }
 
-pub(crate) fn files_are_sent(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let (left, mut right) = tcp()?;
-    let fd = left.as_raw_fd();
-    let name = std::env::temp_dir().join(format!("oxloop-contract-{}", std::process::id()));
-    let data = pattern(3_000_000);
-    std::fs::write(&name, &data)?;
-    let opened = std::fs::File::open(&name)?;
-    let file = number(&opened);
-    std::thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            let mut received = Vec::new();
-            right.read_to_end(&mut received).map(|_| received)
-        });
-        let mut sent = Vec::new();
-        for (offset, count, expected) in [
-            (0, data.len(), data.len()),
-            (2_500_000, 100, 100),
-            (2_999_000, 5_000, 1_000),
-            (5, 0, 0),
-        ] {
-            bench.submit(Operation::SendFile { fd, file, offset: offset as u64, count });
-            let done = bench.one()?;
-            if cfg!(not(windows)) {
-                assert_eq!(kind(done.result), Some(ErrorKind::Unsupported));
-                continue;
-            }
-            assert_eq!((done.result, done.returned), (Ok(expected), Brought::Nothing));
-            sent.extend(&data[offset..offset + expected]);
-        }
-        left.shutdown(Shutdown::Write)?;
-        assert!(reader.join().expect("no panic")? == sent);
-        io::Result::Ok(())
-    })?;
-    drop(opened);
-    std::fs::remove_file(&name)
-}
-
-#[cfg(unix)]
-fn number(file: &std::fs::File) -> RawFd {
-    file.as_raw_fd()
-}
-
-#[cfg(windows)]
-fn number(file: &std::fs::File) -> RawFd {
-    oxloop_engine::sys::fd::of_file(file).as_raw_fd()
-}
-
 pub(crate) fn a_broken_connection_gives_the_buffers_back(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (left, right) = tcp()?;

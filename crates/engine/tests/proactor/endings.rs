@@ -1,15 +1,12 @@
-//! How waits, operations and rings end.
+//! How waits, sends that are stuck, and rings end.
 
-use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::TcpListener;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use oxloop_engine::Interest;
 use oxloop_engine::proactor::{Config, Proactor, Returned};
 use oxloop_engine::sys::fd::AsRawFd;
-use oxloop_engine::sys::pipe::pipe;
-use oxloop_engine::{Interest, Waker};
 
 use super::{Bench, Brought, NOW, Operation, bench, elsewhere, interrupted, pattern, refuse_rings};
 
@@ -32,26 +29,6 @@ pub(crate) fn timeouts_have_nanoseconds(config: Config) -> io::Result<()> {
             least = least.min(elapsed);
         }
         assert!(least < Duration::from_millis(1), "{least:?} is a whole tick");
-    }
-    Ok(())
-}
-
-pub(crate) fn wakers_end_waits(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let waker = Waker::new()?;
-    let fd = waker.source().expect("a descriptor");
-    let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    assert!(bench.wait(NOW)?.is_empty());
-    for _ in 0..100 {
-        std::thread::scope(|scope| {
-            scope.spawn(|| waker.wake());
-            scope.spawn(|| waker.wake());
-            let done = bench.one()?;
-            assert_eq!((done.token, done.more), (poll, true));
-            io::Result::Ok(())
-        })?;
-        waker.drain();
-        assert!(bench.wait(NOW)?.is_empty());
     }
     Ok(())
 }
@@ -81,32 +58,12 @@ pub(crate) fn a_signal_interrupts_the_wait(config: Config) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn cancelling(config: Config) -> io::Result<()> {
+/// A send that is stuck halfway says how far it came, and nothing goes after that.
+pub(crate) fn cancelled_sends_say_how_far_they_came(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (left, mut right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    // Before anything was submitted, and after.
-    for wait_first in [false, true] {
-        let receive = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 8] });
-        let shared = bench.submit(Operation::Receive { fd });
-        if wait_first {
-            assert!(bench.wait(NOW)?.is_empty());
-        }
-        for token in [receive, shared, receive] {
-            assert!(bench.proactor.cancel(token));
-        }
-        let all = bench.all()?;
-        assert_eq!(all.len(), 2, "{all:?}");
-        assert!(all.iter().all(|done| done.result == Err(libc::ECANCELED) && !done.more));
-        assert!(!bench.proactor.cancel(receive) && !bench.proactor.cancel(shared));
-    }
-    // What was sent stayed in the socket.
-    right.write_all(b"x")?;
-    bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 8] });
-    assert_eq!(bench.one()?.returned, Brought::Data(b"x".to_vec()));
-    // A send that is stuck halfway says how far it came, and nothing goes after that.
     let buffers = vec![pattern(5_000_000)];
-    let send = bench.submit(Operation::Send { fd, buffers, skip: 0 });
+    let send = bench.submit(Operation::Send { fd: left.as_raw_fd(), buffers, skip: 0 });
     assert!(bench.wait(NOW)?.is_empty());
     assert!(bench.proactor.cancel(send));
     let Ok(gone) = bench.one()?.result else { panic!("some bytes had gone") };
@@ -118,83 +75,11 @@ pub(crate) fn cancelling(config: Config) -> io::Result<()> {
     Ok(())
 }
 
-pub(crate) fn cancelling_what_rests(config: Config) -> io::Result<()> {
-    // A poll between its report and the next wait is not the kernel's.
-    let mut bench = bench(Config { buffers: 1, buffer_size: 4, ..config })?;
-    let (left, mut right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    right.write_all(b"a lot of data")?;
-    let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    assert_eq!(bench.one()?.token, poll);
-    assert!(bench.proactor.cancel(poll));
-    let done = bench.one()?;
-    assert_eq!((done.token, done.result, done.more), (poll, Err(libc::ECANCELED), false));
-    // A receiver that waits for a buffer is not either.
-    let receive = bench.submit(Operation::Receive { fd });
-    bench.proactor.wait(&mut bench.completions, None)?;
-    let held: Vec<_> = bench.completions.drain().collect();
-    assert!(bench.wait(NOW)?.is_empty());
-    assert!(bench.proactor.cancel(receive));
-    let done = bench.one()?;
-    assert_eq!((done.token, done.result, done.more), (receive, Err(libc::ECANCELED), false));
-    for completion in held {
-        assert_eq!(bench.look(completion).returned, Brought::Data(b"a lo".to_vec()));
-    }
-    Ok(())
-}
-
-/// What a cancelled receiver has not delivered must still be in the socket.
-pub(crate) fn cancelling_loses_no_data(config: Config) -> io::Result<()> {
-    let mut bench = bench(Config { buffers: 4, buffer_size: 64, ..config })?;
-    let (left, mut right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    let data = pattern(200_000);
-    std::thread::scope(|scope| {
-        scope.spawn(|| right.write_all(&data));
-        let mut received = Vec::new();
-        for round in 0.. {
-            let receive = bench.submit(Operation::Receive { fd });
-            for _ in 0..round % 3 {
-                for done in bench.wait(None)? {
-                    let Brought::Data(data) = done.returned else { panic!("{done:?}") };
-                    received.extend(data);
-                }
-                if received.len() == data.len() {
-                    break;
-                }
-            }
-            bench.proactor.cancel(receive);
-            for done in bench.all()? {
-                match done.returned {
-                    Brought::Data(data) => received.extend(data),
-                    _ => assert_eq!(done.result, Err(libc::ECANCELED)),
-                }
-            }
-            if received.len() == data.len() {
-                break;
-            }
-        }
-        assert!(received == data);
-        io::Result::Ok(())
-    })
-}
-
-pub(crate) fn names_die_with_the_last_completion(config: Config) -> io::Result<()> {
+/// A request to cancel that came too late: the slot is used again at once.
+pub(crate) fn late_cancels_do_not_hit_the_next_tenant(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (left, mut right) = UnixStream::pair()?;
     let fd = left.as_raw_fd();
-    let first = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 1] });
-    right.write_all(b"x")?;
-    assert_eq!(bench.one()?.token, first);
-    let second = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 1] });
-    assert_eq!(first.index(), second.index());
-    assert_ne!(first, second);
-    // The old name must not cancel the new tenant.
-    assert!(!bench.proactor.cancel(first));
-    assert!(bench.wait(NOW)?.is_empty());
-    right.write_all(b"y")?;
-    assert_eq!(bench.one()?.token, second);
-    // Nor does a request to cancel that came too late: the slot is used again at once.
     for _ in 0..50 {
         let old = bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 1] });
         right.write_all(b"z")?;
@@ -208,57 +93,33 @@ pub(crate) fn names_die_with_the_last_completion(config: Config) -> io::Result<(
     Ok(())
 }
 
-/// Everything that can be under way, dropped: nothing is written to after that, which a
-/// sanitizer would see, the peer hears of the end at once, and no descriptor is left.
-pub(crate) fn dropping_with_operations_under_way(config: Config) -> io::Result<()> {
-    for wait_first in [false, true] {
+/// Sends that are stuck, dropped and closed: nothing is read from or written to after that, which a
+/// sanitizer would see, and the peer hears of the end at once.
+pub(crate) fn ending_with_a_stuck_send(config: Config) -> io::Result<()> {
+    for (wait_first, closes) in [(false, false), (true, false), (true, true)] {
         let mut bench = bench(config)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
         let (left, mut right) = UnixStream::pair()?;
-        let (reader, _writer) = pipe()?;
         let fd = left.as_raw_fd();
-        bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
-        bench.submit(Operation::Receive { fd });
-        bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 100_000] });
         bench.submit(Operation::ReceiveFrom { fd, buffer: vec![0; 100_000] });
-        bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-        bench.submit(Operation::Read { fd: reader.as_raw_fd(), buffer: vec![0; 100_000] });
-        bench.submit(Operation::Send { fd, buffers: vec![vec![1; 5_000_000]], skip: 0 });
+        let send = Operation::Send { fd, buffers: vec![vec![1; 5_000_000]], skip: 0 };
+        let send = bench.submit(send);
         if wait_first {
             assert!(bench.wait(NOW)?.is_empty());
         }
-        drop(bench);
+        if closes {
+            let mut completions = bench.completions;
+            bench.proactor.close(&mut completions)?;
+            let returned = completions.drain().find(|done| done.token == send);
+            let Some(Returned::Buffers(buffers)) = returned.map(|done| done.returned) else {
+                panic!("it gives back what it took")
+            };
+            assert_eq!(buffers[0].len(), 5_000_000);
+        } else {
+            drop(bench);
+        }
         drop(left);
         right.read_to_end(&mut Vec::new())?;
     }
-    Ok(())
-}
-
-pub(crate) fn closing_gives_everything_back(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let (left, _right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    let send = Operation::Send { fd, buffers: vec![vec![1; 5_000_000]], skip: 0 };
-    let tokens = [
-        bench.submit(Operation::ReceiveInto { fd, buffer: vec![0; 100] }),
-        bench.submit(send),
-        bench.submit(Operation::Poll { fd, interest: Interest::NONE }),
-    ];
-    assert!(bench.wait(NOW)?.is_empty());
-    let mut completions = bench.completions;
-    bench.proactor.close(&mut completions)?;
-    let mut seen = HashSet::new();
-    for completion in completions.drain() {
-        assert!(!completion.more);
-        match completion.returned {
-            Returned::Buffer(buffer) => assert_eq!(buffer.len(), 100),
-            Returned::Buffers(buffers) => assert_eq!(buffers[0].len(), 5_000_000),
-            Returned::Nothing => assert_eq!(completion.token, tokens[2]),
-            _ => panic!("{completion:?}"),
-        }
-        seen.insert(completion.token);
-    }
-    assert_eq!(seen, HashSet::from(tokens));
     Ok(())
 }
 

@@ -1,215 +1,50 @@
-//! The contract of `proactor`, checked with every setup that the kernel may fall back upon.
+//! What only `io_uring` has, or has otherwise, checked with every setup that the kernel may fall back upon.
 //!
-//! Where there is no `io_uring` the tests print why, and have nothing to check.
+//! The contract that it shares with the other systems `tests/contract` checks. Where there is no `io_uring`
+//! these print why, and have nothing to check.
 #![cfg(target_os = "linux")]
 
+#[path = "../contract/bench.rs"]
+mod bench;
 mod descriptors;
 mod endings;
 mod pressure;
 mod processes;
-mod streams;
+mod sockets;
 mod withdrawal;
 
-use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
 
-use oxloop_engine::proactor::{self, Config, Proactor, Returned, Setup, Unavailable};
-use oxloop_engine::sys::fd::{AsRawFd, OwnedFd};
-use oxloop_engine::{Address, Interest, Token};
+use oxloop_engine::proactor::{self, Config, Proactor, Setup, Unavailable};
+use oxloop_engine::sys::fd::AsRawFd;
 
-type Buffer = Vec<u8>;
-type Operation = proactor::Operation<Buffer, Buffer>;
-type Completion = proactor::Completion<Buffer, Buffer>;
+use bench::{
+    Bench, Brought, Buffer, Done, NOW, OWNER, Operation, SETUPS, bench, elsewhere, is_available,
+    on_every_setup, pattern, read, tcp,
+};
 
-const NOW: Option<Duration> = Some(Duration::ZERO);
-const OWNER: Token = Token::reserved(7);
-
-/// A completion, its chunk copied and given back.
-#[derive(Debug)]
-struct Done {
-    token: Token,
-    result: Result<usize, i32>,
-    returned: Brought,
-    more: bool,
-}
-
-#[derive(Debug, PartialEq)]
-enum Brought {
-    Nothing,
-    Data(Buffer),
-    Datagram(Buffer, Option<Address>),
-    Buffers(Vec<Buffer>),
-    Readiness(Interest),
-    Connection(i32),
-}
-
-/// A proactor, and what it said and nobody has asked for yet.
-struct Bench {
-    proactor: Proactor<Buffer, Buffer>,
-    completions: proactor::Completions<Buffer, Buffer>,
-    connections: Vec<OwnedFd>,
-}
-
-impl Bench {
-    fn new(config: Config) -> Result<Self, Unavailable> {
-        Proactor::new(config).map(Self::of)
-    }
-
-    fn of(proactor: Proactor<Buffer, Buffer>) -> Self {
-        Self { proactor, completions: proactor::Completions::new(), connections: Vec::new() }
-    }
-
-    fn submit(&mut self, operation: Operation) -> Token {
-        self.proactor.submit(OWNER, operation)
-    }
-
-    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Done>> {
-        self.proactor.wait(&mut self.completions, timeout)?;
-        Ok(self.look_at_all())
-    }
-
-    fn suspend(&mut self) -> io::Result<Vec<Done>> {
-        self.proactor.suspend(&mut self.completions)?;
-        Ok(self.look_at_all())
-    }
-
-    fn look_at_all(&mut self) -> Vec<Done> {
-        let list: Vec<_> = self.completions.drain().collect();
-        list.into_iter().map(|completion| self.look(completion)).collect()
-    }
-
-    fn look(&mut self, completion: Completion) -> Done {
-        let Completion { token, owner, result, returned, more } = completion;
-        assert_eq!(owner, OWNER);
-        let result = result.map_err(|error| error.raw_os_error().expect("an errno"));
-        let filled = |mut buffer: Buffer| {
-            buffer.truncate(result.unwrap_or(0));
-            buffer
-        };
-        let returned = match returned {
-            Returned::Nothing => Brought::Nothing,
-            Returned::Connection(socket) => {
-                self.connections.push(socket);
-                Brought::Connection(self.connections.last().expect("pushed").as_raw_fd())
-            }
-            Returned::Chunk(chunk) => {
-                let data = self.proactor.bytes(&chunk).to_vec();
-                assert_eq!(data.len(), chunk.len());
-                self.proactor.recycle(chunk);
-                Brought::Data(data)
-            }
-            Returned::Buffer(buffer) => Brought::Data(filled(buffer)),
-            Returned::Datagram(buffer, sender) => Brought::Datagram(filled(buffer), sender),
-            Returned::Sent(buffer) => Brought::Buffers(vec![buffer]),
-            Returned::Buffers(buffers) => Brought::Buffers(buffers),
-            Returned::Readiness(interest) => Brought::Readiness(interest),
-        };
-        Done { token, result, returned, more }
-    }
-
-    /// Waits for one completion, which must be the only one.
-    fn one(&mut self) -> io::Result<Done> {
-        let mut all = self.wait(None)?;
-        assert_eq!(all.len(), 1, "{all:?}");
-        Ok(all.remove(0))
-    }
-
-    /// Looks at what is there: one completion.
-    fn one_now(&mut self) -> io::Result<Done> {
-        let mut all = self.wait(NOW)?;
-        assert_eq!(all.len(), 1, "{all:?}");
-        Ok(all.remove(0))
-    }
-
-    /// Ends an operation; its last completion, which comes now or with the next wait.
-    fn withdraw(&mut self, token: Token) -> io::Result<Done> {
-        if let Some(done) = self.proactor.withdraw(token) {
-            return Ok(self.look(done));
-        }
-        let mut all = self.wait(NOW)?;
-        let place = all.iter().position(|done| done.token == token && !done.more);
-        Ok(all.remove(place.unwrap_or_else(|| panic!("{all:?}"))))
-    }
-
-    /// Waits until every operation has completed.
-    fn all(&mut self) -> io::Result<Vec<Done>> {
-        let mut all = Vec::new();
-        while !self.proactor.is_empty() {
-            all.extend(self.wait(None)?);
-        }
-        Ok(all)
-    }
-
-    /// Receives until `count` bytes are there.
-    fn receive(&mut self, token: Token, count: usize) -> io::Result<Buffer> {
-        let mut received = Vec::new();
-        while received.len() < count {
-            for done in self.wait(None)? {
-                assert!(done.token == token && done.more, "{done:?}");
-                let Brought::Data(data) = done.returned else { panic!("no data") };
-                received.extend(data);
-            }
-        }
-        Ok(received)
-    }
-}
-
-/// Whether there is something to test; prints why, if not.
-fn is_available() -> bool {
-    let reason = proactor::probe().err();
-    reason.inspect(|reason| println!("skipped: {reason}")).is_none()
-}
-
-/// One test per function, on every setup.
-macro_rules! on_every_setup {
-    ($group:ident: $($name:ident)*) => {
-        $(#[test]
-        fn $name() -> io::Result<()> {
-            if !is_available() {
-                return Ok(());
-            }
-            for setup in [Setup::Deferred, Setup::Cooperative, Setup::Plain] {
-                println!("{setup:?}");
-                $group::$name(Config { setup, ..Config::default() })?;
-            }
-            Ok(())
-        })*
-    };
-}
-
-on_every_setup! { streams:
-    accepting_goes_on
-    receiving_goes_on_until_the_end
-    receiving_into_a_buffer_of_ones_own
-    sends_gather_in_order
-    large_sends_are_whole
-    a_broken_connection_gives_the_buffers_back
-    connecting
-    shutting_down_and_closing
-    many_connections_and_messages
+on_every_setup! { sockets:
+    accepted_connections_are_not_inherited
+    connecting_to_a_path
+    addresses_of_no_socket
+    senders_without_a_name
+    both_ends_see_a_close_at_once
 }
 
 on_every_setup! { descriptors:
-    datagrams
-    pipes
+    full_pipes_wait_for_room
     terminals
-    polls_are_level_triggered
-    polls_report_errors_in_every_direction
-    polls_of_no_interest_are_silent
-    closed_descriptors_are_an_error_of_the_completion
-    bad_addresses_are_an_error_of_the_completion
+    hang_ups_count_in_every_direction_asked_for
 }
 
 on_every_setup! { pressure:
     more_than_fits_into_the_queues
     more_completions_than_fit
     more_completions_than_fit_when_suspended
-    streams_survive_everything
-    receivers_share_few_buffers
+    few_buffers_last_to_the_end
     one_buffer_goes_round
     buffers_grow_with_many_messages
     buffers_do_not_grow_with_large_messages
@@ -218,66 +53,34 @@ on_every_setup! { pressure:
 
 on_every_setup! { endings:
     timeouts_have_nanoseconds
-    wakers_end_waits
     a_signal_interrupts_the_wait
-    cancelling
-    cancelling_what_rests
-    cancelling_loses_no_data
-    names_die_with_the_last_completion
-    dropping_with_operations_under_way
-    closing_gives_everything_back
+    cancelled_sends_say_how_far_they_came
+    late_cancels_do_not_hit_the_next_tenant
+    ending_with_a_stuck_send
     a_ring_that_never_waited_can_be_dropped
     looking_needs_no_ring
 }
 
 on_every_setup! { withdrawal:
-    a_withdrawn_listener_is_closed
-    peers_of_the_withdrawn_see_the_end
-    withdrawing_loses_nothing
+    peers_of_withdrawn_sends_see_the_end
     withdrawing_reports_no_poll_twice
-    what_is_withdrawn_at_rest_is_gone
-    going_on_elsewhere
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended
     chunks_outlive_their_ring
     a_ring_that_cannot_be_had_loses_nothing
-    a_suspended_proactor_survives_its_thread
 }
 
-/// Runs something on a thread of its own.
-fn elsewhere<T: Send>(run: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
-    std::thread::scope(|scope| scope.spawn(run).join().expect("no panic"))
-}
-
-fn tcp() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let left = TcpStream::connect(listener.local_addr()?)?;
-    let (right, _) = listener.accept()?;
-    left.set_nodelay(true)?;
-    right.set_nodelay(true)?;
-    left.set_nonblocking(true)?;
-    Ok((left, right))
-}
-
-fn read(stream: &mut impl Read, count: usize) -> io::Result<Buffer> {
-    let mut data = vec![0; count];
-    stream.read_exact(&mut data)?;
-    Ok(data)
-}
-
-/// Bytes of which each tells where it belongs.
-fn pattern(count: usize) -> Buffer {
-    (0..count)
-        .map(|place| (place % 251).to_le_bytes()[0] ^ (place / 251).to_le_bytes()[0])
-        .collect()
+impl Bench {
+    /// Looks at what is there: one completion.
+    fn one_now(&mut self) -> io::Result<Done> {
+        let mut all = self.wait(NOW)?;
+        assert_eq!(all.len(), 1, "{all:?}");
+        Ok(all.remove(0))
+    }
 }
 
 fn descriptors() -> io::Result<usize> {
     Ok(std::fs::read_dir("/proc/self/fd")?.count())
-}
-
-fn bench(config: Config) -> io::Result<Bench> {
-    Bench::new(config).map_err(io::Error::other)
 }
 
 /// One test per function, in a process of its own.
@@ -311,15 +114,13 @@ alone! { processes:
 
 #[test]
 fn a_ring_belongs_to_the_thread_that_waits_first() -> io::Result<()> {
-    let config = Config { setup: Setup::Deferred, ..Config::default() };
-    let mut bench = match Bench::new(config) {
-        Ok(bench) if bench.proactor.setup() == Setup::Deferred => bench,
-        Ok(_) => return Ok(()),
-        Err(reason) => {
-            println!("skipped: {reason}");
-            return Ok(());
-        }
-    };
+    if !is_available() {
+        return Ok(());
+    }
+    let mut bench = bench(Config { setup: Setup::Deferred, ..Config::default() })?;
+    if bench.proactor.setup() != Setup::Deferred {
+        return Ok(());
+    }
     let (left, mut right) = UnixStream::pair()?;
     let fd = left.as_raw_fd();
     let (to_owner, from_main) = std::sync::mpsc::channel::<Bench>();
@@ -437,20 +238,6 @@ fn refuse_rings(error: i32) -> io::Result<()> {
         libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program)
     };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// The two ends of a terminal, raw, the first of them non-blocking.
-fn open_terminal() -> io::Result<(OwnedFd, std::fs::File)> {
-    use rustix::pty::{OpenptFlags, grantpt, ptsname, unlockpt};
-    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-    let controller = rustix::pty::openpt(flags)?;
-    grantpt(&controller)?;
-    unlockpt(&controller)?;
-    let name = ptsname(&controller, Vec::new())?;
-    let path = name.to_str().map_err(io::Error::other)?;
-    let terminal = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
-    rustix::io::ioctl_fionbio(&controller, true)?;
-    Ok((controller, terminal))
 }
 
 /// Runs `wait` and sends its thread a signal whenever that sleeps, until it returns; says how many

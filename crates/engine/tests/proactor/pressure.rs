@@ -9,7 +9,7 @@ use oxloop_engine::Token;
 use oxloop_engine::proactor::Config;
 use oxloop_engine::sys::fd::AsRawFd;
 
-use super::{Brought, NOW, Operation, bench, elsewhere, pattern};
+use super::{Brought, NOW, Operation, bench, pattern};
 
 pub(crate) fn more_than_fits_into_the_queues(config: Config) -> io::Result<()> {
     let mut bench = bench(Config { entries: 8, ..config })?;
@@ -86,79 +86,8 @@ pub(crate) fn more_completions_than_fit_when_suspended(config: Config) -> io::Re
     Ok(())
 }
 
-/// Streams of many pieces, while receiving is cancelled, withdrawn, suspended and moved to other
-/// threads at any time.
-pub(crate) fn streams_survive_everything(config: Config) -> io::Result<()> {
-    const STREAMS: usize = 12;
-    const LENGTH: usize = 60_000;
-    let mut bench = bench(Config { entries: 8, buffers: 8, buffer_size: 256, ..config })?;
-    let pairs: Vec<_> = (0..STREAMS).map(|_| UnixStream::pair()).collect::<io::Result<_>>()?;
-    let data = pattern(LENGTH);
-    let mut random = 1_u32;
-    let mut draw = |below: usize| {
-        random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (random >> 8) as usize % below
-    };
-    let fd = |stream: usize| pairs[stream].0.as_raw_fd();
-    let mut streams: HashMap<Token, usize> = HashMap::new();
-    let mut newest: Vec<_> =
-        (0..STREAMS).map(|stream| bench.submit(Operation::Receive { fd: fd(stream) })).collect();
-    streams.extend(newest.iter().copied().zip(0..));
-    let (mut sent, mut received) = ([0; STREAMS], vec![Vec::new(); STREAMS]);
-    while received.iter().any(|so_far| so_far.len() < LENGTH) {
-        for _ in 0..draw(6) {
-            let stream = draw(STREAMS);
-            let end = (sent[stream] + draw(900)).min(LENGTH);
-            (&pairs[stream].1).write_all(&data[sent[stream]..end])?;
-            sent[stream] = end;
-        }
-        let stream = draw(STREAMS);
-        let mut all = match draw(5) {
-            0 => bench.suspend()?,
-            1 => {
-                let mut all = bench.suspend()?;
-                let more;
-                (bench, more) = elsewhere(|| {
-                    let mut more = bench.wait(NOW)?;
-                    more.extend(bench.suspend()?);
-                    Ok((bench, more))
-                })?;
-                all.extend(more);
-                all
-            }
-            2 => {
-                if bench.proactor.withdraw(newest[stream]).is_some() {
-                    // The kernel has let go: nothing overtakes what the old one has brought.
-                    newest[stream] = bench.submit(Operation::Receive { fd: fd(stream) });
-                    streams.insert(newest[stream], stream);
-                }
-                Vec::new()
-            }
-            3 => {
-                bench.proactor.cancel(newest[stream]);
-                Vec::new()
-            }
-            _ => Vec::new(),
-        };
-        all.extend(bench.wait(NOW)?);
-        for done in all {
-            let stream = streams[&done.token];
-            match done.returned {
-                Brought::Data(data) => received[stream].extend(data),
-                _ => assert_eq!((done.result, done.more), (Err(libc::ECANCELED), false)),
-            }
-            if !done.more && newest[stream] == done.token {
-                newest[stream] = bench.submit(Operation::Receive { fd: fd(stream) });
-                streams.insert(newest[stream], stream);
-            }
-        }
-    }
-    assert!(received.iter().all(|received| *received == data));
-    Ok(())
-}
-
 /// Twenty connections with four times as much to receive as there are buffers for.
-pub(crate) fn receivers_share_few_buffers(config: Config) -> io::Result<()> {
+pub(crate) fn few_buffers_last_to_the_end(config: Config) -> io::Result<()> {
     let mut bench = bench(Config { buffers: 4, buffer_size: 128, ..config })?;
     let mut pairs: Vec<_> = (0..20).map(|_| UnixStream::pair()).collect::<io::Result<_>>()?;
     let mut received = HashMap::new();

@@ -8,12 +8,10 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::Duration;
 
 use oxloop_engine::Interest;
-use oxloop_engine::proactor::{Config, Setup};
+use oxloop_engine::proactor::Config;
 use oxloop_engine::sys::fd::AsRawFd;
 
-use super::{Bench, Brought, NOW, Operation, bench, descriptors, elsewhere};
-
-const SETUPS: [Setup; 3] = [Setup::Deferred, Setup::Cooperative, Setup::Plain];
+use super::{Bench, Brought, NOW, Operation, SETUPS, bench, descriptors, elsewhere};
 
 pub(crate) fn rings_leave_nothing_behind() -> io::Result<()> {
     let before = descriptors()?;
@@ -46,7 +44,7 @@ pub(crate) fn many_threads_close_their_rings() -> io::Result<()> {
             .map(|number| {
                 scope.spawn(move || -> io::Result<()> {
                     for round in 0..10 {
-                        let setup = SETUPS[(number + round) % 3];
+                        let setup = SETUPS[(number + round) % SETUPS.len()];
                         let mut bench = bench(Config { setup, ..Config::default() })?;
                         let listener = TcpListener::bind("127.0.0.1:0")?;
                         let (left, mut right) = UnixStream::pair()?;
@@ -139,7 +137,7 @@ pub(crate) fn ten_thousand_connections_leave_nothing_behind() -> io::Result<()> 
 
 /// What a child does with its copy does not disturb the parent.
 pub(crate) fn children_drop_their_copy() -> io::Result<()> {
-    for setup in SETUPS {
+    for setup in SETUPS.iter().copied() {
         let mut bench = bench(Config { setup, ..Config::default() })?;
         let (left, mut right) = UnixStream::pair()?;
         let fd = left.as_raw_fd();
@@ -172,7 +170,7 @@ pub(crate) fn children_drop_their_copy() -> io::Result<()> {
 
 /// A child may go on with its copy, and have another proactor, too.
 pub(crate) fn children_go_on_with_their_copy() -> io::Result<()> {
-    for setup in SETUPS {
+    for setup in SETUPS.iter().copied() {
         let mut bench = bench(Config { setup, ..Config::default() })?;
         let (left, mut right) = UnixStream::pair()?;
         let (other, mut peer) = UnixStream::pair()?;

@@ -2,101 +2,36 @@
 
 use std::collections::HashSet;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 
 use oxloop_engine::Interest;
-use oxloop_engine::proactor::{Config, Returned};
+use oxloop_engine::proactor::Config;
 use oxloop_engine::sys::fd::AsRawFd;
 
-use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
+use super::{Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
 
-pub(crate) fn a_withdrawn_listener_is_closed(config: Config) -> io::Result<()> {
-    for wait_first in [false, true] {
-        let mut bench = bench(config)?;
-        let listener = TcpListener::bind("127.0.0.1:0")?;
-        let address = listener.local_addr()?;
-        let accept = bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
-        if wait_first {
-            assert!(bench.wait(NOW)?.is_empty());
-        }
-        let done = bench.proactor.withdraw(accept).expect("nothing has come");
-        drop(listener);
-        let error = TcpStream::connect(address).expect_err("nobody listens");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
-        drop(TcpListener::bind(address)?);
-        let done = bench.look(done);
-        assert_eq!((done.token, done.result, done.more), (accept, Err(libc::ECANCELED), false));
-        assert!(bench.proactor.withdraw(accept).is_none());
-        assert!(bench.wait(NOW)?.is_empty() && bench.proactor.is_empty());
-    }
-    Ok(())
-}
-
-pub(crate) fn peers_of_the_withdrawn_see_the_end(config: Config) -> io::Result<()> {
+pub(crate) fn peers_of_withdrawn_sends_see_the_end(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
-    let operations: [fn(i32) -> Operation; 4] = [
-        |fd| Operation::Receive { fd },
-        |fd| Operation::ReceiveInto { fd, buffer: vec![0; 10] },
-        |fd| Operation::Poll { fd, interest: Interest::READABLE },
-        |fd| Operation::Send { fd, buffers: vec![vec![0; 30_000_000]], skip: 0 },
-    ];
-    for operation in operations {
-        for cancel_first in [false, true] {
-            let (left, mut right) = tcp()?;
-            let token = bench.submit(operation(left.as_raw_fd()));
-            assert!(bench.wait(NOW)?.is_empty());
-            if cancel_first {
-                assert!(bench.proactor.cancel(token));
-            }
-            let done = bench.proactor.withdraw(token);
-            drop(left);
-            // With the file in the kernel's hands this would wait for ever.
-            right.read_to_end(&mut Vec::new())?;
-            let done = match done {
-                Some(done) => bench.look(done),
-                // What was sent in part.
-                None => bench.one_now()?,
-            };
-            assert_eq!((done.token, done.more), (token, false));
+    for cancel_first in [false, true] {
+        let (left, mut right) = tcp()?;
+        let (fd, buffers) = (left.as_raw_fd(), vec![vec![0; 30_000_000]]);
+        let token = bench.submit(Operation::Send { fd, buffers, skip: 0 });
+        assert!(bench.wait(NOW)?.is_empty());
+        if cancel_first {
+            assert!(bench.proactor.cancel(token));
         }
+        let done = bench.proactor.withdraw(token);
+        drop(left);
+        // With the file in the kernel's hands this would wait for ever.
+        right.read_to_end(&mut Vec::new())?;
+        let done = match done {
+            Some(done) => bench.look(done),
+            // What was sent in part.
+            None => bench.one_now()?,
+        };
+        assert_eq!((done.token, done.more), (token, false));
     }
-    Ok(())
-}
-
-pub(crate) fn withdrawing_loses_nothing(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let (left, mut right) = UnixStream::pair()?;
-    let (other, mut peer) = UnixStream::pair()?;
-    let receive = bench.submit(Operation::Receive { fd: left.as_raw_fd() });
-    let also = bench.submit(Operation::Receive { fd: other.as_raw_fd() });
-    assert!(bench.wait(NOW)?.is_empty());
-    right.write_all(b"data")?;
-    peer.write_all(b"more")?;
-    let done = bench.proactor.withdraw(receive);
-    assert!(bench.proactor.withdraw(receive).is_none() && !bench.proactor.cancel(receive));
-    let (mut received, mut others, mut ended) = (Vec::new(), Vec::new(), done.is_some());
-    while !ended || others.is_empty() {
-        for done in bench.wait(None)? {
-            match done.returned {
-                Brought::Data(data) if done.token == also => others.extend(data),
-                Brought::Data(data) => received.extend(data),
-                _ => {
-                    assert_eq!((done.token, done.result), (receive, Err(libc::ECANCELED)));
-                    ended = true;
-                }
-            }
-        }
-    }
-    assert_eq!(others, b"more");
-    left.set_nonblocking(true)?;
-    let mut rest = [0; 4];
-    let count = (&left).read(&mut rest).unwrap_or(0);
-    received.extend(&rest[..count]);
-    assert_eq!(received, b"data");
-    // The other one goes on.
-    peer.write_all(b"and on")?;
-    assert_eq!(bench.one()?.returned, Brought::Data(b"and on".to_vec()));
     Ok(())
 }
 
@@ -123,102 +58,6 @@ pub(crate) fn withdrawing_reports_no_poll_twice(config: Config) -> io::Result<()
         }
     }
     Ok(())
-}
-
-/// Who has nothing under way in the kernel leaves no word, and nothing else, behind.
-pub(crate) fn what_is_withdrawn_at_rest_is_gone(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let (left, mut right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    let kept = bench.submit(Operation::Receive { fd });
-    for round in 0..100_000 {
-        let poll = bench.submit(Operation::Poll { fd, interest: Interest::WRITABLE });
-        // One of them after it was cancelled.
-        if round == 7 {
-            assert!(bench.proactor.cancel(poll));
-        }
-        let done = bench.proactor.withdraw(poll).map(|done| bench.look(done));
-        let done = done.map(|done| (done.token, done.result, done.more));
-        assert_eq!(done, Some((poll, Err(libc::ECANCELED), false)));
-    }
-    let buffer = vec![0; 10];
-    let buffers = bench.submit(Operation::ReceiveInto { fd, buffer });
-    let waiting = bench.submit(Operation::Receive { fd });
-    let done = bench.proactor.withdraw(buffers).map(|done| bench.look(done).returned);
-    assert_eq!(done, Some(Brought::Data(Vec::new())), "the buffer comes back, empty");
-    assert!(bench.proactor.withdraw(waiting).is_some());
-    assert_eq!(bench.proactor.len(), 1);
-    // The wait sleeps until something comes.
-    let sleep = std::time::Duration::from_millis(1);
-    let before = std::time::Instant::now();
-    assert!(bench.wait(Some(sleep))?.is_empty());
-    assert!(before.elapsed() >= sleep);
-    right.write_all(b"data")?;
-    let done = bench.one()?;
-    assert_eq!((done.token, done.returned), (kept, Brought::Data(b"data".to_vec())));
-    Ok(())
-}
-
-/// A loop that runs on one thread after the other, and is closed on a third one.
-pub(crate) fn going_on_elsewhere(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let (left, mut right) = UnixStream::pair()?;
-    let (watched, mut peer) = UnixStream::pair()?;
-    let accept = bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
-    let receive = bench.submit(Operation::Receive { fd: left.as_raw_fd() });
-    let fd = watched.as_raw_fd();
-    let poll = bench.submit(Operation::Poll { fd, interest: Interest::READABLE });
-    for round in 0..6 {
-        if round % 2 == 0 {
-            assert!(bench.wait(NOW)?.is_empty());
-            assert!(bench.suspend()?.is_empty());
-        }
-        let client = TcpStream::connect(listener.local_addr()?)?;
-        right.write_all(b"data")?;
-        peer.write_all(b"x")?;
-        let run = |mut bench: Bench| -> io::Result<Bench> {
-            let mut seen = HashSet::new();
-            // Some is reported by the wait that the suspension interrupts, the rest by itself.
-            let mut all = bench.wait(None)?;
-            all.extend(bench.suspend()?);
-            while seen.len() < 3 {
-                for done in all.drain(..) {
-                    assert!(done.more, "{done:?}");
-                    match done.returned {
-                        Brought::Connection(_) => assert_eq!(done.token, accept),
-                        Brought::Data(data) => {
-                            assert_eq!((done.token, &*data), (receive, &b"data"[..]));
-                        }
-                        Brought::Readiness(_) => assert_eq!(done.token, poll),
-                        _ => panic!("{done:?}"),
-                    }
-                    seen.insert(done.token);
-                }
-                if seen.len() < 3 {
-                    all = bench.wait(None)?;
-                    all.extend(bench.suspend()?);
-                }
-            }
-            Ok(bench)
-        };
-        bench = if round == 3 { run(bench)? } else { elsewhere(|| run(bench))? };
-        (&watched).read_exact(&mut [0])?;
-        drop(client);
-    }
-    assert_eq!(bench.proactor.len(), 3);
-    // Nothing is open in the kernel any more.
-    let address = listener.local_addr()?;
-    drop((listener, left));
-    assert_eq!(right.read(&mut [0])?, 0);
-    TcpStream::connect(address).expect_err("nobody listens");
-    elsewhere(|| {
-        let mut completions = bench.completions;
-        bench.proactor.close(&mut completions)?;
-        let ends: HashSet<_> = completions.drain().map(|done| done.token).collect();
-        assert_eq!(ends, HashSet::from([accept, receive, poll]));
-        Ok(())
-    })
 }
 
 pub(crate) fn what_is_done_once_is_reported(config: Config) -> io::Result<()> {
@@ -334,22 +173,4 @@ pub(crate) fn a_ring_that_cannot_be_had_loses_nothing(config: Config) -> io::Res
         assert_eq!(bench.one()?.returned, Brought::Data(b"data".to_vec()));
         Ok(())
     })
-}
-
-/// The thread has gone without a word, and taken its operations with it.
-pub(crate) fn a_suspended_proactor_survives_its_thread(config: Config) -> io::Result<()> {
-    let (left, mut right) = UnixStream::pair()?;
-    let fd = left.as_raw_fd();
-    let mut bench = elsewhere(|| {
-        let mut bench = bench(config)?;
-        bench.submit(Operation::Receive { fd });
-        assert!(bench.wait(NOW)?.is_empty());
-        assert!(bench.suspend()?.is_empty());
-        Ok(bench)
-    })?;
-    right.write_all(b"data")?;
-    bench.proactor.wait(&mut bench.completions, None)?;
-    let list: Vec<_> = bench.completions.drain().collect();
-    assert!(matches!(list[..], [ref one] if matches!(one.returned, Returned::Chunk(_))));
-    Ok(())
 }

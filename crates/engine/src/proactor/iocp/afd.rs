@@ -24,8 +24,7 @@ use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::core::w;
 
 use crate::Interest;
-use crate::sys::descriptor::check_open;
-use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd, handle, of_handle, socket};
+use crate::sys::fd::{AsRawFd, OwnedFd, RawFd, handle, owned, socket};
 use crate::sys::port::Port;
 use crate::sys::status;
 
@@ -160,7 +159,7 @@ fn open() -> io::Result<OwnedFd> {
         return Err(io::Error::from_raw_os_error(status::win32(result)));
     }
     // SAFETY: the handle was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(of_handle(opened)) })
+    unsafe { owned(opened) }
 }
 
 /// Starts a poll. Its end comes as a packet with `overlapped`, unless this is an error.
@@ -200,7 +199,7 @@ pub(super) unsafe fn start(
     }
 }
 
-/// The socket of the driver below `fd`; WSAENOTSOCK for what is none.
+/// The socket of the driver below `fd`, which is a socket: of anything else Wine answers, too.
 pub(super) fn base(fd: RawFd) -> Result<SOCKET, i32> {
     let asked = |code| {
         let mut base: SOCKET = 0;
@@ -222,8 +221,6 @@ pub(super) fn base(fd: RawFd) -> Result<SOCKET, i32> {
         let error = || io::Error::last_os_error().raw_os_error().unwrap_or(WSAENOTSOCK);
         if result == 0 { Ok(base) } else { Err(error()) }
     };
-    // Wine answers for anything.
-    check_open(fd).map_err(|error| error.raw_os_error().unwrap_or(WSAENOTSOCK))?;
     // Some providers keep the one to themselves, but let `select` work.
     asked(SIO_BASE_HANDLE)
         .or_else(|error| if error == WSAENOTSOCK { Err(error) } else { asked(SIO_BSP_HANDLE_POLL) })

@@ -14,13 +14,11 @@ use windows_sys::Win32::Foundation::{
     ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
-    INVALID_SOCKET, SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
+    SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
     WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
     WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
 };
-use windows_sys::Win32::Storage::FileSystem::{
-    FILE_TYPE_UNKNOWN, GetFileType, ReadFile, WriteFile,
-};
+use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use super::super::{Lent, LentMut, Operation};
@@ -30,18 +28,10 @@ use super::in_flight::{ACCEPTED_NAME, File, InFlight};
 use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
-use crate::sys::descriptor::is_open;
-use crate::sys::fd::{
-    AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket,
-};
-use crate::sys::{numbers, os_error, socket as winsock, status};
+use crate::sys::descriptor::{Object, object};
+use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
+use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
 use crate::{Address, Interest, Token};
-
-/// More slices than that go by another call, as on other systems.
-const MOST_SLICES: usize = 1024;
-
-/// How much `TransmitFile` sends at most, says its page.
-const MOST_OF_A_FILE: u32 = 0x7fff_fffe;
 
 /// What has become of a start.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -117,10 +107,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 let address = address.clone();
                 self.connect(kernel, token, &address, told)
             }
-            (File::Socket(_), Operation::SendFile { file, offset, count, .. }) => {
-                let piece = (*file, *offset, *count);
-                self.send_file(kernel, token, piece, told)
-            }
             (File::Pipe, Operation::Accept { .. } | Operation::Poll { .. }) => {
                 Ok(self.accept_of_pipe(token))
             }
@@ -136,18 +122,12 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// Finds out what the descriptor is.
     fn look(&mut self, fd: RawFd) -> Result<(), i32> {
         if self.file == File::Unknown {
-            self.file = match afd::base(fd) {
-                Ok(base) => File::Socket(base),
-                Err(WSAENOTSOCK) if !is_open(fd) => return Err(os_error::EBADF),
-                // SAFETY: the kernel checks the handle.
-                Err(WSAENOTSOCK) => match unsafe { GetFileType(handle(fd)) } {
-                    FILE_TYPE_UNKNOWN if matches!(self.operation, Operation::Poll { .. }) => {
-                        File::Waitable
-                    }
-                    FILE_TYPE_UNKNOWN => return Err(os_error::EBADF),
-                    _ => File::Pipe,
-                },
-                Err(error) => return Err(error),
+            let polls = matches!(self.operation, Operation::Poll { .. });
+            self.file = match object(fd) {
+                Some(Object::Socket) => File::Socket(afd::base(fd)?),
+                Some(Object::Waitable) if polls => File::Waitable,
+                Some(Object::Waitable) | None => return Err(os_error::EBADF),
+                Some(_) => File::Pipe,
             };
         }
         Ok(())
@@ -257,36 +237,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
     }
 
-    fn send_file(
-        &mut self,
-        kernel: &mut Kernel,
-        token: Token,
-        (file, offset, count): (RawFd, u64, usize),
-        told: bool,
-    ) -> Result<Begun, i32> {
-        let fd = self.fd();
-        // Nothing stands for everything.
-        let count = match u32::try_from(count).unwrap_or(u32::MAX).min(MOST_OF_A_FILE) {
-            0 => return Ok(Begun::Ended(Ok(0))),
-            count => count,
-        };
-        let transmit = kernel.transmit(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
-        let overlapped = packet.start();
-        packet.set_offset(offset);
-        // SAFETY: the packet stays, and the kernel checks the handles.
-        let result =
-            unsafe { transmit(socket(fd), handle(file), count, 0, overlapped, ptr::null(), 0) };
-        Ok(match of_socket(if result == 0 { -1 } else { 0 }, 0, told) {
-            Begun::Ended(Ok(_)) => Begun::Ended(Ok(packet.moved())),
-            // There is nothing behind the end.
-            Begun::Ended(Err(error)) if error == ERROR_HANDLE_EOF.cast_signed() => {
-                Begun::Ended(Ok(0))
-            }
-            begun => begun,
-        })
-    }
-
     /// Starts what sends or receives by a socket.
     fn begin_of_socket(&mut self, token: Token, told: bool) -> Result<Begun, i32> {
         let (slices, name) = self.arguments()?;
@@ -298,7 +248,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         (message.slices, message.flags) = (slices, 0);
         message.name = name.map(Box::new);
         let (slices, count) = (message.slices.as_ptr(), message.slices.len());
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        let count = length(count);
         let flags = &raw mut message.flags;
         let mut moved = 0;
         let name = message.name.as_deref();
@@ -356,7 +306,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             _ => return Begun::Ended(Err(WSAEINVAL)),
         };
         let overlapped = self.packet(token).start();
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = length(len);
         // SAFETY: the memory and the packet stay.
         let result = unsafe {
             if writes {
@@ -377,7 +327,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         self.buffer = Some(buffer);
         let memory = buffers.memory(buffer);
         let (start, len) = (memory.as_mut_ptr(), memory.len());
-        let len = u32::try_from(len).unwrap_or(u32::MAX);
+        let len = length(len);
         let fd = handle(self.fd());
         let overlapped = self.packet(token).start();
         // SAFETY: the buffer is this operation's alone until the packet comes, and the packet stays.
@@ -442,13 +392,9 @@ fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
         _ => numbers::AF_UNIX,
     };
     let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: no pointers that are not null.
-    let made = unsafe { WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags) };
-    if made == INVALID_SOCKET {
-        return Err(last_error());
-    }
-    // SAFETY: the socket was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(of_winsock(made)) })
+    // SAFETY: no pointers that are not null; the socket is made for us.
+    let made = unsafe { owned_socket(WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags)) };
+    made.map_err(|error| number(&error))
 }
 
 fn room(buffer: &mut impl LentMut) -> WSABUF {
@@ -461,7 +407,7 @@ fn slices<'a, B: Lent>(buffers: impl IntoIterator<Item = &'a B>, mut skip: usize
         let bytes = buffer.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default();
         WSABUF { buf: bytes.as_ptr().cast_mut(), len: length(bytes.len()) }
     };
-    buffers.into_iter().take(MOST_SLICES).map(slice).collect()
+    buffers.into_iter().take(MAX_SLICES).map(slice).collect()
 }
 
 fn join<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::io;
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
-use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
+use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 
 use super::super::{Lent, LentMut, Operation, Returned};
 use super::afd::{Found, Poll};
@@ -116,18 +116,6 @@ impl Packet {
         (packet.token, status, packet.overlapped.InternalHigh)
     }
 
-    /// How many bytes an operation has moved that has ended at once.
-    pub(super) const fn moved(&self) -> usize {
-        self.overlapped.InternalHigh
-    }
-
-    /// Has a file read from `offset` on.
-    #[expect(clippy::cast_possible_truncation, reason = "the halves of an offset")]
-    pub(super) fn set_offset(&mut self, offset: u64) {
-        let place = OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 };
-        self.overlapped.Anonymous = OVERLAPPED_0 { Anonymous: place };
-    }
-
     /// Where the kernel writes how the operation ends; cleared for the next start.
     pub(super) fn start(&mut self) -> *mut OVERLAPPED {
         self.overlapped = OVERLAPPED::default();
@@ -153,19 +141,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         }
     }
 
-    /// Whether there is nothing to wait for: a poll of no interest.
-    pub(super) const fn is_silent(&self) -> bool {
-        matches!(self.operation, Operation::Poll { interest, .. } if interest.is_empty())
-    }
-
-    /// Whether the operation has completions before its last one.
-    pub(super) const fn goes_on(&self) -> bool {
-        matches!(
-            self.operation,
-            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. }
-        )
-    }
-
     /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
     pub(super) fn is_closed(&self) -> bool {
         let poll = self.packet.as_ref().map(|packet| packet.poll.found(Interest::BOTH));
@@ -182,7 +157,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             | Operation::SendOne { fd, .. }
             | Operation::ReceiveFrom { fd, .. }
             | Operation::SendTo { fd, .. }
-            | Operation::SendFile { fd, .. }
             | Operation::Connect { fd, .. }
             | Operation::Shutdown { fd, .. }
             | Operation::Poll { fd, .. }
@@ -218,26 +192,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
     /// What the last completion brings: the buffers, which are the kernel's no longer.
     pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
-        match self.operation {
-            Operation::ReceiveInto { buffer, .. } | Operation::Read { buffer, .. } => {
-                Returned::Buffer(buffer)
-            }
-            Operation::ReceiveFrom { buffer, .. } => {
-                Returned::Datagram(buffer, result.as_ref().ok().and(self.sender))
-            }
-            Operation::SendOne { buffer, .. } => Returned::Sent(buffer),
-            Operation::Send { buffers, .. }
-            | Operation::SendTo { buffers, .. }
-            | Operation::Write { buffers, .. } => Returned::Buffers(buffers),
-            // Dropping the descriptor closes it.
-            Operation::Close { .. }
-            | Operation::Accept { .. }
-            | Operation::Receive { .. }
-            | Operation::SendFile { .. }
-            | Operation::Connect { .. }
-            | Operation::Shutdown { .. }
-            | Operation::Poll { .. } => Returned::Nothing,
-        }
+        self.operation.returned(result.as_ref().ok().and(self.sender))
     }
 
     /// The packet, made by the first start.

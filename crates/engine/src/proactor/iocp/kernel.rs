@@ -7,7 +7,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::mem::transmute;
+use std::mem::transmute_copy;
 use std::ptr;
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use windows_sys::Wdk::Storage::FileSystem::{
 };
 use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, HANDLE};
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_TRANSMITFILE, SIO_GET_EXTENSION_FUNCTION_POINTER,
-    WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_TRANSMITFILE, WSAIoctl,
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, SIO_GET_EXTENSION_FUNCTION_POINTER, WSAID_ACCEPTEX,
+    WSAID_CONNECTEX, WSAIoctl,
 };
 use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
@@ -45,7 +45,6 @@ pub(super) struct Kernel {
     pub(super) driver: Driver,
     accept: LPFN_ACCEPTEX,
     connect: LPFN_CONNECTEX,
-    transmit: LPFN_TRANSMITFILE,
 }
 
 /// The number of an error.
@@ -61,7 +60,7 @@ pub(super) fn last_error() -> i32 {
 impl Kernel {
     pub(super) fn new() -> io::Result<Self> {
         let port = Arc::new(Port::new()?);
-        Ok(Self { port, driver: Driver::default(), accept: None, connect: None, transmit: None })
+        Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
     }
 
     /// Has the port told of the operations of a file. True when it is told of what ends at once,
@@ -108,32 +107,14 @@ impl Kernel {
 
     /// `AcceptEx` of the provider of `fd`.
     pub(super) fn accept(&mut self, fd: RawFd) -> Result<LPFN_ACCEPTEX, i32> {
-        if self.accept.is_none() {
-            // SAFETY: this is what the identifier stands for.
-            self.accept =
-                unsafe { transmute::<Extension, LPFN_ACCEPTEX>(extension(fd, &WSAID_ACCEPTEX)?) };
-        }
-        Ok(self.accept)
-    }
-
-    /// `TransmitFile` of the provider of `fd`.
-    pub(super) fn transmit(&mut self, fd: RawFd) -> Result<LPFN_TRANSMITFILE, i32> {
-        if self.transmit.is_none() {
-            let function = extension(fd, &WSAID_TRANSMITFILE)?;
-            // SAFETY: this is what the identifier stands for.
-            self.transmit = unsafe { transmute::<Extension, LPFN_TRANSMITFILE>(function) };
-        }
-        Ok(self.transmit)
+        // SAFETY: this is what the identifier stands for.
+        unsafe { look_up(&mut self.accept, fd, &WSAID_ACCEPTEX) }
     }
 
     /// `ConnectEx` of the provider of `fd`.
     pub(super) fn connect(&mut self, fd: RawFd) -> Result<LPFN_CONNECTEX, i32> {
-        if self.connect.is_none() {
-            // SAFETY: this is what the identifier stands for.
-            self.connect =
-                unsafe { transmute::<Extension, LPFN_CONNECTEX>(extension(fd, &WSAID_CONNECTEX)?) };
-        }
-        Ok(self.connect)
+        // SAFETY: as above.
+        unsafe { look_up(&mut self.connect, fd, &WSAID_CONNECTEX) }
     }
 }
 
@@ -160,7 +141,24 @@ fn waits(file: HANDLE) -> bool {
     status::is_success(result) && mode & SYNCHRONOUS != 0
 }
 
-/// The address of one of Winsock's functions.
+/// One of Winsock's functions, asked for once.
+///
+/// # Safety
+/// `F` is the type of the function that the identifier stands for.
+unsafe fn look_up<F: Copy>(
+    known: &mut Option<F>,
+    fd: RawFd,
+    identifier: &GUID,
+) -> Result<Option<F>, i32> {
+    if known.is_none() {
+        let function = extension(fd, identifier)?;
+        // SAFETY: the caller's promise; a function that is none is null.
+        *known = unsafe { transmute_copy::<Extension, Option<F>>(&function) };
+    }
+    Ok(*known)
+}
+
+/// The address of such a function.
 type Extension = *const c_void;
 
 fn extension(fd: RawFd, identifier: &GUID) -> Result<Extension, i32> {

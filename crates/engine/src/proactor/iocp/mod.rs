@@ -241,7 +241,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
 
     fn start_one(&mut self, token: Token, completions: &mut Completions<B, M>) {
         let Some(operation) = self.in_flight.get_mut(token) else { return };
-        if operation.cancelled || !operation.resting || operation.is_silent() {
+        if operation.cancelled || !operation.resting || operation.operation.is_silent() {
             return;
         }
         match operation.begin(&mut self.kernel, &mut self.buffers, token) {

@@ -52,17 +52,16 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             (Operation::Accept { .. }, File::Socket(_)) => {
                 self.end_accepting(token, result, completions);
             }
+            (Operation::Receive { .. }, File::Socket(_)) | (Operation::ReceiveFrom { .. }, _)
+                if result.is_ok() && operation.is_closed() =>
+            {
+                self.finish(token, Err(os_error::EBADF), completions);
+            }
             (Operation::Receive { .. }, File::Socket(_)) => match result {
-                Ok(_) if operation.is_closed() => {
-                    self.finish(token, Err(os_error::EBADF), completions);
-                }
                 Ok(_) => self.receive(token, completions),
                 Err(error) => self.end_of_what_goes_on(token, error, completions),
             },
             (Operation::ReceiveFrom { .. }, _) => match result {
-                Ok(_) if operation.is_closed() => {
-                    self.finish(token, Err(os_error::EBADF), completions);
-                }
                 Ok(_) => self.receive_from(token, completions),
                 Err(error) => self.finish(token, Err(error), completions),
             },

@@ -16,7 +16,7 @@ use windows_sys::Win32::System::Threading::{
     SetWaitableTimer, TIMER_ALL_ACCESS,
 };
 
-use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, handle, of_handle};
+use crate::sys::fd::{AsRawFd, OwnedFd, handle, owned};
 
 /// A timer that ends the wait of the thread that has set it.
 #[derive(Debug)]
@@ -31,14 +31,11 @@ impl Timer {
     }
 
     fn with(flags: u32) -> Option<Self> {
-        // SAFETY: no attributes, no name.
-        let timer =
-            unsafe { CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS) };
-        if timer.is_null() {
-            return None;
-        }
-        // SAFETY: the handle was made for us.
-        Some(Self { timer: unsafe { OwnedFd::from_raw_fd(of_handle(timer)) } })
+        // SAFETY: no attributes, no name; the handle is made for us.
+        let timer = unsafe {
+            owned(CreateWaitableTimerExW(ptr::null(), ptr::null(), flags, TIMER_ALL_ACCESS))
+        };
+        Some(Self { timer: timer.ok()? })
     }
 
     /// Ends an alertable wait of this thread after `timeout`. False if it cannot.

@@ -94,7 +94,8 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     /// Starts what is done once: it was submitted before the end of the run.
     fn start_once(&mut self, completions: &mut Completions<B, M>) {
         let all = mem::take(&mut self.resting);
-        let goes_on = |token: &Token| self.in_flight.get(*token).is_some_and(InFlight::goes_on);
+        let goes_on = |one: &InFlight<B, M>| one.operation.goes_on();
+        let goes_on = |token: &Token| self.in_flight.get(*token).is_some_and(goes_on);
         let (rests, once): (Vec<_>, Vec<_>) = all.into_iter().partition(goes_on);
         self.resting = rests;
         for token in once {

@@ -17,15 +17,13 @@ use rustix::net::addr::SocketAddrStorage;
 
 use super::super::{Lent, LentMut, Operation, Returned};
 use super::buffers::GROUP;
-use crate::sys::address;
 use crate::sys::fd::{AsRawFd, IntoRawFd, RawFd};
+use crate::sys::{MAX_SLICES, address};
 use crate::{Address, Interest, Token};
 
 /// The most that Linux moves in one call (`MAX_RW_COUNT`); it cuts what is more, and so do we, as
 /// the submission has only 32 bits for it.
 const MOST_BYTES: usize = 0x7fff_f000;
-/// `UIO_MAXIOV`: more slices than that are refused.
-const MOST_SLICES: usize = 1024;
 /// The whole, and an error instead of a signal.
 const SEND_FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_WAITALL;
 /// The file position "where the file is": pipes and terminals have no other.
@@ -73,20 +71,6 @@ impl std::fmt::Debug for Message {
 impl<B: Lent, M: LentMut> InFlight<B, M> {
     pub(super) const fn new(owner: Token, operation: Operation<B, M>) -> Self {
         Self { owner, operation, cancelled: false, resting: true, served: false, message: None }
-    }
-
-    /// Whether there is nothing to wait for: a poll of no interest.
-    pub(super) const fn is_silent(&self) -> bool {
-        matches!(self.operation, Operation::Poll { interest, .. } if interest.is_empty())
-    }
-
-    /// Whether the operation has completions before its last one: it is submitted again whenever
-    /// the kernel has let go of it.
-    pub(super) const fn goes_on(&self) -> bool {
-        matches!(
-            self.operation,
-            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. }
-        )
     }
 
     /// What the kernel is to be told. `multishot`: whether receives may go on by themselves.
@@ -139,9 +123,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                     .flags(libc::MSG_NOSIGNAL.cast_unsigned())
                     .build()
             }
-            Operation::SendFile { .. } => {
-                return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-            }
             Operation::Connect { fd, address } => {
                 let message = message.get_or_insert_with(Message::new);
                 let len = message.name(address)?;
@@ -181,35 +162,18 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// What the last completion brings: the buffers, which are the kernel's no longer.
     pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
         match self.operation {
-            Operation::ReceiveInto { buffer, .. } | Operation::Read { buffer, .. } => {
-                Returned::Buffer(buffer)
+            // Of a close that was cancelled before it began the kernel has touched nothing, and
+            // dropping the descriptor closes it. Any other one has closed it, error or not.
+            Operation::Close { fd } if !matches!(result, Err(e) if e.raw_os_error() == Some(libc::ECANCELED)) =>
+            {
+                let _ = fd.into_raw_fd();
+                Returned::Nothing
             }
             Operation::ReceiveFrom { buffer, .. } => {
                 let sender = result.as_ref().ok().and(self.message).and_then(|m| m.sender());
                 Returned::Datagram(buffer, sender)
             }
-            Operation::SendOne { buffer, .. } => Returned::Sent(buffer),
-            Operation::Send { buffers, .. }
-            | Operation::SendTo { buffers, .. }
-            | Operation::Write { buffers, .. } => Returned::Buffers(buffers),
-            Operation::Close { fd } => {
-                // Of a close that was cancelled before it began the kernel has touched nothing, and
-                // dropping the descriptor closes it. Any other one has closed it, error or not.
-                let untouched = matches!(
-                    result.as_ref().map_err(io::Error::raw_os_error),
-                    Err(Some(libc::ECANCELED))
-                );
-                if !untouched {
-                    let _ = fd.into_raw_fd();
-                }
-                Returned::Nothing
-            }
-            Operation::Accept { .. }
-            | Operation::Receive { .. }
-            | Operation::SendFile { .. }
-            | Operation::Connect { .. }
-            | Operation::Shutdown { .. }
-            | Operation::Poll { .. } => Returned::Nothing,
+            operation => operation.returned(None),
         }
     }
 }
@@ -298,7 +262,7 @@ fn slices<B: Lent>(buffers: &[B], mut skip: usize) -> Vec<libc::iovec> {
         let bytes = buffer.bytes().get(std::mem::take(&mut skip)..).unwrap_or_default();
         libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }
     };
-    buffers.iter().take(MOST_SLICES).map(slice).collect()
+    buffers.iter().take(MAX_SLICES).map(slice).collect()
 }
 
 fn length(len: usize) -> u32 {

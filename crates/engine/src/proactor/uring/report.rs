@@ -67,7 +67,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                 Returned::Readiness(readiness(result, *interest))
             }
             // Not by its owner: the proactor is suspended, or the thread that submitted it is gone.
-            _ if result == -libc::ECANCELED && operation.goes_on() => {
+            _ if result == -libc::ECANCELED && operation.operation.goes_on() => {
                 return self.rest(token, completions);
             }
             _ => return self.finish(token, result, completions),

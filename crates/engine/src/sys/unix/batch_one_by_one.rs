@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::datagram::{Outgoing, receive_from, send_to};
-use super::socket::send;
+use super::datagram::receive_from;
 use crate::Address;
 use crate::sys::fd::BorrowedFd;
+pub use crate::sys::send_one_by_one::send_many;
 
 /// How many datagrams one batch has at most.
 const LIMIT: usize = 32;
@@ -61,25 +61,4 @@ impl Batch {
     pub fn sender(&self, index: usize) -> Option<Address> {
         self.received[index].1.clone()
     }
-}
-
-/// Sends the first [`Batch::LIMIT`] datagrams: how many went, in their order. An error is that of the
-/// first one; that of another ends the call before it, and is what the next call says.
-pub fn send_many<'a>(
-    fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-) -> io::Result<usize> {
-    let mut sent = 0;
-    for datagram in datagrams.take(LIMIT) {
-        let result = match &datagram.target {
-            Some(target) => send_to(fd, datagram.data, target),
-            None => send(fd, datagram.data).map(drop),
-        };
-        match result {
-            Ok(()) => sent += 1,
-            Err(error) if sent == 0 => return Err(error),
-            Err(_) => break,
-        }
-    }
-    Ok(sent)
 }

@@ -14,6 +14,7 @@ pub use super::batch::{Batch, send_many};
 use super::create;
 use crate::Address;
 use crate::sys::fd::BorrowedFd;
+pub use crate::sys::outgoing::Outgoing;
 
 /// recvfrom(2): the length of one datagram, cut to the buffer's, and the address of its sender if
 /// that has one.
@@ -26,15 +27,6 @@ pub fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize,
 pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], address: &SocketAddr) -> io::Result<()> {
     sendto(fd, data, create::SEND_FLAGS, address)?;
     Ok(())
-}
-
-/// A datagram that is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// All of it.
-    pub data: &'a [u8],
-    /// Where to; `None` on a connected socket.
-    pub target: Option<SocketAddr>,
 }
 
 #[cfg(test)]

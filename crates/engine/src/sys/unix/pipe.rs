@@ -6,13 +6,13 @@
 
 use std::ffi::OsStr;
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 
 use rustix::fs::FileType;
 
 use super::create;
-use super::socket::MAX_SLICES;
+use crate::sys::MAX_SLICES;
 use crate::sys::fd::{BorrowedFd, OwnedFd};
+pub use crate::sys::kind::Kind;
 
 /// Whether pipes are read and written by operations of a proactor alone, and have no readiness: no.
 pub const COMPLETES: bool = false;
@@ -30,19 +30,6 @@ pub fn listen(_name: &OsStr, _first: bool) -> io::Result<OwnedFd> {
 /// A client's end of a named pipe: `ErrorKind::Unsupported`.
 pub fn connect(_name: &OsStr) -> io::Result<OwnedFd> {
     Err(io::ErrorKind::Unsupported.into())
-}
-
-/// What kind of file a descriptor is open on.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub enum Kind {
-    /// A pipe or a FIFO.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A terminal, or another character device.
-    CharacterDevice,
-    /// A regular file, a directory, a block device.
-    Other,
 }
 
 /// fstat(2): what kind of file `fd` is open on.
@@ -65,14 +52,6 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 #[inline]
 pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(rustix::io::read(fd, buffer)?)
-}
-
-/// read(2) into memory that nobody has written to yet; the first bytes, as many as the result
-/// says, are initialised then.
-#[inline]
-pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    let (filled, _) = rustix::io::read(fd, buffer)?;
-    Ok(filled.len())
 }
 
 /// write(2): how many bytes went.
@@ -103,8 +82,8 @@ mod tests {
         assert_eq!(write_vectored(writer.as_fd(), &[IoSlice::new(b"cd"), IoSlice::new(b"e")])?, 3);
         assert_eq!(read(reader.as_fd(), &mut buffer[..3])?, 3);
         assert_eq!(&buffer[..3], b"abc");
-        let mut rest = [MaybeUninit::uninit(); 8];
-        assert_eq!(read_uninit(reader.as_fd(), &mut rest)?, 2);
+        assert_eq!(read(reader.as_fd(), &mut buffer)?, 2);
+        assert_eq!(&buffer[..2], b"de");
         drop(writer);
         assert_eq!(read(reader.as_fd(), &mut buffer)?, 0);
         Ok(())

@@ -16,10 +16,8 @@ use rustix::net::{
 use super::address::from_kernel;
 use super::create;
 use crate::Address;
+use crate::sys::MAX_SLICES;
 use crate::sys::fd::{BorrowedFd, OwnedFd};
-
-/// How many slices one call takes: `IOV_MAX` of all the systems here (`UIO_MAXIOV` on Linux).
-pub const MAX_SLICES: usize = 1024;
 
 /// Two connected sockets of streams, both non-blocking and close-on-exec: socketpair(2).
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -82,11 +80,6 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(sockopt::set_tcp_nodelay(fd, true)?)
 }
 
-/// Sets `SO_KEEPALIVE`.
-pub fn set_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(sockopt::set_socket_keepalive(fd, true)?)
-}
-
 /// Takes `SO_ERROR`: what became of a non-blocking connect, `None` when it went well. Reading
 /// clears it.
 pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
@@ -122,8 +115,6 @@ mod tests {
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         set_nodelay(server.as_fd())?;
         assert!(sockopt::tcp_nodelay(&server)?);
-        set_keepalive(server.as_fd())?;
-        assert!(sockopt::socket_keepalive(&server)?);
         assert!(take_error(server.as_fd())?.is_none());
         Ok(())
     }

@@ -12,11 +12,10 @@ use windows_sys::Win32::Networking::WinSock::{WSAEMSGSIZE, recvfrom, sendto};
 
 use super::address::Name;
 use super::fd::{AsRawFd, BorrowedFd, RawFd, socket};
-use super::socket::{check, length, send};
+use super::socket::{check, length};
 use crate::Address;
-
-/// How many datagrams one batch has at most.
-const LIMIT: usize = 32;
+pub use crate::sys::outgoing::Outgoing;
+pub use crate::sys::send_one_by_one::send_many;
 
 /// Room for the largest datagram of the internet protocols.
 const SIZE: usize = 64 * 1024;
@@ -65,15 +64,6 @@ pub fn send_to(fd: BorrowedFd<'_>, data: &[u8], address: &SocketAddr) -> io::Res
     })
 }
 
-/// A datagram that is to be sent.
-#[derive(Clone, Copy, Debug)]
-pub struct Outgoing<'a> {
-    /// All of it.
-    pub data: &'a [u8],
-    /// Where to; `None` on a connected socket.
-    pub target: Option<SocketAddr>,
-}
-
 /// Where a datagram lands.
 #[derive(Debug)]
 pub struct Batch {
@@ -90,7 +80,7 @@ impl Default for Batch {
 impl Batch {
     /// How many datagrams one batch has at most. Only one is received, as a second call could take
     /// an error that nobody would be told of.
-    pub const LIMIT: usize = LIMIT;
+    pub const LIMIT: usize = 32;
 
     /// An empty batch.
     pub fn new() -> Self {
@@ -117,27 +107,6 @@ impl Batch {
     pub fn sender(&self, index: usize) -> Option<Address> {
         self.received.as_ref().filter(|_| index == 0)?.1.clone()
     }
-}
-
-/// Sends the first [`Batch::LIMIT`] datagrams: how many went, in their order. An error is that of the
-/// first one; that of another ends the call before it, and is what the next call says.
-pub fn send_many<'a>(
-    fd: BorrowedFd<'_>,
-    datagrams: impl Iterator<Item = Outgoing<'a>> + Clone,
-) -> io::Result<usize> {
-    let mut sent = 0;
-    for datagram in datagrams.take(LIMIT) {
-        let result = match &datagram.target {
-            Some(target) => send_to(fd, datagram.data, target),
-            None => send(fd, datagram.data).map(drop),
-        };
-        match result {
-            Ok(()) => sent += 1,
-            Err(error) if sent == 0 => return Err(error),
-            Err(_) => break,
-        }
-    }
-    Ok(sent)
 }
 
 #[cfg(test)]

@@ -5,21 +5,18 @@ use std::collections::BTreeMap;
 use std::{io, ptr};
 
 use windows_sys::Win32::Foundation::GetHandleInformation;
-use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
-use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_UNKNOWN, GetFileType};
+use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_TYPE_CHAR, FILE_TYPE_PIPE, FILE_TYPE_UNKNOWN, GetFileType,
+};
 use windows_sys::Win32::System::Pipes::{GetNamedPipeInfo, PIPE_SERVER_END};
 
-use super::fd::{RawFd, handle, socket};
+use super::fd::{RawFd, handle};
+use super::socket::option;
 
 /// WSAENOTSOCK when `fd` is no open socket.
 pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
-    let mut kind = 0_i32;
-    let mut len = size_of_val(&kind).try_into().unwrap_or(0);
-    // SAFETY: the option is a number, there is room for it, and Winsock checks the socket.
-    let result = unsafe {
-        getsockopt(socket(fd), SOL_SOCKET, SO_TYPE, (&raw mut kind).cast(), &raw mut len)
-    };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    option(fd, SOL_SOCKET, SO_TYPE).map(drop)
 }
 
 /// Whether a descriptor can be polled: a socket, a handle of something to wait for (a process say), or the server's
@@ -34,9 +31,7 @@ pub fn check_pollable(fd: RawFd) -> io::Result<()> {
 
 /// Whether `fd` is an open handle of something that is no file.
 fn is_waitable(fd: RawFd) -> bool {
-    is_open(fd)
-        // SAFETY: the kernel checks the handle.
-        && unsafe { GetFileType(handle(fd)) } == FILE_TYPE_UNKNOWN
+    object(fd) == Some(Object::Waitable)
 }
 
 /// Whether `fd` is the server's end of a named pipe.
@@ -54,6 +49,34 @@ pub(crate) fn is_open(fd: RawFd) -> bool {
     let mut flags = 0;
     // SAFETY: the flags are valid for writes, and the kernel checks the handle.
     fd != -1 && unsafe { GetHandleInformation(handle(fd), &raw mut flags) } != 0
+}
+
+/// What a handle is open on.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(crate) enum Object {
+    Socket,
+    Pipe,
+    /// A console, or another character device.
+    CharacterDevice,
+    /// A regular file, a directory.
+    File,
+    /// Nothing that is read or written: a process, an event.
+    Waitable,
+}
+
+/// What `fd` is open on; `None` if it is not open. Winsock is asked first, as its sockets are pipes to everybody
+/// else.
+pub(crate) fn object(fd: RawFd) -> Option<Object> {
+    if check_open(fd).is_ok() {
+        return Some(Object::Socket);
+    }
+    // SAFETY: the kernel checks the handle.
+    is_open(fd).then(|| match unsafe { GetFileType(handle(fd)) } {
+        FILE_TYPE_PIPE => Object::Pipe,
+        FILE_TYPE_CHAR => Object::CharacterDevice,
+        FILE_TYPE_UNKNOWN => Object::Waitable,
+        _ => Object::File,
+    })
 }
 
 /// Which file a descriptor is open for: all are alike here, as what is watched by a handle is watched no longer once

@@ -9,13 +9,14 @@
 #![allow(unsafe_code)] // handles by number
 
 use std::fs::File;
+use std::io;
 use std::marker::PhantomData;
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::windows::io::{
     AsRawHandle, AsRawSocket, FromRawSocket, IntoRawHandle, IntoRawSocket, RawSocket,
 };
 
-use windows_sys::Win32::Foundation::{CloseHandle, HANDLE};
+use windows_sys::Win32::Foundation::{CloseHandle, HANDLE, INVALID_HANDLE_VALUE};
 use windows_sys::Win32::Networking::WinSock::{SOCKET, closesocket};
 
 /// The number of a socket or handle, as Python's `fileno()` has it; -1 for none.
@@ -49,6 +50,26 @@ pub(crate) const fn of_winsock(socket: SOCKET) -> RawFd {
 /// The number of a handle.
 pub(crate) fn of_handle(handle: HANDLE) -> RawFd {
     handle as isize as RawFd
+}
+
+/// The handle that a call has made for us, or the error of the call that has made none.
+///
+/// # Safety
+/// The call was the last one of this thread, and nobody else closes what it has made.
+pub(crate) unsafe fn owned(handle: HANDLE) -> io::Result<OwnedFd> {
+    if handle.is_null() || handle == INVALID_HANDLE_VALUE {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(OwnedFd { fd: of_handle(handle) })
+}
+
+/// The same of a socket.
+///
+/// # Safety
+/// As above.
+pub(crate) unsafe fn owned_socket(made: SOCKET) -> io::Result<OwnedFd> {
+    // SAFETY: the caller's promise; INVALID_SOCKET is the number of no handle, too.
+    unsafe { owned(made as HANDLE) }
 }
 
 /// A socket or handle that nobody else closes.

@@ -11,25 +11,23 @@ use std::collections::hash_map::RandomState;
 use std::ffi::OsStr;
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
 use std::os::windows::ffi::OsStrExt;
 use std::ptr;
 
-use windows_sys::Win32::Foundation::{
-    ERROR_INVALID_HANDLE, GENERIC_READ, GENERIC_WRITE, INVALID_HANDLE_VALUE,
-};
+use windows_sys::Win32::Foundation::{ERROR_INVALID_HANDLE, GENERIC_READ, GENERIC_WRITE};
 use windows_sys::Win32::Storage::FileSystem::{
-    CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, FILE_TYPE_CHAR,
-    FILE_TYPE_PIPE, GetFileType, OPEN_EXISTING, PIPE_ACCESS_DUPLEX, PIPE_ACCESS_INBOUND,
+    CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, OPEN_EXISTING,
+    PIPE_ACCESS_DUPLEX, PIPE_ACCESS_INBOUND,
 };
 use windows_sys::Win32::System::Pipes::{
     CreateNamedPipeW, PIPE_READMODE_BYTE, PIPE_READMODE_MESSAGE, PIPE_REJECT_REMOTE_CLIENTS,
     PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES, PIPE_WAIT,
 };
 
-use super::descriptor::{check_open, is_open};
-use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, handle, of_handle};
+use super::descriptor::{Object, object};
+use super::fd::{AsRawFd, BorrowedFd, OwnedFd, owned};
 use super::socket;
+pub use crate::sys::kind::Kind;
 
 /// How much the kernel keeps for a reader that is late: that of asyncio's `windows_utils`.
 const BUFFER_SIZE: u32 = 64 * 1024;
@@ -67,28 +65,21 @@ pub fn connect(name: &OsStr) -> io::Result<OwnedFd> {
 
 fn create(name: &[u16], access: u32, mode: u32, instances: u32) -> io::Result<OwnedFd> {
     let access = access | FILE_FLAG_OVERLAPPED;
-    // SAFETY: the name ends with a zero; without security attributes the handle is not inherited.
-    owned(unsafe {
-        let (name, attributes) = (name.as_ptr(), ptr::null());
-        CreateNamedPipeW(name, access, mode, instances, BUFFER_SIZE, BUFFER_SIZE, 0, attributes)
-    })
+    // SAFETY: the name ends with a zero, and the handle is made for us; without security attributes it is
+    // not inherited.
+    unsafe {
+        let (name, none) = (name.as_ptr(), ptr::null());
+        owned(CreateNamedPipeW(name, access, mode, instances, BUFFER_SIZE, BUFFER_SIZE, 0, none))
+    }
 }
 
 fn open(name: &[u16], access: u32) -> io::Result<OwnedFd> {
     // SAFETY: as above.
-    owned(unsafe {
-        let (name, attributes) = (name.as_ptr(), ptr::null());
+    unsafe {
+        let (name, none) = (name.as_ptr(), ptr::null());
         let flags = FILE_FLAG_OVERLAPPED;
-        CreateFileW(name, access, 0, attributes, OPEN_EXISTING, flags, ptr::null_mut())
-    })
-}
-
-fn owned(handle: windows_sys::Win32::Foundation::HANDLE) -> io::Result<OwnedFd> {
-    if handle == INVALID_HANDLE_VALUE {
-        return Err(io::Error::last_os_error());
+        owned(CreateFileW(name, access, 0, none, OPEN_EXISTING, flags, ptr::null_mut()))
     }
-    // SAFETY: the handle was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(of_handle(handle)) })
 }
 
 fn wide(name: &OsStr) -> Vec<u16> {
@@ -103,33 +94,15 @@ fn unguessable() -> Vec<u16> {
     wide(OsStr::new(&name))
 }
 
-/// What kind of file a handle is open on.
-#[derive(Copy, Clone, Eq, PartialEq, Debug)]
-pub enum Kind {
-    /// A pipe.
-    Fifo,
-    /// A socket.
-    Socket,
-    /// A console, or another character device.
-    CharacterDevice,
-    /// A regular file, a directory.
-    Other,
-}
-
 /// What kind of file `fd` is open on.
 pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
-    if check_open(fd.as_raw_fd()).is_ok() {
-        return Ok(Kind::Socket);
+    match object(fd.as_raw_fd()) {
+        Some(Object::Socket) => Ok(Kind::Socket),
+        Some(Object::Pipe) => Ok(Kind::Fifo),
+        Some(Object::CharacterDevice) => Ok(Kind::CharacterDevice),
+        Some(Object::File | Object::Waitable) => Ok(Kind::Other),
+        None => Err(io::Error::from_raw_os_error(ERROR_INVALID_HANDLE.cast_signed())),
     }
-    if !is_open(fd.as_raw_fd()) {
-        return Err(io::Error::from_raw_os_error(ERROR_INVALID_HANDLE.cast_signed()));
-    }
-    // SAFETY: the kernel checks the handle.
-    Ok(match unsafe { GetFileType(handle(fd.as_raw_fd())) } {
-        FILE_TYPE_PIPE => Kind::Fifo,
-        FILE_TYPE_CHAR => Kind::CharacterDevice,
-        _ => Kind::Other,
-    })
 }
 
 /// Makes a socket non-blocking. Overlapped pipes are as they are.
@@ -146,20 +119,13 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<usize> {
     socket::recv(fd, buffer)
 }
 
-/// The same into memory that nobody has written to yet; the first bytes, as many as the result
-/// says, are initialised then.
-pub fn read_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Result<usize> {
-    only_sockets(fd)?;
-    socket::recv_uninit(fd, buffer)
-}
-
 /// `send` for a socket: how many bytes went. `WouldBlock` for a pipe.
 pub fn write(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
     only_sockets(fd)?;
     socket::send(fd, data)
 }
 
-/// The same of the first [`MAX_SLICES`](socket::MAX_SLICES) slices.
+/// The same of the first [`MAX_SLICES`](crate::sys::MAX_SLICES) slices.
 pub fn write_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     only_sockets(fd)?;
     socket::send_vectored(fd, slices)

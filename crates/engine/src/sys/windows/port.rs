@@ -8,14 +8,15 @@ use std::io;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use windows_sys::Win32::Foundation::WAIT_IO_COMPLETION;
-use windows_sys::Win32::Foundation::{HANDLE, INVALID_HANDLE_VALUE, WAIT_TIMEOUT};
+use windows_sys::Win32::Foundation::{
+    HANDLE, INVALID_HANDLE_VALUE, WAIT_IO_COMPLETION, WAIT_TIMEOUT,
+};
 use windows_sys::Win32::System::IO::{
     CreateIoCompletionPort, GetQueuedCompletionStatusEx, OVERLAPPED, OVERLAPPED_ENTRY,
     PostQueuedCompletionStatus,
 };
 
-use super::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd, handle, of_handle};
+use super::fd::{AsRawFd, OwnedFd, RawFd, handle, owned};
 
 /// The key of packets of operations.
 const OPERATION: usize = 0;
@@ -46,14 +47,11 @@ pub(crate) enum Waited {
 
 impl Port {
     pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: a port of no file.
-        let port =
-            unsafe { CreateIoCompletionPort(INVALID_HANDLE_VALUE, ptr::null_mut(), OPERATION, 1) };
-        if port.is_null() {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the handle was made for us.
-        let handle = unsafe { OwnedFd::from_raw_fd(of_handle(port)) };
+        // SAFETY: a port of no file, made for us.
+        let handle = unsafe {
+            let none = ptr::null_mut();
+            owned(CreateIoCompletionPort(INVALID_HANDLE_VALUE, none, OPERATION, 1))?
+        };
         Ok(Self { handle, woken: AtomicBool::new(false) })
     }
 

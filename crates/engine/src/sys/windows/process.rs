@@ -9,7 +9,7 @@ use windows_sys::Win32::System::Threading::{
     WaitForSingleObject,
 };
 
-use super::fd::{AsRawFd, FromRawFd, OwnedFd, handle, of_handle};
+use super::fd::{AsRawFd, OwnedFd, handle, owned};
 
 /// How a process has ended, as Python's `subprocess` has it: 32 bits without a sign.
 pub type ExitCode = i64;
@@ -21,13 +21,8 @@ pub type ExitCode = i64;
 /// `ESRCH` of `os_error` when there is no such process.
 pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
     let rights = PROCESS_SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION;
-    // SAFETY: no preconditions.
-    let process = unsafe { OpenProcess(rights, 0, pid.cast_unsigned()) };
-    if process.is_null() {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the handle was made for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(of_handle(process)) })
+    // SAFETY: the handle is made for us.
+    unsafe { owned(OpenProcess(rights, 0, pid.cast_unsigned())) }
 }
 
 /// The exit code of the process `pid`, or `None` while it runs. Nothing is gone by that.

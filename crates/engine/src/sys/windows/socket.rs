@@ -14,17 +14,15 @@ use std::ptr;
 
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONBIO, INVALID_SOCKET, IPPROTO_TCP, SD_SEND, SO_ERROR, SO_KEEPALIVE, SOCKET_ERROR,
-    SOL_SOCKET, TCP_NODELAY, WSABUF, WSASend, accept as winsock_accept, getpeername, getsockname,
-    getsockopt, ioctlsocket, recv as winsock_recv, send as winsock_send, setsockopt, shutdown,
+    FIONBIO, IPPROTO_TCP, SD_SEND, SO_ERROR, SOCKET_ERROR, SOL_SOCKET, TCP_NODELAY, WSABUF,
+    WSASend, accept as winsock_accept, getpeername, getsockname, getsockopt, ioctlsocket,
+    recv as winsock_recv, send as winsock_send, setsockopt, shutdown,
 };
 
 use super::address::Name;
-use super::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd, handle, of_winsock, socket};
+use super::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
 use crate::Address;
-
-/// How many slices one call takes. Winsock has no limit; this is that of other systems.
-pub const MAX_SLICES: usize = 1024;
+use crate::sys::MAX_SLICES;
 
 /// 0, or the error of the call.
 pub(crate) fn check(result: i32) -> io::Result<()> {
@@ -66,13 +64,9 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Address)> {
     let mut peer = Name::empty();
     let (name, len) = peer.room();
-    // SAFETY: name and length are valid for writes.
-    let accepted = unsafe { winsock_accept(socket(listener.as_raw_fd()), name, len) };
-    if accepted == INVALID_SOCKET {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the socket was made for us.
-    let connection = unsafe { OwnedFd::from_raw_fd(of_winsock(accepted)) };
+    // SAFETY: name and length are valid for writes, and the socket is made for us.
+    let connection =
+        unsafe { owned_socket(winsock_accept(socket(listener.as_raw_fd()), name, len))? };
     prepare(&connection)?;
     Ok((connection, peer.address().unwrap_or(Address::UnixUnnamed)))
 }
@@ -178,11 +172,6 @@ pub fn set_nodelay(fd: BorrowedFd<'_>) -> io::Result<()> {
     set_option(fd.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY, &1_i32)
 }
 
-/// Sets `SO_KEEPALIVE`.
-pub fn set_keepalive(fd: BorrowedFd<'_>) -> io::Result<()> {
-    set_option(fd.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE, &1_i32)
-}
-
 /// An option that is a number.
 pub(crate) fn option(fd: RawFd, level: i32, option: i32) -> io::Result<i32> {
     let mut value = 0_i32;
@@ -218,8 +207,6 @@ mod tests {
         assert_eq!(nothing.kind(), io::ErrorKind::WouldBlock);
         set_nodelay(server.as_fd())?;
         assert_ne!(option(server.as_raw_fd(), IPPROTO_TCP, TCP_NODELAY)?, 0);
-        set_keepalive(server.as_fd())?;
-        assert_ne!(option(server.as_raw_fd(), SOL_SOCKET, SO_KEEPALIVE)?, 0);
         assert!(take_error(server.as_fd())?.is_none());
         listener.set_nonblocking(true)?;
         let nobody = accept(listener.as_fd()).expect_err("nobody has connected");
