@@ -72,7 +72,10 @@ pub(crate) fn keep_exception<R>(py: Python<'_>, body: impl FnOnce() -> R) -> R {
 /// `threading.get_ident()`.
 pub(crate) fn thread_ident(_py: Python<'_>) -> u64 {
     // SAFETY: has no preconditions.
-    unsafe { PyThread_get_thread_ident() as u64 }
+    let ident = unsafe { PyThread_get_thread_ident() };
+    #[allow(clippy::cast_lossless, clippy::unnecessary_cast)] // `c_ulong` has 32 bits on Windows
+    let ident = ident as u64;
+    ident
 }
 
 unsafe extern "C" {
