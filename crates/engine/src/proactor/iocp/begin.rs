@@ -133,6 +133,14 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         }
     }
 
+    /// Asks the kernel to tell of the end of the descriptor, if it is a socket.
+    pub(super) fn guard(&mut self, kernel: &mut Kernel, token: Token) -> bool {
+        let Ok(()) = self.look(self.fd()) else { return false };
+        let File::Socket(base) = self.file else { return false };
+        self.guarded = self.poll(kernel, token, base, Interest::NONE).is_ok();
+        self.guarded
+    }
+
     /// Finds out what the descriptor is.
     fn look(&mut self, fd: RawFd) -> Result<(), i32> {
         if self.file == File::Unknown {

@@ -44,6 +44,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) cancelled: bool,
     /// Whether the operation is not the kernel's at the moment: it waits to be started (again).
     pub(super) resting: bool,
+    /// Whether the kernel only tells of the end of its descriptor, until somebody waits.
+    pub(super) guarded: bool,
     /// What its descriptor is; asked once, as the number is the operation's as long as it lasts.
     pub(super) file: File,
     /// Whether the port is told of ends by this descriptor, and whether only of those that did not
@@ -143,6 +145,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             operation,
             cancelled: false,
             resting: true,
+            guarded: false,
             file: File::Unknown,
             associated: None,
             buffer: None,

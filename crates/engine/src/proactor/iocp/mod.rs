@@ -7,6 +7,8 @@
 //! * Sockets are polled by the driver below Winsock (`afd`), which is told of no port: so a user may
 //!   watch a socket that belongs to another loop's port, or to none. Receiving into shared buffers is
 //!   such a poll and recv: what is cancelled has received nothing, and who waits has no memory locked.
+//! * While nobody waits what rests is guarded by a poll for its end alone: a socket that is closed by
+//!   then is not mistaken for the next one of the same number.
 //! * Connections are accepted by `AcceptEx`, again and again; those that wait already in one go.
 //! * Everything else is the overlapped call of its name.
 //!
@@ -70,6 +72,8 @@ pub struct Iocp<B: Lent, M: LentMut> {
     accepting: bool,
     /// Operations that were cancelled while they rested.
     cancelled: Vec<Token>,
+    /// Whether nobody has waited since `suspend`: what rests is guarded.
+    suspended: bool,
     /// What `withdraw` has seen, for the next wait to report.
     early: Vec<super::Completion<B, M>>,
     /// Room for packets.
@@ -103,6 +107,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             starved: Vec::new(),
             accepting: false,
             cancelled: Vec::new(),
+            suspended: true,
             early: Vec::new(),
             entries: Box::new([OVERLAPPED_ENTRY::default(); BATCH]),
             packets: Vec::new(),
@@ -126,7 +131,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     #[inline]
     pub(super) fn submit(&mut self, owner: Token, operation: Operation<B, M>) -> Token {
         let token = self.in_flight.insert(InFlight::new(owner, operation));
-        self.resting.push(token);
+        if !self.suspended || !self.guard(token) {
+            self.resting.push(token);
+        }
         token
     }
 
@@ -153,6 +160,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         self.clear(completions);
         completions.list.append(&mut self.early);
         self.finish_cancelled(completions);
+        if self.suspended {
+            self.resume(completions)?;
+        }
         let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         loop {
             self.restart(completions);

@@ -33,6 +33,15 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         operation.wait = None;
         self.lent -= 1;
         let result = operation.result(status, moved);
+        if mem::take(&mut operation.guarded) {
+            operation.driver = None;
+            return match result {
+                Ok(_) if operation.is_closed() => {
+                    self.finish(token, Err(os_error::EBADF), completions);
+                }
+                _ => self.rest(token, completions),
+            };
+        }
         let result = match operation.file {
             File::Pipe => operation.end_of_pipe(result),
             _ => result,

@@ -72,6 +72,46 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         self.wake_again(woken);
         // As in `withdraw`.
         completions.list.retain(|seen| !matches!(seen.returned, Returned::Readiness(_)));
+        self.suspended = true;
+        for token in mem::take(&mut self.resting) {
+            if !self.guard(token) {
+                self.resting.push(token);
+            }
+        }
+        Ok(())
+    }
+
+    /// Guards an operation that goes on and rests: its socket may be closed, and the number be another one's, before
+    /// somebody waits. Whether it is guarded, and rests no longer.
+    pub(super) fn guard(&mut self, token: Token) -> bool {
+        let Some(operation) = self.in_flight.get_mut(token) else { return false };
+        if operation.guarded {
+            return true;
+        }
+        if operation.cancelled || !operation.resting || !operation.goes_on() {
+            return false;
+        }
+        if operation.guard(&mut self.kernel, token) {
+            operation.resting = false;
+            self.lent += 1;
+        }
+        operation.guarded
+    }
+
+    /// Has what is guarded rest again, to be started, and ends what has lost its descriptor.
+    #[cold]
+    pub(super) fn resume(&mut self, completions: &mut Completions<B, M>) -> io::Result<()> {
+        let guarded = |(token, one): (Token, &InFlight<B, M>)| one.guarded.then_some(token);
+        let tokens: Vec<_> = self.in_flight.iter().filter_map(guarded).collect();
+        let mut woken = false;
+        for token in tokens {
+            while let Some(operation) = self.in_flight.get_mut(token).filter(|one| one.guarded) {
+                operation.ask_to_cancel();
+                woken |= self.gather(completions, Some(CANCEL_AGAIN))?;
+            }
+        }
+        self.suspended = false;
+        self.wake_again(woken);
         Ok(())
     }
 
