@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 import struct
-from typing import Any, Iterator, Tuple
+from typing import Any, Iterator, List, Tuple
 
 from support.platforms import WINDOWS
 
@@ -61,7 +61,7 @@ def pair_at(fd: int) -> Tuple[socket.socket, socket.socket]:
 
 def _pair_at_handle(handle: int) -> Tuple[socket.socket, socket.socket]:
     """The same where no number can be asked for: free ones are given out, the low ones first."""
-    others = []
+    others: List[socket.socket] = []
     while (new := socket.socket()).fileno() != handle and len(others) < 64:
         others.append(new)
     with socket.socket() as listening:
