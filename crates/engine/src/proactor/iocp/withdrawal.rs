@@ -88,7 +88,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         if operation.guarded {
             return true;
         }
-        if operation.cancelled || !operation.resting || !operation.goes_on() {
+        if operation.cancelled || !operation.resting || !operation.operation.goes_on() {
             return false;
         }
         if operation.guard(&mut self.kernel, token) {
