@@ -29,4 +29,6 @@ mkdir -p "$(dirname "$prefix")"
 WINEPREFIX=$prefix WINEDEBUG=-all timeout --signal KILL 300 wineboot --init </dev/null 2>&1 | tr -d '\r' >/dev/null
 x86_64-w64-mingw32-gcc -shared -O2 -o "$prefix/drive_c/windows/system32/bcryptprimitives.dll" \
     "$here/bcryptprimitives.c" -ladvapi32
+# In a new prefix the first program that starts another one may be told of an internal error (1359).
+WINEPREFIX=$prefix WINEDEBUG=-all timeout --signal KILL 60 wine cmd /c "cmd /c exit" </dev/null >/dev/null 2>&1 || true
 touch "$prefix/.made"
