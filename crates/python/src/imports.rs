@@ -37,6 +37,8 @@ pub(crate) struct Imports {
     pub(crate) events: Py<PyModule>,
     pub(crate) format_helpers: Py<PyModule>,
     pub(crate) base_events: Py<PyModule>,
+    /// Its function that reads numeric addresses, unless somebody has put another in its place.
+    pub(crate) ipaddr_info: Py<PyAny>,
     pub(crate) base_subprocess: Py<PyModule>,
     pub(crate) coroutines: Py<PyModule>,
     pub(crate) socket: Py<PyModule>,
@@ -144,6 +146,7 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
         ensure_future: object(&asyncio, "ensure_future")?,
         events: events.unbind(),
         format_helpers: py.import("asyncio.format_helpers")?.unbind(),
+        ipaddr_info: object(&py.import("asyncio.base_events")?, "_ipaddr_info")?,
         base_events: py.import("asyncio.base_events")?.unbind(),
         base_subprocess: py.import("asyncio.base_subprocess")?.unbind(),
         coroutines: py.import("asyncio.coroutines")?.unbind(),
