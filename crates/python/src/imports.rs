@@ -23,6 +23,8 @@ pub(crate) struct Imports {
     pub(crate) datagram_transport: Py<PyAny>,
     pub(crate) protocol: Py<PyAny>,
     pub(crate) buffered_protocol: Py<PyAny>,
+    /// Gives data to a `BufferedProtocol`, piece by piece as its buffers are.
+    pub(crate) feed_buffered: Py<PyAny>,
     pub(crate) transport_socket: Py<PyAny>,
     pub(crate) cancelled_error: Py<PyType>,
     pub(crate) sendfile_not_available: Py<PyType>,
@@ -131,6 +133,7 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
         datagram_transport: datagram_transport(&asyncio)?,
         protocol: object(&asyncio, "Protocol")?,
         buffered_protocol: object(&asyncio, "BufferedProtocol")?,
+        feed_buffered: object(&py.import("asyncio.protocols")?, "_feed_data_to_buffered_proto")?,
         transport_socket: object(&py.import("asyncio.trsock")?, "TransportSocket")?,
         cancelled_error: class(&asyncio, "CancelledError")?,
         sendfile_not_available: class(&asyncio, "SendfileNotAvailableError")?,
