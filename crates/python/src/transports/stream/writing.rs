@@ -54,12 +54,7 @@ pub(super) fn send(
     let fd = this.open_fd(transport.py());
     let sent = {
         let mut state = this.state.borrow_mut();
-        if state.eof_written {
-            return Err(refused("Cannot call write() after write_eof()"));
-        }
-        if state.sendfile.is_some() {
-            return Err(refused("unable to write; sendfile is in progress"));
-        }
+        check_takes_writes(&state, "write")?;
         if data.is_empty() {
             return Ok(());
         }
@@ -94,6 +89,18 @@ pub(super) fn send(
     this.state.borrow_mut().queue.push_rest(chunk, gone);
     watch(transport)?;
     endpoint::grown(transport)
+}
+
+/// Refuses a write, by the method of that name, behind what was said to be the end, and behind a file.
+#[inline]
+fn check_takes_writes(state: &State, name: &str) -> PyResult<()> {
+    if state.eof_written {
+        return Err(refused(&format!("Cannot call {name}() after write_eof()")));
+    }
+    if state.sendfile.is_some() {
+        return Err(refused(&format!("unable to {name}; sendfile is in progress")));
+    }
+    Ok(())
 }
 
 /// Whether a write is to be kept for the end of the callback. TLS has joined already what belongs together.
@@ -243,16 +250,7 @@ pub(super) fn writelines(
     // Up to Python 3.11 asyncio's writelines() joins and writes, which its texts tell.
     let joins = transport.py().version_info() < (3, 12);
     let name = if joins { "write" } else { "writelines" };
-    let (eof_written, sends_file) = {
-        let state = this.state.borrow();
-        (state.eof_written, state.sendfile.is_some())
-    };
-    if eof_written {
-        return Err(refused(&format!("Cannot call {name}() after write_eof()")));
-    }
-    if sends_file {
-        return Err(refused(&format!("unable to {name}; sendfile is in progress")));
-    }
+    check_takes_writes(&this.state.borrow(), name)?;
     let chunks = match chunks(list) {
         Err(_) if joins => {
             PyBytes::new(transport.py(), b"")
