@@ -3,14 +3,15 @@
 usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release]
 
 They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. A
-musllinux wheel is tried by a CPython that is put together for it, one for Windows under Wine. What
-cannot be built here (musllinux without Rust's target) is left out by name, what cannot be tried is
-said to be so, and what fails makes the exit status 1.
+CPython that this machine lacks, as those for musl, is put together; Windows is Wine. What cannot be
+built here (musllinux without Rust's target) is left out by name, what cannot be tried is said to be
+so, and what fails makes the exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
@@ -82,32 +83,24 @@ def attempt(kind: str, version: str, profile: str) -> str:
 def linux(kind: str, version: str, profile: str) -> str:
     """Make a manylinux or musllinux wheel."""
     libc = "gnu" if kind == "manylinux" else "musl"
-    is_ours = libc == libc_of_this_machine()
     target = f"{platform.machine()}-unknown-linux-{libc}"
     if not has_target(target):
         raise UnavailableError(f"no Rust target {target} (rustup target add {target})")
-    python = find(version) if is_ours else None
+    python = find(version, libc)
+    is_ours = libc == libc_of_this_machine()
+    if is_ours and not python:
+        raise UnavailableError(f"no Python {version} here")
     wheel = maturin(
-        *(
-            "--interpreter",
-            python or f"python{version}",
-            "--target",
-            target,
-            "--zig",
-            "--profile",
-            profile,
-        ),
+        *("--interpreter", python if is_ours else f"python{version}"),
+        *("--target", target, "--zig", "--profile", profile),
         *("--compatibility", MANYLINUX if libc == "gnu" else MUSLLINUX),
         # It looks for zig as `python3 -m ziglang`.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )
-    if libc == "musl" and not is_ours:
-        python = python_for_musl(version)
-    tried = (
-        try_in_fresh_environment(python, wheel)
-        if python
-        else f"NOT TRIED: no CPython {version} for {libc} can be had here"
-    )
+    if python:
+        tried = try_in_fresh_environment(python, wheel)
+    else:
+        tried = f"NOT TRIED: no CPython {version} for {libc} can be had here"
     return f"{wheel.name}: {contents(wheel)}, {tried}"
 
 
@@ -192,20 +185,16 @@ def try_under_wine(python: Path, wheel: Path) -> str:
     return said.strip()
 
 
-def python_for_musl(version: str) -> str | None:
-    """Put a CPython of that version together whose C library is musl; None if there is no way."""
-    try:
-        run([SCRIPTS / "pythons" / "musl.sh", version], {"PYTHON": sys.executable})
-    except subprocess.CalledProcessError:
-        return None
-    return str(ROOT / "build" / "pythons" / f"musl-{version}" / "bin" / f"python{version}")
-
-
-def find(version: str) -> str:
-    """Find the interpreter of that version."""
-    found = run([SCRIPTS / "pythons" / "find.sh", version]).strip()
+def find(version: str, libc: str) -> str:
+    """Find the interpreter of that version, or put one together; empty if there is no way."""
+    folder = SCRIPTS / "pythons"
+    found = ""
+    if libc == libc_of_this_machine():
+        found = run([folder / "find.sh", version]).strip()
     if not found:
-        raise UnavailableError(f"no Python {version} here")
+        with contextlib.suppress(subprocess.CalledProcessError):
+            said = run([folder / "embedded.sh", version, libc], {"PYTHON": sys.executable})
+            found = said.strip().rpartition("\n")[2]
     return found
 
 
