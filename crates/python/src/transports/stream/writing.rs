@@ -54,7 +54,9 @@ pub(super) fn send(
     let fd = this.open_fd(transport.py());
     let sent = {
         let mut state = this.state.borrow_mut();
-        check_takes_writes(&state, "write")?;
+        if state.eof_written || state.sendfile.is_some() {
+            return Err(refusal(&state, "write"));
+        }
         if data.is_empty() {
             return Ok(());
         }
@@ -91,16 +93,13 @@ pub(super) fn send(
     endpoint::grown(transport)
 }
 
-/// Refuses a write, by the method of that name, behind what was said to be the end, and behind a file.
-#[inline]
-fn check_takes_writes(state: &State, name: &str) -> PyResult<()> {
+/// Why nothing can be written by the method of that name.
+#[cold]
+fn refusal(state: &State, name: &str) -> PyErr {
     if state.eof_written {
-        return Err(refused(&format!("Cannot call {name}() after write_eof()")));
+        return refused(&format!("Cannot call {name}() after write_eof()"));
     }
-    if state.sendfile.is_some() {
-        return Err(refused(&format!("unable to {name}; sendfile is in progress")));
-    }
-    Ok(())
+    refused(&format!("unable to {name}; sendfile is in progress"))
 }
 
 /// Whether a write is to be kept for the end of the callback. TLS has joined already what belongs together.
@@ -250,7 +249,12 @@ pub(super) fn writelines(
     // Up to Python 3.11 asyncio's writelines() joins and writes, which its texts tell.
     let joins = transport.py().version_info() < (3, 12);
     let name = if joins { "write" } else { "writelines" };
-    check_takes_writes(&this.state.borrow(), name)?;
+    {
+        let state = this.state.borrow();
+        if state.eof_written || state.sendfile.is_some() {
+            return Err(refusal(&state, name));
+        }
+    }
     let chunks = match chunks(list) {
         Err(_) if joins => {
             PyBytes::new(transport.py(), b"")
