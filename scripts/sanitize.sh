@@ -33,12 +33,8 @@ cc -shared -o "$runtime" -Wl,--whole-archive "$shared" -Wl,--no-whole-archive \
     -lpthread -ldl -lrt -lm -lresolv
 
 package=$output/package
-rm -rf "$package"
-mkdir -p "$package"
-cp -r python/oxloop "$package"
-rm -f "$package"/oxloop/_native*.so
-cp "$output/$target/dev-release/lib_native.so" \
-    "$package/oxloop/_native$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')"
+scripts/package.sh "$output/$target/dev-release/lib_native.so" "$package" \
+    "$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')"
 
 export PYTHONPATH=$package PYTHONMALLOC=malloc LD_PRELOAD=$runtime
 export ASAN_OPTIONS=${ASAN_OPTIONS:-detect_leaks=0:detect_stack_use_after_return=1:abort_on_error=1}

@@ -10,8 +10,8 @@ mkdir -p build/logs
 choose_python() {
     local version=$1 python
     python=$(scripts/pythons/find.sh "$version")
-    if [ -z "$python" ] && [ "$version" = 3.14t ] && scripts/pythons/free_threaded.sh; then
-        python=$(scripts/pythons/find.sh "$version")
+    if [ -z "$python" ] && [ "$version" = 3.14t ]; then
+        python=$(scripts/pythons/embedded.sh "$version")
     fi
     if [ -n "$python" ]; then
         run=(make test-python PYTHON="$python")

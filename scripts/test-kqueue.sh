@@ -33,12 +33,8 @@ echo "== The loop: reading, writing, wake-ups, timers, signals, processes"
 PYO3_BUILD_EXTENSION_MODULE=1 PYO3_PYTHON=$(readlink -f "$(dirname "$python")")/$(basename "$python") \
     cargo build --quiet --locked --package oxloop-python
 package=$output/package
-rm -rf "$package"
-mkdir -p "$package"
-cp -r python/oxloop "$package"
-rm -f "$package"/oxloop/_native*.so
-cp "$output/debug/lib_native.so" \
-    "$package/oxloop/_native$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')"
+scripts/package.sh "$output/debug/lib_native.so" "$package" \
+    "$("$python" -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')"
 export PYTHONPATH=$package OXLOOP_LIBKQUEUE=1
 "$python" -c 'from oxloop import _native; assert _native.selectors_available()[0] == "kqueue"'
 if [ $# -eq 0 ]; then

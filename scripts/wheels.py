@@ -2,14 +2,16 @@
 
 usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release]
 
-They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. What
-cannot be built here (musllinux without Rust's target) or not be run here is left out by name; what
-fails makes the exit status 1.
+They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. A
+CPython that this machine lacks, as those for musl, is put together; Windows is Wine. What cannot be
+built here (musllinux without Rust's target) is left out by name, what cannot be tried is said to be
+so, and what fails makes the exit status 1.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
@@ -18,8 +20,13 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parents[1]
+SCRIPTS = ROOT / "scripts"
 WHEELS = ROOT / "build" / "wheels"
 VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
 KINDS = ("manylinux", "musllinux", "win_amd64", "sdist")
@@ -76,21 +83,24 @@ def attempt(kind: str, version: str, profile: str) -> str:
 def linux(kind: str, version: str, profile: str) -> str:
     """Make a manylinux or musllinux wheel."""
     libc = "gnu" if kind == "manylinux" else "musl"
-    is_ours = libc == libc_of_this_machine()
-    python = find(version) if is_ours else f"python{version}"
     target = f"{platform.machine()}-unknown-linux-{libc}"
     if not has_target(target):
         raise UnavailableError(f"no Rust target {target} (rustup target add {target})")
+    python = find(version, libc)
+    is_ours = libc == libc_of_this_machine()
+    if is_ours and not python:
+        raise UnavailableError(f"no Python {version} here")
     wheel = maturin(
-        *("--interpreter", python, "--target", target, "--zig", "--profile", profile),
+        *("--interpreter", python if is_ours else f"python{version}"),
+        *("--target", target, "--zig", "--profile", profile),
         *("--compatibility", MANYLINUX if libc == "gnu" else MUSLLINUX),
         # It looks for zig as `python3 -m ziglang`.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
     )
-    if is_ours:
+    if python:
         tried = try_in_fresh_environment(python, wheel)
     else:
-        tried = f"not tried, for want of a system with {libc}"
+        tried = f"NOT TRIED: no CPython {version} for {libc} can be had here"
     return f"{wheel.name}: {contents(wheel)}, {tried}"
 
 
@@ -98,37 +108,18 @@ def windows(version: str, profile: str) -> str:
     """Make a wheel for Windows by MinGW, and try it under Wine."""
     if version in ("3.9", "3.10"):
         raise UnavailableError("no CPython of this version for Windows can be had here to try it")
-    scripts = ROOT / "scripts" / "windows"
     try:
-        run([scripts / "setup.sh"])
-        run([scripts / "python.sh", version], {"PYTHON": sys.executable})
+        run([SCRIPTS / "windows" / "setup.sh"])
+        run([SCRIPTS / "windows" / "python.sh", version], {"PYTHON": sys.executable})
     except subprocess.CalledProcessError as error:
         raise UnavailableError(error.stdout.strip().rpartition("\n")[2]) from error
     target = "x86_64-pc-windows-gnu"
-    environment = {"CARGO_TARGET_X86_64_PC_WINDOWS_GNU_LINKER": "x86_64-w64-mingw32-gcc"}
-    if not has_target(target):
-        output = os.environ.get("CARGO_TARGET_DIR", str(ROOT / "target"))
-        environment.update(  # as in scripts/windows/cargo.sh
-            PATH="/usr/bin:/bin",
-            RUSTC_BOOTSTRAP="1",
-            CARGO_UNSTABLE_BUILD_STD="std,panic_unwind",
-            CARGO_TARGET_DIR=f"{output}/windows",
-        )
     wheel = maturin(
         *("--interpreter", f"python{version}", "--target", target, "--profile", profile),
-        environment=environment,
+        toolchain=[SCRIPTS / "toolchain.sh", target],
     )
-    with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
-        with zipfile.ZipFile(wheel) as archive:
-            archive.extractall(folder)
-        said = run(
-            [
-                *(scripts / "wine.sh", ROOT / "build" / "windows" / version / "python.exe"),
-                ROOT / "tests" / "smoke.py",
-            ],
-            {"PYTHONPATH": "Z:" + folder.replace("/", "\\")},
-        )
-    return f"{wheel.name}: {contents(wheel)}, {said.strip()}"
+    tried = try_under_wine(ROOT / "build" / "windows" / version, wheel)
+    return f"{wheel.name}: {contents(wheel)}, {tried}"
 
 
 def sdist() -> str:
@@ -138,11 +129,19 @@ def sdist() -> str:
     return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive)}"
 
 
-def maturin(*options: str, environment: dict[str, str] | None = None) -> Path:
-    """Build a wheel; where it is."""
+def maturin(
+    *options: str, toolchain: Sequence[Path | str] = (), environment: dict[str, str] | None = None
+) -> Path:
+    """Build a wheel, by `toolchain` if another than the one in use is wanted; where it is."""
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
-        command = [Path(sys.executable).with_name("maturin"), "build", "--out", folder, *options]
-        run(command, environment)
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("maturin"),
+            "build",
+            "--out",
+            folder,
+            *options,
+        ]
+        run([*toolchain, *command], environment)
         (wheel,) = Path(folder).glob("*.whl")
         return Path(shutil.move(wheel, WHEELS / wheel.name))
 
@@ -167,11 +166,35 @@ def try_in_fresh_environment(python: str, package: Path) -> str:
     return said.strip()
 
 
-def find(version: str) -> str:
-    """Find the interpreter of that version."""
-    found = run([ROOT / "scripts" / "pythons" / "find.sh", version]).strip()
+def try_under_wine(python: Path, wheel: Path) -> str:
+    """Install `wheel` alone into a copy of a CPython for Windows, and run its smoke test."""
+    wine = SCRIPTS / "windows" / "wine.sh"
+    with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
+        fresh = Path(folder, "python")
+        shutil.copytree(
+            python,
+            fresh,
+            ignore=shutil.ignore_patterns("site-packages", "test"),
+            copy_function=os.link,
+        )
+        # There is no ensurepip, as Debian's library has no wheel of pip.
+        run([sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--dest", folder, "pip"])
+        (pip,) = Path(folder).glob("pip-*.whl")
+        run([wine, fresh / "python.exe", pip / "pip", "install", "--no-index", wheel])
+        said = run([wine, fresh / "python.exe", ROOT / "tests" / "smoke.py"], folder=folder)
+    return said.strip()
+
+
+def find(version: str, libc: str) -> str:
+    """Find the interpreter of that version, or put one together; empty if there is no way."""
+    folder = SCRIPTS / "pythons"
+    found = ""
+    if libc == libc_of_this_machine():
+        found = run([folder / "find.sh", version]).strip()
     if not found:
-        raise UnavailableError(f"no Python {version} here")
+        with contextlib.suppress(subprocess.CalledProcessError):
+            said = run([folder / "embedded.sh", version, libc], {"PYTHON": sys.executable})
+            found = said.strip().rpartition("\n")[2]
     return found
 
 
@@ -187,7 +210,7 @@ def libc_of_this_machine() -> str:
 
 
 def run(
-    command: list[str | Path],
+    command: Sequence[str | Path],
     environment: dict[str, str] | None = None,
     folder: str | Path = ROOT,
 ) -> str:

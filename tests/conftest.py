@@ -27,6 +27,7 @@ from support.backends import (  # noqa: E402
     default_backends,
     proactor_unavailable,
 )
+from support.children import zombies  # noqa: E402
 from support.open_files import open_files  # noqa: E402
 from support.platforms import UNIX_MARK, WINDOWS, WINE, missing  # noqa: E402
 from support.reports import Reports  # noqa: E402
@@ -209,6 +210,38 @@ def reports(leaves_nothing: None) -> Iterator[Reports]:
     gc.collect()
     logger.removeHandler(collected)
     assert not collected.unexpected()
+
+
+@pytest.fixture
+def log() -> Iterator[List[str]]:
+    """The messages of asyncio's log, of every level."""
+    messages: List[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            messages.append(f"{record.levelname} {record.getMessage()}")
+
+    logger, keeper = logging.getLogger("asyncio"), Keeper()
+    level = logger.level
+    logger.addHandler(keeper)
+    logger.setLevel(logging.DEBUG)
+    yield messages
+    logger.setLevel(level)
+    logger.removeHandler(keeper)
+
+
+@pytest.fixture
+def leaves_no_zombie() -> Iterator[None]:
+    """Fail a test whose children were not waited for."""
+    yield
+    assert not zombies()
+
+
+@pytest.fixture
+def needs_pipes(backend: Backend) -> None:
+    """Skip the loops that have neither pipes nor processes on Windows."""
+    if not backend.has_pipes:
+        pytest.skip("select() takes sockets only")
 
 
 @pytest.fixture

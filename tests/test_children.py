@@ -9,7 +9,7 @@ import pathlib
 import signal
 import subprocess
 import sys
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import pytest
 from support.backends import PY310, PY311, Backend
@@ -20,26 +20,10 @@ from support.seccomp import FORBID, PIDFD_OPEN
 
 PIPE = subprocess.PIPE
 
-pytestmark = pytest.mark.unix("/bin/sh, zombies, users and groups")
-
-
-def zombies() -> List[int]:
-    """The children of this process that have ended and were not waited for."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            fields = pathlib.Path("/proc", name, "stat").read_text().rsplit(")", 1)[1].split()
-        except OSError:
-            continue
-        if fields[0] == "Z" and int(fields[1]) == os.getpid():
-            found.append(int(name))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def leaves_no_zombie() -> Iterator[None]:
-    yield
-    assert not zombies()
+pytestmark = [
+    pytest.mark.unix("/bin/sh, zombies, users and groups"),
+    pytest.mark.usefixtures("leaves_no_zombie"),
+]
 
 
 class TestMany:

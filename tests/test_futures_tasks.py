@@ -10,7 +10,7 @@ import weakref
 from typing import Any, Dict, List
 
 import pytest
-from support.backends import PY311, PY312, PY314
+from support.backends import PY311, PY312
 from support.reports import Reports
 from support.running import Run, turns
 
@@ -219,12 +219,12 @@ def keywords_given(loop: Any) -> List[Any]:
     if PY311:
         context = contextvars.copy_context()
         options += [{"context": None}, {"context": context}, {"context": context, "name": "n"}]
-    if PY314:
-        options += [{"eager_start": False}]
+    if sys.version_info >= (3, 13, 3):
+        options += [{"eager_start": False, "name": None}]
     loop.set_task_factory(factory)
     tasks = [loop.create_task(nothing(), **given_options) for given_options in options]
     names = [task.get_name() for task in tasks]
-    # CPython 3.13.0 to 3.13.2 call a factory's task "None" where no name was given.
+    # CPython 3.13 calls a factory's task "None" where no name was given.
     names = ["own" if name.startswith(("Task-", "None")) else name for name in names]
 
     async def main() -> None:

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import contextvars
 import gc
-import logging
 import os
 import signal
 import socket
@@ -24,7 +23,7 @@ from support.reports import Reports
 from support.running import NewLoop, Run, turns
 from support.sockets import reset, tcp_pair
 
-# Pipes of Windows have no descriptors that could be watched: those are in test_windows.py.
+# Pipes of Windows have no descriptors that could be watched: those are in test_windows_pipes.py.
 pytestmark = pytest.mark.unix("pipes by os.pipe() and os.mkfifo()")
 
 Ends = Tuple[Any, Any]
@@ -98,24 +97,6 @@ def pipe() -> Iterator[Ends]:
     yield reader, writer
     reader.close()
     writer.close()
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """The messages of asyncio's log, of every level."""
-    messages: list[str] = []
-
-    class Keeper(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(f"{record.levelname} {record.getMessage()}")
-
-    logger, keeper = logging.getLogger("asyncio"), Keeper()
-    level = logger.level
-    logger.addHandler(keeper)
-    logger.setLevel(logging.DEBUG)
-    yield messages
-    logger.setLevel(level)
-    logger.removeHandler(keeper)
 
 
 class TestReading:

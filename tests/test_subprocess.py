@@ -5,28 +5,25 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import gc
-import logging
 import os
 import signal
 import subprocess
 import sys
 import warnings
 from pathlib import Path
-from typing import Any, Iterator, List, Optional
+from typing import Any, List, Optional
 
 import pytest
 from support.backends import PY311, PY314, Backend
+from support.children import python
 from support.platforms import WINDOWS
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
 from support.signals import OTHER
 
+pytestmark = pytest.mark.usefixtures("leaves_no_zombie")
+
 PIPE = subprocess.PIPE
-
-
-def python(source: str) -> List[str]:
-    """A command that runs `source`."""
-    return [sys.executable, "-S", "-c", source]
 
 
 BLOCKED = "import time; time.sleep(3600)"
@@ -75,44 +72,6 @@ async def start(source: str, **keywords: Any) -> Any:
     """Run `source`; the transport and its protocol."""
     loop = asyncio.get_running_loop()
     return await loop.subprocess_exec(Child, *python(source), **keywords)
-
-
-def zombies() -> List[int]:
-    """The children of this process that have ended and were not waited for."""
-    found: List[int] = []
-    for name in [] if WINDOWS else os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                fields = Path("/proc", name, "stat").read_text().rsplit(")", 1)[1].split()
-            except OSError:
-                continue
-            if fields[0] == "Z" and int(fields[1]) == os.getpid():
-                found.append(int(name))
-    return found
-
-
-@pytest.fixture(autouse=True)
-def leaves_no_zombie() -> Iterator[None]:
-    yield
-    assert not zombies()
-
-
-@pytest.fixture
-def log() -> Iterator[List[str]]:
-    """The messages of asyncio's log, of every level."""
-    messages: List[str] = []
-
-    class Keeper(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            messages.append(f"{record.levelname} {record.getMessage()}")
-
-    logger, keeper = logging.getLogger("asyncio"), Keeper()
-    level = logger.level
-    logger.addHandler(keeper)
-    logger.setLevel(logging.DEBUG)
-    yield messages
-    logger.setLevel(level)
-    logger.removeHandler(keeper)
 
 
 class TestEvents:

@@ -2,8 +2,7 @@
 # usage: python.sh VERSION
 # Puts a CPython for Windows together in build/windows/VERSION (3.13, or 3.14t for the free-threaded one), for Wine:
 # its library and extension modules from a wheel that brings them along, the standard library with CPython's own tests
-# from a Python of that version for Linux, and what oxloop's tests need. It takes pip, mingw and, for a version that
-# this machine lacks, apt-get.
+# from Debian unstable, and what oxloop's tests need. It takes pip, mingw and apt-get.
 set -euo pipefail
 version=$1
 here=$(cd "$(dirname "$0")" && pwd)

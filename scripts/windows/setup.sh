@@ -9,18 +9,8 @@ cd "$here/../.."
 packages=()
 command -v wine >/dev/null || packages+=(wine wine64)
 command -v x86_64-w64-mingw32-gcc >/dev/null || packages+=(gcc-mingw-w64-x86-64-win32)
-if ! [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-pc-windows-gnu/lib" ]; then
-    { [ -x /usr/bin/cargo ] && [ -d /usr/lib/rustlib/src ]; } || packages+=(rustc-web cargo-web rust-web-src)
-fi
-if [ ${#packages[@]} -gt 0 ]; then
-    if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
-        echo "testing for Windows takes ${packages[*]} (packages of Debian); to get them: apt-get install" >&2
-        exit 1
-    fi
-    apt-get update -q -o=Dpkg::Use-Pty=0 >/dev/null
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends -o=Dpkg::Use-Pty=0 \
-        "${packages[@]}" >/dev/null
-fi
+[ ${#packages[@]} -eq 0 ] || scripts/apt-get.sh "${packages[@]}"
+scripts/toolchain.sh x86_64-pc-windows-gnu
 
 prefix=${WINEPREFIX:-$PWD/build/windows/prefix}
 [ ! -e "$prefix/.made" ] || exit 0

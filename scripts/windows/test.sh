@@ -6,7 +6,7 @@
 #   conformance  CPython's own tests of asyncio, on 3.13
 #   examples     the programs of examples/ on both loop classes, on 3.13
 #   3.13 3.14 3.14t   oxloop's own tests there
-#   quick        instead of these: the engine, tests/test_windows.py and those of sockets and streams on 3.13, and the
+#   quick        instead of these: the engine, tests/test_windows*.py and those of sockets and streams on 3.13, and the
 #                conformance of a few modules
 #
 # JOBS (the number of cores) tests run at the same time. The output of each is in build/logs/windows.
@@ -87,7 +87,8 @@ for part in "${parts[@]}"; do
         for backend in proactor selector; do step "conformance $backend" conformance $backend; done ;;
     examples) step examples own_tests 3.13 tests/test_examples.py ;;
     quick)
-        step "tests 3.13" own_tests 3.13 tests/test_{windows,sock,stream_transport,streams,tls,server}.py
+        step "tests 3.13" own_tests 3.13 tests/test_windows*.py \
+            tests/test_{sock,stream_transport,streams,tls,server}.py
         step "conformance proactor" conformance proactor test_windows_events test_streams test_sock_lowlevel ;;
     *) step "tests $part" own_tests "$part" ;;
     esac

@@ -50,6 +50,11 @@ class Backend:
         """True for a loop that has no selector."""
         return self.class_name == "ProactorEventLoop"
 
+    @property
+    def has_pipes(self) -> bool:
+        """False for asyncio's SelectorEventLoop on Windows, and oxloop's over a given selector."""
+        return not WINDOWS or self.is_proactor or self.name == "selector"
+
     def loop_class(self) -> Any:
         """The class of its loops."""
         return getattr(self.module(), self.class_name)

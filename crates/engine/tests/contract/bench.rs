@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oxloop_engine::proactor::{self, Config, Proactor, Returned, Setup};
 use oxloop_engine::sys::fd::{AsRawFd, OwnedFd, RawFd};
@@ -55,6 +55,28 @@ impl Bench {
     pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Vec<Done>> {
         self.proactor.wait(&mut self.completions, timeout)?;
         Ok(self.look_at_all())
+    }
+
+    /// How long the shortest of so many waits for a silent socket takes, as the machine may be busy; none is early.
+    pub(crate) fn shortest_wait(
+        &mut self,
+        fd: RawFd,
+        timeout: Duration,
+        rounds: u32,
+    ) -> io::Result<Duration> {
+        let mut least = Duration::MAX;
+        for round in 0..rounds {
+            // With something to submit, and without.
+            if round % 2 == 0 {
+                self.submit(Operation::ReceiveInto { fd, buffer: vec![0] });
+            }
+            let start = Instant::now();
+            assert!(self.wait(Some(timeout))?.is_empty());
+            let elapsed = start.elapsed();
+            assert!(elapsed >= timeout, "{elapsed:?} is early");
+            least = least.min(elapsed);
+        }
+        Ok(least)
     }
 
     pub(crate) fn suspend(&mut self) -> io::Result<Vec<Done>> {

@@ -7,7 +7,7 @@ use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyDict, PyList};
+use pyo3::types::{PyDict, PyList, PyString};
 
 use crate::core::Core;
 use crate::coroutine::Coroutine;
@@ -22,7 +22,9 @@ enum Keywords {
     Name,
     /// From 3.11 on: a name, and a context, which reaches a factory only when it is given.
     NameAndContext,
-    /// From 3.13.3 on: whatever the caller gave goes to the task or to the factory.
+    /// From 3.13.4 on: these two as before, and whatever else the caller gave goes on (gh-133745).
+    NameContextAndOthers,
+    /// In 3.13.3, and from 3.14 on: whatever the caller gave goes to the task or to the factory.
     All,
 }
 
@@ -31,8 +33,10 @@ impl Keywords {
         static RULE: PyOnceLock<Keywords> = PyOnceLock::new();
         *RULE.get_or_init(py, || {
             let version = py.version_info();
-            if version >= (3, 13, 3) {
+            if version >= (3, 14) || version == (3, 13, 3) {
                 Self::All
+            } else if version > (3, 13, 3) {
+                Self::NameContextAndOthers
             } else if version >= (3, 11) {
                 Self::NameAndContext
             } else {
@@ -44,7 +48,7 @@ impl Keywords {
     /// Whether `create_task` takes the keyword.
     fn takes(self, keyword: &str) -> bool {
         match self {
-            Self::All => true,
+            Self::All | Self::NameContextAndOthers => true,
             Self::NameAndContext => keyword == "name" || keyword == "context",
             Self::Name => keyword == "name",
         }
@@ -107,25 +111,35 @@ pub(super) fn create<'py>(
     if rule == Keywords::All {
         return factory.call((event_loop, coroutine), Some(&given));
     }
-    let name = given.get_item(intern!(py, "name"))?;
-    let context = given.get_item(intern!(py, "context"))?.filter(|context| !context.is_none());
-    let task = match context {
-        None => factory.call1((event_loop, coroutine))?,
-        Some(context) => {
-            let keywords = PyDict::new(py);
-            keywords.set_item(intern!(py, "context"), context)?;
-            factory.call((event_loop, coroutine), Some(&keywords))?
-        }
+    let name = take(&given, intern!(py, "name"))?;
+    if let Some(context) = take(&given, intern!(py, "context"))? {
+        given.set_item(intern!(py, "context"), context)?;
+    }
+    let task = if given.is_empty() {
+        factory.call1((event_loop, coroutine))?
+    } else {
+        factory.call((event_loop, coroutine), Some(&given))?
     };
-    let name = name.filter(|name| !name.is_none());
     if py.version_info() >= (3, 13) {
-        // 3.13.0 to 3.13.2 name the task whatever was given, "None" included.
+        // It names the task whatever was given, "None" included.
         task.call_method1(intern!(py, "set_name"), (name,))?;
     } else if let (Some(name), Some(set_name)) = (name, task.getattr_opt(intern!(py, "set_name"))?)
     {
         set_name.call1((name,))?;
     }
     Ok(task)
+}
+
+/// Take a keyword out of `given`; its value, but for None.
+fn take<'py>(
+    given: &Bound<'py, PyDict>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let value = given.get_item(name)?;
+    if value.is_some() {
+        given.del_item(name)?;
+    }
+    Ok(value.filter(|value| !value.is_none()))
 }
 
 fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyResult<()> {

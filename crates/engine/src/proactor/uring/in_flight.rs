@@ -100,36 +100,18 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 [buffer] => send_one(*fd, buffer, *skip),
                 buffers => {
                     let message = message.get_or_insert_with(Message::new);
-                    message.slices = slices(buffers, *skip);
-                    let header = message.link(0);
-                    opcode::SendMsg::new(types::Fd(*fd), header)
-                        .flags(SEND_FLAGS.cast_unsigned())
-                        .build()
+                    message.send(*fd, slices(buffers, *skip), None, SEND_FLAGS)?
                 }
             },
             Operation::ReceiveFrom { fd, buffer } => {
-                let message = message.get_or_insert_with(Message::new);
-                let (start, len) = buffer.room();
-                message.slices = vec![libc::iovec { iov_base: start.cast(), iov_len: len }];
-                let header = message.link(size_of::<libc::sockaddr_storage>());
-                opcode::RecvMsg::new(types::Fd(*fd), header).build()
+                message.get_or_insert_with(Message::new).receive(*fd, buffer.room())
             }
             Operation::SendTo { fd, buffers, address } => {
                 let message = message.get_or_insert_with(Message::new);
-                message.slices = slices(buffers, 0);
-                let len = address.as_ref().map_or(Ok(0), |address| message.name(address))?;
-                let header = message.link(len);
-                opcode::SendMsg::new(types::Fd(*fd), header)
-                    .flags(libc::MSG_NOSIGNAL.cast_unsigned())
-                    .build()
+                message.send(*fd, slices(buffers, 0), address.as_ref(), libc::MSG_NOSIGNAL)?
             }
             Operation::Connect { fd, address } => {
-                let message = message.get_or_insert_with(Message::new);
-                let len = message.name(address)?;
-                let header = message.link(len);
-                // SAFETY: the header was made a line ago.
-                let (name, len) = unsafe { ((*header).msg_name, (*header).msg_namelen) };
-                opcode::Connect::new(types::Fd(*fd), name.cast(), len).build()
+                message.get_or_insert_with(Message::new).connect(*fd, address)?
             }
             Operation::Shutdown { fd, direction } => {
                 let how = match direction {
@@ -149,12 +131,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 opcode::Read::new(types::Fd(*fd), start, length(len)).offset(CURRENT).build()
             }
             Operation::Write { fd, buffers, skip } => {
-                let message = message.get_or_insert_with(Message::new);
-                message.slices = slices(buffers, *skip);
-                let count = length(message.slices.len());
-                opcode::Writev::new(types::Fd(*fd), message.slices.as_ptr(), count)
-                    .offset(CURRENT)
-                    .build()
+                message.get_or_insert_with(Message::new).write(*fd, slices(buffers, *skip))
             }
         })
     }
@@ -186,6 +163,39 @@ impl Message {
             slices: Vec::new(),
             address: MaybeUninit::zeroed(),
         })
+    }
+
+    /// A send of a datagram or of bytes of a stream, to `address` if there is one.
+    fn send(
+        &mut self,
+        fd: RawFd,
+        slices: Vec<libc::iovec>,
+        address: Option<&Address>,
+        flags: i32,
+    ) -> io::Result<Entry> {
+        self.slices = slices;
+        let len = address.map_or(Ok(0), |address| self.name(address))?;
+        let header = self.link(len);
+        Ok(opcode::SendMsg::new(types::Fd(fd), header).flags(flags.cast_unsigned()).build())
+    }
+
+    /// A receive of a datagram and of its sender's address.
+    fn receive(&mut self, fd: RawFd, (start, len): (*mut u8, usize)) -> Entry {
+        self.slices = vec![libc::iovec { iov_base: start.cast(), iov_len: len }];
+        let header = self.link(size_of::<libc::sockaddr_storage>());
+        opcode::RecvMsg::new(types::Fd(fd), header).build()
+    }
+
+    fn connect(&mut self, fd: RawFd, address: &Address) -> io::Result<Entry> {
+        let len = self.name(address)?;
+        Ok(opcode::Connect::new(types::Fd(fd), self.address.as_ptr().cast(), length(len)).build())
+    }
+
+    /// A write to a file or pipe, where it is.
+    fn write(&mut self, fd: RawFd, slices: Vec<libc::iovec>) -> Entry {
+        self.slices = slices;
+        let (start, count) = (self.slices.as_ptr(), length(self.slices.len()));
+        opcode::Writev::new(types::Fd(fd), start, count).offset(CURRENT).build()
     }
 
     /// Writes the address, and says how long it is.

@@ -54,19 +54,7 @@ fn send<'py>(
 ) -> PyResult<()> {
     let py = transport.py();
     let this = transport.get();
-    let address = match (&this.remote, address) {
-        (None, address) => address,
-        (Some(remote), given) => {
-            let remote = remote.bind(py);
-            if let Some(given) = given
-                && !given.eq(remote)?
-            {
-                let text = format!("Invalid address: must be None or {}", remote.str()?);
-                return Err(PyValueError::new_err(text));
-            }
-            Some(remote)
-        }
-    };
+    let address = destination(transport, address)?;
     let (lost, waits) = {
         let mut state = this.state.borrow_mut();
         // Without a remote address asyncio goes on to send until the socket is closed.
@@ -100,6 +88,23 @@ fn send<'py>(
         state.queue.push_back(departure);
     }
     endpoint::queued(transport, keeps)
+}
+
+/// Whom a datagram for `address` goes to: a transport that has a remote address sends to that one alone.
+#[inline]
+fn destination<'a, 'py>(
+    transport: &'a Bound<'py, DatagramTransport>,
+    address: Option<&'a Bound<'py, PyAny>>,
+) -> PyResult<Option<&'a Bound<'py, PyAny>>> {
+    let Some(remote) = &transport.get().remote else { return Ok(address) };
+    let remote = remote.bind(transport.py());
+    if let Some(given) = address
+        && !given.eq(remote)?
+    {
+        let text = format!("Invalid address: must be None or {}", remote.str()?);
+        return Err(PyValueError::new_err(text));
+    }
+    Ok(Some(remote))
 }
 
 /// Notes a datagram of so many bytes; whether it is to be kept for the end of the callback, as others have been.

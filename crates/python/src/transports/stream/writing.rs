@@ -54,11 +54,8 @@ pub(super) fn send(
     let fd = this.open_fd(transport.py());
     let sent = {
         let mut state = this.state.borrow_mut();
-        if state.eof_written {
-            return Err(refused("Cannot call write() after write_eof()"));
-        }
-        if state.sendfile.is_some() {
-            return Err(refused("unable to write; sendfile is in progress"));
+        if state.eof_written || state.sendfile.is_some() {
+            return Err(refusal(&state, "write"));
         }
         if data.is_empty() {
             return Ok(());
@@ -94,6 +91,15 @@ pub(super) fn send(
     this.state.borrow_mut().queue.push_rest(chunk, gone);
     watch(transport)?;
     endpoint::grown(transport)
+}
+
+/// Why nothing can be written by the method of that name.
+#[cold]
+fn refusal(state: &State, name: &str) -> PyErr {
+    if state.eof_written {
+        return refused(&format!("Cannot call {name}() after write_eof()"));
+    }
+    refused(&format!("unable to {name}; sendfile is in progress"))
 }
 
 /// Whether a write is to be kept for the end of the callback. TLS has joined already what belongs together.
@@ -243,15 +249,11 @@ pub(super) fn writelines(
     // Up to Python 3.11 asyncio's writelines() joins and writes, which its texts tell.
     let joins = transport.py().version_info() < (3, 12);
     let name = if joins { "write" } else { "writelines" };
-    let (eof_written, sends_file) = {
+    {
         let state = this.state.borrow();
-        (state.eof_written, state.sendfile.is_some())
-    };
-    if eof_written {
-        return Err(refused(&format!("Cannot call {name}() after write_eof()")));
-    }
-    if sends_file {
-        return Err(refused(&format!("unable to {name}; sendfile is in progress")));
+        if state.eof_written || state.sendfile.is_some() {
+            return Err(refusal(&state, name));
+        }
     }
     let chunks = match chunks(list) {
         Err(_) if joins => {
