@@ -28,6 +28,10 @@ const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 /// The kernel's seconds are signed.
 const MOST_SECONDS: u64 = i64::MAX as u64;
 
+/// How late the kernel lets a wait of a selector be by default, so that it wakes once for several timers
+/// (`PR_SET_TIMERSLACK`, prctl(2)). A wait of `io_uring` is as late as it is asked to be.
+const SLACK: Duration = Duration::from_micros(50);
+
 /// How a wait ended.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Entered {
@@ -170,7 +174,7 @@ impl Ring {
             return Ok(Entered::All);
         }
         let started = (wait && entries > 0 && timeout.is_some()).then(Instant::now);
-        let limit = if wait { timeout } else { None };
+        let limit = timeout.filter(|_| wait).map(slackened);
         match self.call(u32::from(wait), EnterFlags::GETEVENTS, limit) {
             Ok(taken) if taken < entries => Ok(Entered::Part),
             Ok(_) if !wait || self.has_completions() => Ok(Entered::All),
@@ -263,6 +267,12 @@ fn build(entries: u32, setup: Setup) -> io::Result<IoUring> {
     builder.build(entries)
 }
 
+/// A timeout to sleep for: a sleep and its end take 15 µs of CPU, which many short ones are not worth. Longer ones end
+/// when they should.
+fn slackened(timeout: Duration) -> Duration {
+    timeout.saturating_add(SLACK).min(2 * SLACK).max(timeout)
+}
+
 /// The reason that an error of `io_uring_setup(2)` stands for.
 pub(super) fn unavailable(error: io::Error) -> Unavailable {
     match error.raw_os_error() {
@@ -279,5 +289,19 @@ pub(super) fn unavailable(error: io::Error) -> Unavailable {
             Unavailable::TooOld { feature: "submission of whole batches", since: "5.18" }
         }
         _ => Unavailable::Other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_sleeps_are_slack() {
+        let slackened = |micros| slackened(Duration::from_micros(micros)).as_micros();
+        assert_eq!([0, 1, 20, 49].map(slackened), [50, 51, 70, 99]);
+        assert_eq!([50, 51, 99, 100, 101].map(slackened), [100, 100, 100, 100, 101]);
+        assert_eq!(super::slackened(Duration::MAX), Duration::MAX);
+        assert_eq!(super::slackened(Duration::from_nanos(100_001)).as_nanos(), 100_001);
     }
 }
