@@ -31,8 +31,8 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
+use io_uring::opcode;
 use io_uring::squeue::Flags;
-use io_uring::{cqueue, opcode};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::buffers::Buffers;
@@ -74,8 +74,6 @@ pub struct Uring<B: Lent, M: LentMut> {
     ended: Vec<(Token, i32)>,
     /// What `withdraw` has seen, for the next wait to report.
     early: Vec<Completion<B, M>>,
-    /// Completions on their way out of the queue; empty between calls.
-    taken: Vec<cqueue::Entry>,
     /// Whether the next thread that waits may be any: set by `suspend`, cleared by `wait`.
     suspended: bool,
     /// How often `wait` has looked without a ring since the last suspension.
@@ -108,7 +106,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             unwanted: Vec::new(),
             ended: Vec::new(),
             early: Vec::new(),
-            taken: Vec::new(),
             suspended: true,
             peeks: 0,
             process: Process::any(),
@@ -183,7 +180,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             // What has ended may not have to wait, nor what is still to be started.
             let hurry = !self.ended.is_empty() || self.has_starving();
             let entered = match restarted {
-                Ok(()) => self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }),
+                Ok(()) => {
+                    self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }, deadline)
+                }
                 Err(Full(None)) => Ok(Entered::Part),
                 Err(Full(Some(error))) => Err(error),
             };
@@ -195,6 +194,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             }
             match entered? {
                 Entered::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                Entered::Late => return Ok(()),
                 Entered::All if left == Some(Duration::ZERO) && !hurry => return Ok(()),
                 // What came is ours alone: a cancellation, say.
                 Entered::All | Entered::Part => {}
@@ -230,7 +230,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         if self.process.is_other() {
             self.forget();
         }
-        completions.list.append(&mut self.early);
+        if !self.early.is_empty() {
+            completions.list.append(&mut self.early);
+        }
         self.finish_ended(completions);
     }
 
@@ -289,7 +291,11 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             started += 1;
             Ok(())
         });
-        tokens.drain(..started);
+        if started == tokens.len() {
+            tokens.clear();
+        } else {
+            tokens.drain(..started);
+        }
         result
     }
 

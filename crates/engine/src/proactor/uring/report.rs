@@ -15,10 +15,8 @@ use crate::sys::fd::{FromRawFd, OwnedFd};
 impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Takes what the kernel has completed.
     pub(super) fn collect(&mut self, completions: &mut Completions<B, M>) {
-        let mut taken = mem::take(&mut self.taken);
         loop {
-            self.ring.take(&mut taken);
-            for entry in taken.drain(..) {
+            while let Some(entry) = self.ring.take() {
                 self.complete(&entry, completions);
             }
             // What cannot be moved up now is moved up by the next wait.
@@ -26,7 +24,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                 break;
             }
         }
-        self.taken = taken;
     }
 
     fn complete(&mut self, entry: &cqueue::Entry, completions: &mut Completions<B, M>) {
