@@ -268,7 +268,7 @@ impl ProactorPoller {
             sys::descriptor::check_pollable(fd)?;
         }
         let polled = match reading {
-            Reading::Readiness | Reading::MuchData => after,
+            Reading::Readiness | Reading::All | Reading::MuchData => after,
             Reading::Data | Reading::Connections if !self.completes => after,
             Reading::Data | Reading::Connections | Reading::Rests | Reading::Pipe => {
                 after.without(Interest::READABLE)
@@ -289,6 +289,13 @@ impl ProactorPoller {
         }
         let poll = Operation::Poll { fd, interest: polled };
         let poll = (!polled.is_empty()).then(|| self.proactor.submit(token, poll));
+        let is_patient = matches!(reading, Reading::All | Reading::MuchData);
+        if let Some(poll) = poll
+            && is_patient
+            && polled == Interest::READABLE
+        {
+            self.proactor.set_patient(poll);
+        }
         let receive = match reading {
             Reading::Connections => Operation::Accept { fd },
             _ => Operation::Receive { fd },
@@ -328,6 +335,11 @@ impl ProactorPoller {
         }
         self.under_way[place] =
             UnderWay { poll, read, write, fd, file: sys::descriptor::file_of(fd) };
+    }
+
+    /// Somebody who reads all there is has read less.
+    pub(crate) fn hurry(&mut self) {
+        self.proactor.hurry();
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.

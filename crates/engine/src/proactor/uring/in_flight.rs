@@ -31,6 +31,7 @@ const CURRENT: u64 = u64::MAX;
 
 /// An operation and what the kernel is told of it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 pub(super) struct InFlight<B, M> {
     /// What the owner gave with it.
     pub(super) owner: Token,
@@ -43,6 +44,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) resting: bool,
     /// Whether a receive has got data since it was submitted.
     pub(super) served: bool,
+    /// Whether a poll, once reported, may miss a wait.
+    pub(super) patient: bool,
     /// What the kernel reads or writes besides the buffers; at one place until the end.
     message: Option<Box<Message>>,
 }
@@ -70,7 +73,8 @@ impl std::fmt::Debug for Message {
 
 impl<B: Lent, M: LentMut> InFlight<B, M> {
     pub(super) const fn new(owner: Token, operation: Operation<B, M>) -> Self {
-        Self { owner, operation, cancelled: false, resting: true, served: false, message: None }
+        let (cancelled, resting, served, patient) = (false, true, false, false);
+        Self { owner, operation, cancelled, resting, served, patient, message: None }
     }
 
     /// What the kernel is to be told. `multishot`: whether receives may go on by themselves.

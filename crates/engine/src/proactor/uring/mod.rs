@@ -63,6 +63,10 @@ pub struct Uring<B: Lent, M: LentMut> {
     lent: usize,
     /// Operations that the next wait hands to the kernel: new ones, and those that go on.
     resting: Vec<Token>,
+    /// Patient polls that the wait before has reported: they rest, too, but may miss one wait that submits nothing.
+    patient: Vec<Token>,
+    /// Whether they have missed one.
+    missed: bool,
     /// Receivers that found no free buffer, longest first.
     starved: Vec<Token>,
     /// Receivers that found no other free buffer after they had got some: they come after the
@@ -101,6 +105,8 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             in_flight: Slots::new(),
             lent: 0,
             resting: Vec::new(),
+            patient: Vec::new(),
+            missed: false,
             starved: Vec::new(),
             sated: Vec::new(),
             unwanted: Vec::new(),
@@ -168,6 +174,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.clear(completions);
         self.catch_up(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
+        if !self.patient.is_empty() {
+            self.lose_patience(left);
+        }
         if self.suspended && left == Some(Duration::ZERO) && self.peek(completions) {
             return Ok(());
         }
@@ -202,6 +211,28 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if let Some(deadline) = deadline {
                 left = Some(deadline.saturating_duration_since(Instant::now()));
             }
+        }
+    }
+
+    pub(super) fn set_patient(&mut self, token: Token) {
+        if let Some(poll) = self.in_flight.get_mut(token) {
+            poll.patient = true;
+        }
+    }
+
+    pub(super) fn hurry(&mut self) {
+        self.resting.append(&mut self.patient);
+        self.missed = false;
+    }
+
+    /// Lets patient polls rest no longer, unless this is the first wait that they miss, and they are all it would have
+    /// to submit.
+    fn lose_patience(&mut self, timeout: Option<Duration>) {
+        let idle = self.resting.is_empty() && self.unwanted.is_empty() && !self.suspended;
+        if timeout != Some(Duration::ZERO) || !idle || self.missed {
+            self.hurry();
+        } else {
+            self.missed = true;
         }
     }
 

@@ -73,10 +73,15 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             Returned::Chunk(ref chunk) => chunk.len(),
             _ => 0,
         };
-        let owner = operation.owner;
+        let (owner, is_patient) = (operation.owner, operation.patient && !operation.cancelled);
         let completion = Completion { token, owner, result: Ok(moved), returned, more: true };
         completions.list.push(completion);
-        if !more {
+        if more {
+            return;
+        }
+        if is_patient {
+            self.patient.push(token);
+        } else {
             self.rest(token, completions);
         }
     }

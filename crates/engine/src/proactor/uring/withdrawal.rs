@@ -49,6 +49,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.early = completions.list;
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
+        self.hurry();
         hand_back(&mut self.early, token)
     }
 
@@ -75,10 +76,12 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     ) -> io::Result<()> {
         self.clear(completions);
         self.catch_up(completions);
+        self.hurry();
         self.begin()?;
         let reclaimed = self.reclaim(completions);
         // As in `withdraw`.
         completions.list.retain(|seen| !matches!(seen.returned, Returned::Readiness(_)));
+        self.hurry();
         reclaimed?;
         (self.suspended, self.peeks) = (true, 0);
         Ok(())
