@@ -9,7 +9,7 @@ use oxloop_engine::proactor::{
 };
 use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::volume::MUCH;
-use oxloop_engine::{Interest, Token, Waker, sys};
+use oxloop_engine::{Interest, Pages, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -156,7 +156,7 @@ pub(crate) struct ProactorPoller {
     proactor: Proactor<Chunk, Box<[u8]>>,
     completions: Completions<Chunk, Box<[u8]>>,
     /// By the place of a watch's token: the operations that are under way for it.
-    under_way: Vec<UnderWay>,
+    under_way: Pages<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
     /// Whether those who read data or connections are given them; otherwise they are told of readiness.
@@ -235,7 +235,7 @@ impl ProactorPoller {
         Ok(Self {
             proactor,
             completions: Completions::new(),
-            under_way: Vec::new(),
+            under_way: Pages::new(),
             much: MUCH.min(config.buffer_size as usize),
             completes,
             spare: Vec::new(),
@@ -308,8 +308,8 @@ impl ProactorPoller {
 
     fn place(&mut self, token: Token) -> usize {
         let place = token.index();
-        if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::default());
+        while self.under_way.len() <= place {
+            self.under_way.push(UnderWay::default());
         }
         place
     }
