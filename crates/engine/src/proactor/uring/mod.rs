@@ -332,7 +332,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     fn start_one(&mut self, token: Token) -> Result<(), Full> {
         let Some(operation) = self.in_flight.get_mut(token) else { return Ok(()) };
-        if operation.cancelled || !operation.resting || operation.operation.is_silent() {
+        if operation.cancelled || !operation.resting || operation.is_silent() {
             return Ok(());
         }
         // Receives that go on by themselves came with Linux 6.0; so did the flag `SINGLE_ISSUER`.

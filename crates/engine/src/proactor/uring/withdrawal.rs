@@ -102,7 +102,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if mem::replace(&mut operation.resting, true) {
                 continue;
             }
-            if operation.operation.goes_on() && !operation.cancelled {
+            if operation.goes_on() && !operation.cancelled {
                 self.resting.push(token);
             } else {
                 self.ended.push((token, libc::ECANCELED));
@@ -121,7 +121,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     fn begin(&mut self) -> io::Result<()> {
         let mut once = Vec::new();
         self.resting.retain(|token| match self.in_flight.get(*token) {
-            Some(operation) if operation.operation.goes_on() => true,
+            Some(operation) if operation.goes_on() => true,
             Some(_) => {
                 once.push(*token);
                 false
