@@ -313,3 +313,59 @@ def test_queries_are_logged_in_debug_mode(loop: Any, caplog: pytest.LogCaptureFi
     messages = [record.getMessage() for record in caplog.records]
     assert any(message.startswith("Get address info localhost:80, type=") for message in messages)
     assert any(message.startswith("Getting address info localhost:80") for message in messages)
+
+
+@pytest.mark.parametrize("port", [80, "80", b"80"], ids=repr)
+@pytest.mark.parametrize("family", [0, socket.AF_INET, socket.AF_INET6], ids=str)
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_where_a_numeric_address_leads(
+    run: Run, monkeypatch: pytest.MonkeyPatch, host: str, family: int, port: Any
+) -> None:
+    """As `_ipaddr_info` of asyncio.base_events has it, which nobody needs to ask."""
+    expected = asyncio.base_events._ipaddr_info(  # type: ignore[attr-defined]
+        host, port, family, socket.SOCK_STREAM, 0
+    )
+    if expected is None:
+        pytest.skip("the resolver decides")
+    asked: List[Any] = []
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+
+        async def sock_connect(sock: socket.socket, address: Any) -> None:
+            asked.append((sock.family, sock.type, sock.proto, "", address))
+            raise ConnectionRefusedError
+
+        monkeypatch.setattr(loop, "sock_connect", sock_connect, raising=False)
+        with pytest.raises(ConnectionRefusedError):
+            await loop.create_connection(Recorder, host, port, family=family)
+
+    run(main)
+    assert asked == [expected]
+
+
+def test_a_reader_of_addresses_of_the_users(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who replaces the function of asyncio's own that reads numeric addresses is asked."""
+
+    async def main() -> None:
+        loop: Any = asyncio.get_running_loop()
+        with listener() as listening:
+            port = listening.getsockname()[1]
+
+            def read(host: Any, *_: Any) -> Any:
+                return (
+                    socket.AF_INET,
+                    socket.SOCK_STREAM,
+                    0,
+                    "",
+                    (LOCALHOST if host == "192.0.2.1" else host, port),
+                )
+
+            with monkeypatch.context() as patch:
+                patch.setattr(asyncio.base_events, "_ipaddr_info", read)
+                transport, protocol = await loop.create_connection(Recorder, "192.0.2.1", port)
+            assert transport.get_extra_info("peername") == (LOCALHOST, port)
+            transport.close()
+            await protocol.lost()
+
+    run(main)

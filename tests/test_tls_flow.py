@@ -354,3 +354,18 @@ def test_eof_received_that_raises(run: Run, authority: Authority, reports: Repor
             assert reports.take_one()["message"] == "Error calling eof_received()"
 
     run(main)
+
+
+def test_what_was_written_comes_before_what_is_done_to_the_socket(
+    run: Run, authority: Authority
+) -> None:
+    async def main() -> None:
+        async with client_of(authority) as (end, peer):
+            end.transport.write(b"written")
+            end.transport.get_extra_info("socket").shutdown(socket.SHUT_WR)
+            assert await peer.hear(7) == b"written"
+            assert await peer.receive_to_eof() == b""
+            end.transport.abort()
+            await end.protocol.lost()
+
+    run(main)

@@ -625,6 +625,28 @@ def test_a_number_closed_and_used_again_in_a_run(loop: Any, backend: Backend) ->
         assert loop.remove_reader(number) is True
 
 
+@pytest.mark.skipif(not hasattr(os, "eventfd"), reason="eventfd is Linux's, new in Python 3.10")
+def test_an_eventfd_closed_and_made_again_while_the_loop_does_not_run(
+    loop: Any, backend: Backend
+) -> None:
+    """The files without a name of the kernel's have one inode, by which nobody tells them apart."""
+    if backend.name in ("poll", "select", "user"):
+        pytest.skip("poll(2) and select(2) know numbers only, on asyncio too")
+    calls: List[str] = []
+    number = os.eventfd(0, os.EFD_NONBLOCK)
+    loop.add_reader(number, calls.append, "called")
+    one_turn(loop)
+    os.close(number)
+    again = os.eventfd(1, os.EFD_NONBLOCK)
+    try:
+        assert again == number
+        one_turn(loop)
+        assert calls == (["called"] if backend.is_proactor else [])
+        assert loop.remove_reader(number) is True
+    finally:
+        os.close(again)
+
+
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
     """SPEC section 5: double close of an fd."""
     left, right = pair

@@ -646,6 +646,40 @@ class TestNamedPipes:
 
         run(main)
 
+    def test_a_factory_that_raises(self, run: Run, backend: Backend, reports: Reports) -> None:
+        if backend.is_oracle:
+            pytest.skip("asyncio's server listens no more, and keeps the pipe")
+
+        class Refused(Exception):
+            pass
+
+        def factory() -> Recorder:
+            if not served:
+                served.append(None)
+                raise Refused
+            served.append(Recorder())
+            return served[-1]
+
+        served: List[Any] = []
+
+        async def main() -> None:
+            loop: Any = asyncio.get_running_loop()
+            name = pipe_name()
+            (server,) = await loop.start_serving_pipe(factory, name)
+            transport, protocol = await loop.create_pipe_connection(Recorder, name)
+            await protocol.lost()
+            assert isinstance(reports.take_one()["exception"], Refused)
+            transport, protocol = await loop.create_pipe_connection(Recorder, name)
+            transport.writelines([b"still ", b"there"])
+            while len(served) < 2:
+                await turns(1)
+            assert await served[1].received(11) == b"still there"
+            transport.close()
+            assert await served[1].lost() is None
+            server.close()
+
+        run(main)
+
 
 # Processes
 

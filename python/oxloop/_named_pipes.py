@@ -128,12 +128,12 @@ class _Acceptor:
             self._loop.remove_reader(pipe.fileno())
             self._server._free_instances.discard(pipe)
             _connected(self._loop, pipe, self._factory(), self._address)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - the factory may raise anything
             self._failed(pipe, error)
         else:
             self.accept()
 
-    def _failed(self, pipe: Optional[PipeHandle], error: OSError) -> None:
+    def _failed(self, pipe: Optional[PipeHandle], error: Exception) -> None:
         if pipe is not None and pipe.handle is not None:
             if not isinstance(error, BrokenPipeError):  # else the client has gone again
                 self._loop.call_exception_handler(

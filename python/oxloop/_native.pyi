@@ -386,13 +386,11 @@ class TlsTransport(Transport):
 @final
 class ReadPipeTransport(asyncio.ReadTransport): ...
 
-@final
 class WritePipeTransport(asyncio.WriteTransport):
     def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
 
 @final
-class DuplexPipeTransport(Transport):
-    def write(self, data: Buffer) -> None: ...  # type: ignore[override, unused-ignore]
+class DuplexPipeTransport(WritePipeTransport, Transport): ...
 
 @final
 class SubprocessTransport(asyncio.SubprocessTransport): ...

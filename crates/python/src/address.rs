@@ -53,7 +53,7 @@ pub(crate) fn parse(object: &Bound<'_, PyAny>, family: i32) -> Option<Known> {
 pub(crate) fn object<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<'py, PyAny>> {
     Ok(match address {
         Address::V4(address) => {
-            (address.ip().to_string(), address.port()).into_pyobject(py)?.into_any()
+            (dotted(py, *address.ip()), address.port()).into_pyobject(py)?.into_any()
         }
         Address::V6(address) => {
             (address.ip().to_string(), address.port(), address.flowinfo(), address.scope_id())
@@ -69,4 +69,27 @@ pub(crate) fn object<'py>(py: Python<'py>, address: &Address) -> PyResult<Bound<
         Address::UnixUnnamed => PyString::new(py, "").into_any(),
         Address::Other => py.None().into_bound(py),
     })
+}
+
+/// An address as `127.0.0.1`: each connection and each datagram has one, so it does not go through `fmt`.
+fn dotted(py: Python<'_>, address: Ipv4Addr) -> Bound<'_, PyString> {
+    let mut text = [0; "255.255.255.255".len()];
+    let mut len = 0;
+    let mut push = |byte: u8| {
+        text[len] = byte;
+        len += 1;
+    };
+    for (index, octet) in address.octets().into_iter().enumerate() {
+        if index > 0 {
+            push(b'.');
+        }
+        if octet >= 100 {
+            push(b'0' + octet / 100);
+        }
+        if octet >= 10 {
+            push(b'0' + octet / 10 % 10);
+        }
+        push(b'0' + octet % 10);
+    }
+    PyString::new(py, str::from_utf8(&text[..len]).unwrap_or_default())
 }

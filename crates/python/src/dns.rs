@@ -6,7 +6,7 @@ use oxloop_engine::sys::numbers;
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PySlice, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyInt, PyList, PySlice, PyString, PyTuple};
 
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -124,7 +124,7 @@ fn is_numeric(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> bool {
         return false;
     }
     port.is_none()
-        || port.is_instance_of::<pyo3::types::PyInt>()
+        || port.is_instance_of::<PyInt>()
         || port.cast::<PyString>().is_ok_and(|port| port.to_string_lossy().parse::<u16>().is_ok())
 }
 
@@ -132,6 +132,29 @@ fn is_numeric(host: &Bound<'_, PyAny>, port: &Bound<'_, PyAny>) -> bool {
 pub(crate) fn is_internet(socket: &Bound<'_, PyAny>) -> PyResult<bool> {
     let family: i32 = socket.getattr(intern!(socket.py(), "family"))?.extract()?;
     Ok(family == numbers::AF_INET || family == numbers::AF_INET6)
+}
+
+/// The keywords of a look-up.
+pub(crate) struct Hints {
+    pub(crate) family: Ref,
+    /// `type`.
+    pub(crate) kind: Ref,
+    pub(crate) proto: Option<Ref>,
+    pub(crate) flags: Option<Ref>,
+}
+
+impl Hints {
+    fn keywords<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let keywords = PyDict::new(py);
+        let given =
+            [Some(&self.family), Some(&self.kind), self.proto.as_ref(), self.flags.as_ref()];
+        for (name, value) in KEYWORDS.into_iter().zip(given) {
+            if let Some(value) = value {
+                keywords.set_item(name, value.bind(py))?;
+            }
+        }
+        Ok(keywords)
+    }
 }
 
 /// What `getaddrinfo` says of `address` for the kind of socket that `like` is; an address that is numeric
@@ -144,32 +167,33 @@ pub(crate) async fn ensure_resolved(
 ) -> PyResult<Ref> {
     let hints = Python::attach(|py| {
         let like = like.bind(py);
-        let hints = PyDict::new(py);
-        for name in ["family", "type", "proto"] {
-            hints.set_item(name, like.getattr(name)?)?;
-        }
-        Ok::<_, PyErr>(Ref::from(hints))
+        Ok::<_, PyErr>(Hints {
+            family: like.getattr(intern!(py, "family"))?.into(),
+            kind: like.getattr(intern!(py, "type"))?.into(),
+            proto: Some(like.getattr(intern!(py, "proto"))?.into()),
+            flags: None,
+        })
     })?;
     resolve(flow, core, address, &hints).await
 }
 
-/// The same with the keywords of `getaddrinfo` in a dict.
+/// The same with the keywords of `getaddrinfo`.
 pub(crate) async fn resolve(
     flow: &Flow,
     core: &Kept<Core>,
     address: &Ref,
-    hints: &Ref<PyDict>,
+    hints: &Hints,
 ) -> PyResult<Ref> {
     let looked_up = Python::attach(|py| {
-        let (address, hints) = (address.bind(py), hints.bind(py));
+        let address = address.bind(py);
         check_pair(address)?;
         if let Some(info) = numeric_info(address, hints)? {
-            return Ok(Ok(Ref::from(pyo3::types::PyList::new(py, [info])?.into_any())));
+            return Ok(Ok(Ref::from(PyList::new(py, [info])?.into_any())));
         }
         let (host, port) = (address.get_item(0)?, address.get_item(1)?);
         // By the method: a user's override is what decides.
         core.bind(py)
-            .call_method(intern!(py, "getaddrinfo"), (host, port), Some(hints))
+            .call_method(intern!(py, "getaddrinfo"), (host, port), Some(&hints.keywords(py)?))
             .map(|awaitable| Err(Ref::from(awaitable)))
     })?;
     match looked_up {
@@ -180,6 +204,9 @@ pub(crate) async fn resolve(
 
 /// What `host, port = address[:2]` raises for an address that is too short.
 fn check_pair(address: &Bound<'_, PyAny>) -> PyResult<()> {
+    if address.cast_exact::<PyTuple>().is_ok_and(|address| address.len() >= 2) {
+        return Ok(());
+    }
     // Not `PySlice::new`, which leaks its numbers, as of PyO3 0.30.
     let first_two = address.py().get_type::<PySlice>().call1((2,))?;
     let pair = address.get_item(first_two)?.len()?;
@@ -192,28 +219,70 @@ fn check_pair(address: &Bound<'_, PyAny>) -> PyResult<()> {
 /// The entry that `getaddrinfo` would give for a numeric address, without asking it.
 fn numeric_info<'py>(
     address: &Bound<'py, PyAny>,
-    hints: &Bound<'py, PyDict>,
+    hints: &Hints,
 ) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = address.py();
-    let hint = |name: &str, default: i32| -> PyResult<Bound<'py, PyAny>> {
-        match hints.get_item(name)? {
-            Some(value) => Ok(value),
-            None => Ok(pyo3::types::PyInt::new(py, default).into_any()),
-        }
+    let imports = imports(py);
+    let function = imports.base_events.bind(py).getattr(intern!(py, "_ipaddr_info"))?;
+    if function.is(&imports.ipaddr_info)
+        && let Some(info) = plain_info(address, hints)?
+    {
+        return Ok(Some(info));
+    }
+    let proto = match &hints.proto {
+        Some(proto) => proto.bind(py).clone(),
+        None => PyInt::new(py, 0).into_any(),
     };
     let mut arguments = vec![
         address.get_item(0)?,
         address.get_item(1)?,
-        hint("family", 0)?,
-        hint("type", numbers::SOCK_STREAM)?,
-        hint("proto", 0)?,
+        hints.family.bind(py).clone(),
+        hints.kind.bind(py).clone(),
+        proto,
     ];
     for index in 2..address.len()? {
         arguments.push(address.get_item(index)?);
     }
-    let function = imports(py).base_events.bind(py).getattr(intern!(py, "_ipaddr_info"))?;
     let info = function.call1(PyTuple::new(py, arguments)?)?;
     Ok(if info.is_none() { None } else { Some(info) })
+}
+
+/// What asyncio's `_ipaddr_info` says of the most common addresses: `("127.0.0.1", 80)`, of TCP or UDP. `None` for any
+/// other.
+fn plain_info<'py>(
+    address: &Bound<'py, PyAny>,
+    hints: &Hints,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let py = address.py();
+    let Ok(tuple) = address.cast_exact::<PyTuple>() else { return Ok(None) };
+    let (host, port) = (tuple.get_item(0)?, tuple.get_item(1)?);
+    let Ok(text) = host.cast_exact::<PyString>() else { return Ok(None) };
+    if tuple.len() != 2 || !port.is_exact_instance_of::<PyInt>() {
+        return Ok(None);
+    }
+    let number = |hint: &Ref| hint.bind(py).extract::<i32>().ok();
+    let proto = hints.proto.as_ref().map_or(Some(0), number);
+    let proto = match (number(&hints.kind), proto) {
+        (Some(numbers::SOCK_STREAM), Some(0 | numbers::IPPROTO_TCP)) => numbers::IPPROTO_TCP,
+        (Some(numbers::SOCK_DGRAM), Some(0 | numbers::IPPROTO_UDP)) => numbers::IPPROTO_UDP,
+        _ => return Ok(None),
+    };
+    let Ok(ip) = text.to_str()?.parse::<IpAddr>() else { return Ok(None) };
+    let (family, name) = match ip {
+        IpAddr::V4(_) => (numbers::AF_INET, intern!(py, "AF_INET")),
+        IpAddr::V6(_) => (numbers::AF_INET6, intern!(py, "AF_INET6")),
+    };
+    let family = match number(&hints.family) {
+        Some(0) => imports(py).socket.bind(py).getattr(name)?,
+        Some(given) if given == family => hints.family.bind(py).clone(),
+        _ => return Ok(None),
+    };
+    let address = match ip {
+        IpAddr::V4(_) => address.clone(),
+        IpAddr::V6(_) => (host, port, 0, 0).into_pyobject(py)?.into_any(),
+    };
+    let info = (family, hints.kind.bind(py), proto, "", address);
+    Ok(Some(info.into_pyobject(py)?.into_any()))
 }
 
 /// `OSError` when a look-up found nothing.

@@ -23,6 +23,8 @@ pub(crate) struct Imports {
     pub(crate) datagram_transport: Py<PyAny>,
     pub(crate) protocol: Py<PyAny>,
     pub(crate) buffered_protocol: Py<PyAny>,
+    /// Gives data to a `BufferedProtocol`, piece by piece as its buffers are.
+    pub(crate) feed_buffered: Py<PyAny>,
     pub(crate) transport_socket: Py<PyAny>,
     pub(crate) cancelled_error: Py<PyType>,
     pub(crate) sendfile_not_available: Py<PyType>,
@@ -35,6 +37,8 @@ pub(crate) struct Imports {
     pub(crate) events: Py<PyModule>,
     pub(crate) format_helpers: Py<PyModule>,
     pub(crate) base_events: Py<PyModule>,
+    /// Its function that reads numeric addresses, unless somebody has put another in its place.
+    pub(crate) ipaddr_info: Py<PyAny>,
     pub(crate) base_subprocess: Py<PyModule>,
     pub(crate) coroutines: Py<PyModule>,
     pub(crate) socket: Py<PyModule>,
@@ -131,6 +135,7 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
         datagram_transport: datagram_transport(&asyncio)?,
         protocol: object(&asyncio, "Protocol")?,
         buffered_protocol: object(&asyncio, "BufferedProtocol")?,
+        feed_buffered: object(&py.import("asyncio.protocols")?, "_feed_data_to_buffered_proto")?,
         transport_socket: object(&py.import("asyncio.trsock")?, "TransportSocket")?,
         cancelled_error: class(&asyncio, "CancelledError")?,
         sendfile_not_available: class(&asyncio, "SendfileNotAvailableError")?,
@@ -141,6 +146,7 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
         ensure_future: object(&asyncio, "ensure_future")?,
         events: events.unbind(),
         format_helpers: py.import("asyncio.format_helpers")?.unbind(),
+        ipaddr_info: object(&py.import("asyncio.base_events")?, "_ipaddr_info")?,
         base_events: py.import("asyncio.base_events")?.unbind(),
         base_subprocess: py.import("asyncio.base_subprocess")?.unbind(),
         coroutines: py.import("asyncio.coroutines")?.unbind(),

@@ -7,9 +7,9 @@
 use std::io;
 use std::net::TcpStream;
 
-use oxloop_engine::Interest;
 use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::os_error::EINPROGRESS;
+use oxloop_engine::{Interest, sys};
 use pyo3::exceptions::PyOSError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -171,9 +171,8 @@ fn numbers_of(info: &Bound<'_, PyAny>) -> PyResult<(i32, i32, i32)> {
 /// A socket of our own, connected to a known address.
 async fn connect(flow: &Flow, core: &Kept<Core>, kind: Kind, known: &Known) -> PyResult<Socket> {
     let protocol = (kind.protocol != 0).then(|| Protocol::from(kind.protocol));
-    let socket = socket2::Socket::new(Domain::from(kind.family), Type::from(kind.type_), protocol)
-        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket))
-        .map_err(|error| os_error(&error))?;
+    let (domain, type_) = (Domain::from(kind.family), Type::from(kind.type_));
+    let socket = sys::socket::create(domain, type_, protocol).map_err(|error| os_error(&error))?;
     if let Err(error) = socket.connect(&SockAddr::from(known.address)) {
         if !is_under_way(&error) {
             return Err(os_error(&error));

@@ -13,7 +13,7 @@ use super::{
 use crate::cell::LoopCell;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
-use crate::dns;
+use crate::dns::{self, Hints};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -67,13 +67,13 @@ impl Client {
         Ok(tls)
     }
 
-    fn hints(&self, py: Python<'_>) -> PyResult<Ref<PyDict>> {
-        let hints = PyDict::new(py);
-        hints.set_item("family", self.family.bind(py))?;
-        hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?)?;
-        hints.set_item("proto", self.proto.bind(py))?;
-        hints.set_item("flags", self.flags.bind(py))?;
-        Ok(hints.into())
+    fn hints(&self, py: Python<'_>) -> PyResult<Hints> {
+        Ok(Hints {
+            family: self.family.clone_ref(py),
+            kind: imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?.into(),
+            proto: Some(self.proto.clone_ref(py)),
+            flags: Some(self.flags.clone_ref(py)),
+        })
     }
 
     /// A connected socket.

@@ -11,7 +11,7 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use super::{Optional, close_after, is_true, opened, or_none, pair};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
-use crate::dns;
+use crate::dns::{self, Hints};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -208,13 +208,13 @@ impl Endpoint {
         })
     }
 
-    fn hints(&self, py: Python<'_>) -> PyResult<Ref<PyDict>> {
-        let hints = PyDict::new(py);
-        hints.set_item("family", self.family.bind(py))?;
-        hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_DGRAM"))?)?;
-        hints.set_item("proto", self.proto.bind(py))?;
-        hints.set_item("flags", self.flags.bind(py))?;
-        Ok(hints.into())
+    fn hints(&self, py: Python<'_>) -> PyResult<Hints> {
+        Ok(Hints {
+            family: self.family.clone_ref(py),
+            kind: imports(py).socket.bind(py).getattr(intern!(py, "SOCK_DGRAM"))?.into(),
+            proto: Some(self.proto.clone_ref(py)),
+            flags: Some(self.flags.clone_ref(py)),
+        })
     }
 
     /// `ValueError` for `reuse_address`, which lets two processes take each other's datagrams (bpo-37228).

@@ -4,13 +4,13 @@ use oxloop_engine::sys::{self, numbers};
 use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyString, PyTuple};
+use pyo3::types::{PyBool, PyString, PyTuple};
 
 use super::attempt::bind_error;
 use super::{Optional, check_not_tls, check_stream, or_none};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
-use crate::dns;
+use crate::dns::{self, Hints};
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -144,13 +144,15 @@ impl Listening {
         }
     }
 
-    fn question(&self, py: Python<'_>, host: &Ref) -> PyResult<(Ref, Ref<PyDict>)> {
-        let hints = PyDict::new(py);
-        hints.set_item("family", self.family.bind(py))?;
-        hints.set_item("type", imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?)?;
-        hints.set_item("flags", self.flags.bind(py))?;
+    fn question(&self, py: Python<'_>, host: &Ref) -> PyResult<(Ref, Hints)> {
+        let hints = Hints {
+            family: self.family.clone_ref(py),
+            kind: imports(py).socket.bind(py).getattr(intern!(py, "SOCK_STREAM"))?.into(),
+            proto: None,
+            flags: Some(self.flags.clone_ref(py)),
+        };
         let address = PyTuple::new(py, [host.bind(py), &or_none(py, &self.port)])?;
-        Ok((address.into_any().into(), hints.into()))
+        Ok((address.into_any().into(), hints))
     }
 
     fn bind_all(

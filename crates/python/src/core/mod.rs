@@ -10,7 +10,7 @@ mod entry;
 mod wait;
 mod watches;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -23,6 +23,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyTuple, PyWeakrefReference};
+use rustc_hash::FxHashMap;
 
 use crate::buffer::Window;
 use crate::cell::{LoopCell, Made};
@@ -66,7 +67,7 @@ pub(crate) struct Core {
     pub(crate) task_factory: LoopCell<Option<Ref>>,
     pub(crate) executor: LoopCell<Option<Ref>>,
     /// The transport that owns each descriptor, weakly: `add_reader` and `sock_*` refuse those.
-    owners: LoopCell<HashMap<RawFd, Py<PyWeakrefReference>>>,
+    owners: LoopCell<FxHashMap<RawFd, Py<PyWeakrefReference>>>,
     /// A `weakref.WeakSet` of the asynchronous generators that were started on this loop.
     pub(crate) asyncgens: LoopCell<Option<Ref>>,
     /// The interpreter's depth of coroutine origin tracking from before debug mode changed it.

@@ -1,7 +1,5 @@
 //! The descriptors that a loop watches: who is told of each, and the wait for them.
 
-use std::collections::HashMap;
-
 use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::{Interest, Slots, Token};
 use pyo3::exceptions::PyRuntimeError;
@@ -9,6 +7,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyInt, PyWeakrefMethods, PyWeakrefReference};
+use rustc_hash::FxHashMap;
 
 use super::{Arrival, Core, Entry, Reader, Receive};
 use crate::buffer::Chunk;
@@ -58,7 +57,7 @@ impl Watch {
 pub(crate) struct Watches {
     slots: Slots<Watch>,
     /// By descriptor. Not a table: a selector of the user's may take any number for one.
-    tokens: HashMap<RawFd, Token>,
+    tokens: FxHashMap<RawFd, Token>,
     /// How many of them are the loop's own (the waker, the signals): with no other there is nothing to poll.
     pub(crate) internal: usize,
 }

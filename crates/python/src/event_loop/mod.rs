@@ -243,7 +243,8 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         all_errors: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
-        let own_sock_connect = schedule::is_overridden(slf.as_super(), "sock_connect")?;
+        let own_sock_connect =
+            schedule::is_overridden(slf.as_super(), intern!(slf.py(), "sock_connect"))?;
         let client = connection::Client {
             protocol_factory: Shared::new(protocol_factory),
             host,

@@ -6,7 +6,7 @@ use oxloop_engine::Timestamp;
 use pyo3::exceptions::{PyRuntimeError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyDictMethods, PyFloat, PyTuple};
+use pyo3::types::{PyBool, PyDict, PyDictMethods, PyFloat, PyString, PyTuple};
 
 use super::{EventLoop, task};
 use crate::callback;
@@ -143,17 +143,20 @@ fn overrides<'a>(event_loop: &'a Bound<'_, Core>) -> PyResult<&'a Core> {
 /// Finds out which of `time`, `call_soon` and `call_at` are the user's.
 #[cold]
 pub(super) fn find_overrides(event_loop: &Bound<'_, Core>) -> PyResult<()> {
-    let core = event_loop.get();
-    core.own_clock.store(is_overridden(event_loop, "time")?, Relaxed);
-    core.own_call_soon.store(is_overridden(event_loop, "call_soon")?, Relaxed);
-    core.own_call_at.store(is_overridden(event_loop, "call_at")?, Relaxed);
+    let (py, core) = (event_loop.py(), event_loop.get());
+    core.own_clock.store(is_overridden(event_loop, intern!(py, "time"))?, Relaxed);
+    core.own_call_soon.store(is_overridden(event_loop, intern!(py, "call_soon"))?, Relaxed);
+    core.own_call_at.store(is_overridden(event_loop, intern!(py, "call_at"))?, Relaxed);
     // After the look-ups above, by which the interpreter gives a changed class its new version.
     core.class_version.store(ffi::class_version(event_loop.as_any()), Relaxed);
     Ok(())
 }
 
 /// Whether the method `name` is not ours: a subclass's, or one that was set on the class or the loop.
-pub(super) fn is_overridden(event_loop: &Bound<'_, Core>, name: &str) -> PyResult<bool> {
+pub(super) fn is_overridden<'py>(
+    event_loop: &Bound<'py, Core>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<bool> {
     let py = event_loop.py();
     let native = py.get_type::<EventLoop>().getattr(name)?;
     if !event_loop.get_type().getattr(name)?.is(&native) {

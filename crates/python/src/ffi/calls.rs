@@ -92,6 +92,22 @@ pub(crate) enum Sent<'py> {
 }
 
 /// Resumes an awaitable's iterator with `None`.
+#[cfg(Py_3_10)]
+pub(crate) fn send_none<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
+    let py = iterator.py();
+    let mut value = ptr::null_mut();
+    // SAFETY: the result is a new reference unless there is an exception.
+    unsafe {
+        match ffi::PyIter_Send(iterator.as_ptr(), ffi::Py_None(), &raw mut value) {
+            ffi::PySendResult::PYGEN_NEXT => Ok(Sent::Yielded(Bound::from_owned_ptr(py, value))),
+            ffi::PySendResult::PYGEN_RETURN => Ok(Sent::Returned(Bound::from_owned_ptr(py, value))),
+            ffi::PySendResult::PYGEN_ERROR => Err(PyErr::fetch(py)),
+        }
+    }
+}
+
+/// The same for Python 3.9, where what is returned is always a `StopIteration`.
+#[cfg(not(Py_3_10))]
 pub(crate) fn send_none<'py>(iterator: &Bound<'py, PyAny>) -> PyResult<Sent<'py>> {
     let py = iterator.py();
     // SAFETY: an iterator has the slot or the check below fails; the result is a new reference, NULL with an

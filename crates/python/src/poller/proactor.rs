@@ -7,6 +7,7 @@ use std::time::Duration;
 use oxloop_engine::proactor::{
     self, Completion, Completions, Config, Operation, Proactor, Returned,
 };
+use oxloop_engine::sys::descriptor::FileId;
 use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::volume::MUCH;
 use oxloop_engine::{Interest, Pages, Token, Waker, sys};
@@ -184,7 +185,7 @@ struct UnderWay {
     write: Option<Token>,
     fd: RawFd,
     /// Which file that was when it was watched.
-    file: Option<(u64, u64)>,
+    file: Option<FileId>,
 }
 
 impl UnderWay {
@@ -263,10 +264,14 @@ impl ProactorPoller {
             self.operate(fd, token, change);
             return Ok(());
         }
-        if !before.contains(after) {
+        let file = if !before.contains(after) {
             // As a selector does, and not at the next wait.
-            sys::descriptor::check_pollable(fd)?;
-        }
+            Some(sys::descriptor::check_pollable(fd)?)
+        } else if before == after {
+            sys::descriptor::file_of(fd)
+        } else {
+            self.under_way.get(token.index()).and_then(|under_way| under_way.file)
+        };
         let polled = match reading {
             Reading::Readiness | Reading::All | Reading::MuchData => after,
             Reading::Data | Reading::Connections if !self.completes => after,
@@ -301,8 +306,7 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] =
-            UnderWay { poll, read, write: None, fd, file: sys::descriptor::file_of(fd) };
+        self.under_way[place] = UnderWay { poll, read, write: None, fd, file };
         Ok(())
     }
 

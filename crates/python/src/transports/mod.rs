@@ -23,6 +23,5 @@ pub(crate) fn add_fast_methods(py: Python<'_>) -> PyResult<()> {
     ffi::add_fast_methods(&py.get_type::<stream::StreamTransport>(), stream::methods())?;
     ffi::add_fast_methods(&py.get_type::<tls::TlsTransport>(), tls::methods())?;
     ffi::add_fast_methods(&py.get_type::<pipe::WritePipeTransport>(), pipe::methods())?;
-    ffi::add_fast_methods(&py.get_type::<pipe::DuplexPipeTransport>(), pipe::methods())?;
     ffi::add_fast_methods(&py.get_type::<datagram::DatagramTransport>(), datagram::methods())
 }

@@ -4,7 +4,8 @@
 use std::io;
 use std::time::Duration;
 
-use rustix::fs::FileType;
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
 use rustix::time::Timespec;
 
 use crate::sys::fd::{BorrowedFd, RawFd};
@@ -20,26 +21,37 @@ pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a descriptor can be polled, as `epoll_ctl(2)` has it: EBADF when it is not open, EPERM for regular files
-/// and directories. Of character devices nobody but epoll knows; those that cannot are always ready.
-pub fn check_pollable(fd: RawFd) -> io::Result<()> {
-    // SAFETY: the number is used in this call alone, and the kernel checks it.
-    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) })?;
+/// Device and inode: another file where these differ. Files of the kernel's own that have no name (an eventfd, say) are
+/// all alike.
+pub type FileId = (u64, u64);
+
+/// Which file `fd` is open for, if it can be polled.
+///
+/// # Errors
+/// As `epoll_ctl(2)` has it: EBADF when it is not open, EPERM for regular files and directories. Of character devices
+/// nobody but epoll knows; those that cannot are always ready.
+pub fn check_pollable(fd: RawFd) -> io::Result<FileId> {
+    let stat = stat(fd)?;
     match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile | FileType::Directory => Err(rustix::io::Errno::PERM.into()),
-        _ => Ok(()),
+        FileType::RegularFile | FileType::Directory => Err(Errno::PERM.into()),
+        _ => Ok(file_id(&stat)),
     }
 }
 
-/// Which file a descriptor is open for, by its device and inode: another one where these differ. `None` if it is not
-/// open. Files of the kernel's own that have no name (an eventfd, say) are all alike.
-#[allow(clippy::cast_sign_loss)] // as identities they need none
-pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
-    // SAFETY: as above.
-    let stat = rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) }).ok()?;
-    #[allow(clippy::cast_sign_loss)]
-    // their types differ between systems, and they are only compared
-    Some((stat.st_dev as _, stat.st_ino as _))
+/// Which file `fd` is open for; `None` if it is not open.
+pub fn file_of(fd: RawFd) -> Option<FileId> {
+    Some(file_id(&stat(fd).ok()?))
+}
+
+fn stat(fd: RawFd) -> rustix::io::Result<Stat> {
+    // SAFETY: the number is used in this call alone, and the kernel checks it.
+    rustix::fs::fstat(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
+/// The types of these numbers differ between systems, and they are only compared.
+#[allow(clippy::cast_sign_loss)]
+fn file_id(stat: &Stat) -> FileId {
+    (stat.st_dev as _, stat.st_ino as _)
 }
 
 /// A timeout as the kernel wants it.

@@ -12,6 +12,7 @@ use std::os::unix::net::UnixStream;
 use rustix::net::{
     RecvFlags, SendAncillaryBuffer, Shutdown, getpeername, getsockname, sendmsg, shutdown, sockopt,
 };
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::address::from_kernel;
 use super::create;
@@ -25,6 +26,11 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     left.set_nonblocking(true)?;
     right.set_nonblocking(true)?;
     Ok((left.into(), right.into()))
+}
+
+/// socket(2), non-blocking and close-on-exec.
+pub fn create(domain: Domain, type_: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    create::socket(domain, type_, protocol)
 }
 
 /// accept(2): a connection, non-blocking and close-on-exec, and the address of its peer.

@@ -19,12 +19,15 @@ pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
     option(fd, SOL_SOCKET, SO_TYPE).map(drop)
 }
 
-/// Whether a descriptor can be polled: a socket, a handle of something to wait for (a process say), or the server's
-/// end of a named pipe, which is ready when a client has come.
+/// All files are alike here, as what is watched by a handle is watched no longer once that is closed.
+pub type FileId = ();
+
+/// Succeeds if `fd` can be polled: a socket, a handle of something to wait for (a process say), or the server's end of
+/// a named pipe, which is ready when a client has come.
 ///
 /// # Errors
 /// WSAENOTSOCK for any other, and for what is not open, as `select` has it.
-pub fn check_pollable(fd: RawFd) -> io::Result<()> {
+pub fn check_pollable(fd: RawFd) -> io::Result<FileId> {
     check_open(fd)
         .or_else(|error| if is_waitable(fd) || is_served(fd) { Ok(()) } else { Err(error) })
 }
@@ -79,10 +82,9 @@ pub(crate) fn object(fd: RawFd) -> Option<Object> {
     })
 }
 
-/// Which file a descriptor is open for: all are alike here, as what is watched by a handle is watched no longer once
-/// that is closed. `None` if it is not open.
-pub fn file_of(fd: RawFd) -> Option<(u64, u64)> {
-    is_open(fd).then_some((0, 0))
+/// Which file `fd` is open for; `None` if it is not open.
+pub fn file_of(fd: RawFd) -> Option<FileId> {
+    is_open(fd).then_some(())
 }
 
 /// Values by descriptor. Handles are multiples of 4, and not dense.

@@ -10,7 +10,7 @@ pub const AF_UNIX: i32 = WinSock::AF_UNIX as i32;
 pub const AF_INET: i32 = WinSock::AF_INET as i32;
 /// IPv6.
 pub const AF_INET6: i32 = WinSock::AF_INET6 as i32;
-pub use WinSock::{IPPROTO_TCP, SOCK_DGRAM, SOCK_STREAM};
+pub use WinSock::{IPPROTO_TCP, IPPROTO_UDP, SOCK_DGRAM, SOCK_STREAM};
 /// Addresses to listen on.
 pub const AI_PASSIVE: i32 = WinSock::AI_PASSIVE.cast_signed();
 /// What `Popen.terminate` sends, as C has it.

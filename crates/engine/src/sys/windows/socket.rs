@@ -12,6 +12,7 @@ use std::mem::MaybeUninit;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ptr;
 
+use socket2::{Domain, Protocol, Socket, Type};
 use windows_sys::Win32::Foundation::{HANDLE_FLAG_INHERIT, SetHandleInformation};
 use windows_sys::Win32::Networking::WinSock::{
     FIONBIO, IPPROTO_TCP, SD_SEND, SO_ERROR, SOCKET_ERROR, SOL_SOCKET, TCP_NODELAY, WSABUF,
@@ -58,6 +59,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         end.set_nodelay(true)?;
     }
     Ok((left.into(), right.into()))
+}
+
+/// `WSASocketW`, non-blocking and not inherited.
+pub fn create(domain: Domain, type_: Type, protocol: Option<Protocol>) -> io::Result<Socket> {
+    let socket = Socket::new(domain, type_, protocol)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
 }
 
 /// `accept`: a connection, non-blocking and not inherited, and the address of its peer.

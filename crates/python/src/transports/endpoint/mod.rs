@@ -30,7 +30,7 @@ use crate::report;
 pub(super) use closing::{close, dropped, fatal, force, lose_now, lost, queue_lost};
 pub(super) use keeping::{keep_nothing, keeps, queued, take_kept};
 pub(super) use reading::{
-    change_reading, is_reading, pause, read_again, resume, start_reading, stop_reading,
+    Piece, change_reading, end, is_reading, pause, read_again, resume, start_reading, stop_reading,
 };
 pub(super) use writing::{
     drained, grown, set_limits, shrunk, start_writing, stop_writing, tell_flow,

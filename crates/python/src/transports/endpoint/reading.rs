@@ -1,9 +1,20 @@
 //! When the loop tells that the descriptor is readable: from the making of the connection until it closes, but for
 //! the pauses.
 
+use pyo3::intern;
 use pyo3::prelude::*;
 
-use super::{Endpoint, State};
+use super::{Endpoint, State, closing};
+use crate::ffi::{self, Ref};
+
+/// What the loop has received for us.
+pub(in crate::transports) enum Piece {
+    /// A `bytes` object.
+    Data(Ref),
+    End,
+    /// An error of the kernel, by its number.
+    Failed(i32),
+}
 
 /// Lets the loop tell us when there is something to read, unless reading is paused or over.
 pub(in crate::transports) fn start_reading<T: Endpoint>(transport: &Bound<'_, T>) -> PyResult<()> {
@@ -76,4 +87,22 @@ pub(in crate::transports) fn resume<T: Endpoint>(transport: &Bound<'_, T>) -> Py
     T::resumed(transport)?;
     T::log(transport, "debug", "resumes reading")?;
     Ok(true)
+}
+
+/// The peer sends no more: the protocol says whether the transport stays open.
+pub(in crate::transports) fn end<T: Endpoint>(
+    transport: &Bound<'_, T>,
+    protocol: &Bound<'_, PyAny>,
+) -> PyResult<()> {
+    T::log(transport, "debug", "received EOF")?;
+    let keep_open = ffi::call_method(protocol, intern!(transport.py(), "eof_received"), &[])
+        .and_then(|answer| answer.is_truthy());
+    match keep_open {
+        Ok(true) => stop_reading(transport),
+        Ok(false) => closing::close(transport),
+        Err(error) => {
+            let message = "Fatal error: protocol.eof_received() call failed.";
+            closing::fatal(transport, error, message)
+        }
+    }
 }

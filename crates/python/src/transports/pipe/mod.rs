@@ -29,12 +29,11 @@ use crate::core::Core;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::poller::Poller;
-use crate::transports::endpoint::{self, Endpoint, Life, polling};
+use crate::transports::endpoint::{self, Endpoint, Life, Piece, polling};
 use crate::transports::protocol;
 use crate::transports::watch::Watch;
 
 pub(crate) use duplex::DuplexPipeTransport;
-use operated::Piece;
 pub(crate) use writing::methods;
 
 /// Which end of the pipe a transport has.
@@ -84,7 +83,7 @@ pub(crate) struct ReadPipeTransport;
 /// The writing end of a pipe.
 ///
 /// Source: asyncio's documentation, "Transports and Protocols".
-#[pyclass(frozen, extends = PipeTransport, module = "oxloop._native")]
+#[pyclass(frozen, subclass, extends = PipeTransport, module = "oxloop._native")]
 pub(crate) struct WritePipeTransport;
 
 /// What a transport is made of.

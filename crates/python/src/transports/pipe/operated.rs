@@ -16,21 +16,12 @@ use super::{PipeTransport, writing};
 use crate::buffer::Chunk;
 use crate::core::{Arrival, Written};
 use crate::error::os_error;
-use crate::ffi::{self, Ref};
+use crate::ffi;
 use crate::imports::imports;
-use crate::transports::endpoint::{self, Endpoint};
+use crate::transports::endpoint::{self, Endpoint, Piece};
 
 /// What is said of an error that came of reading.
 const READ_FAILED: &str = "Fatal read error on pipe transport";
-
-/// What has been read.
-pub(in crate::transports) enum Piece {
-    /// A `bytes` object.
-    Data(Ref),
-    End,
-    /// An error of the kernel, by its number.
-    Failed(i32),
-}
 
 /// Something has been read: it is delivered, or kept if reading is paused.
 pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
@@ -95,7 +86,7 @@ fn deliver(transport: &Bound<'_, PipeTransport>, piece: Piece) -> PyResult<()> {
             let next = endpoint::read_again(transport);
             told.and(next)
         }
-        Piece::End => ffi::run_in_context(context.bind(py), || end(transport, &protocol)),
+        Piece::End => ffi::run_in_context(context.bind(py), || endpoint::end(transport, &protocol)),
         Piece::Failed(errno) => {
             let error = io::Error::from_raw_os_error(errno);
             endpoint::fatal(transport, os_error(&error), READ_FAILED)
@@ -112,27 +103,10 @@ fn give(
     if !protocol.is_instance(imports(py).buffered_protocol.bind(py))? {
         return ffi::call_method(protocol, intern!(py, "data_received"), &[data]).map(drop);
     }
-    let feed = py.import("asyncio.protocols")?.getattr("_feed_data_to_buffered_proto")?;
-    feed.call1((protocol, data)).map(drop).or_else(|error| {
+    imports(py).feed_buffered.bind(py).call1((protocol, data)).map(drop).or_else(|error| {
         let message = "Fatal error: protocol.buffer_updated() call failed.";
         endpoint::fatal(transport, error, message)
     })
-}
-
-/// The end of the file.
-fn end(transport: &Bound<'_, PipeTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = transport.py();
-    PipeTransport::log(transport, "debug", "received EOF")?;
-    let keep_open = ffi::call_method(protocol, intern!(py, "eof_received"), &[])
-        .and_then(|answer| answer.is_truthy());
-    match keep_open {
-        Ok(true) => endpoint::stop_reading(transport),
-        Ok(false) => endpoint::close(transport),
-        Err(error) => {
-            let message = "Fatal error: protocol.eof_received() call failed.";
-            endpoint::fatal(transport, error, message)
-        }
-    }
 }
 
 /// The writing end has read something: its end, as nobody writes there. So nobody reads any more, either.

@@ -10,21 +10,12 @@ use pyo3::types::{PyBytes, PyInt};
 use super::{Kind, StreamTransport};
 use crate::buffer::View;
 use crate::error::os_error;
-use crate::ffi::{self, Ref};
-use crate::transports::endpoint::{self, Endpoint};
+use crate::ffi;
+use crate::transports::endpoint::{self, Piece};
 use crate::transports::tls::{self, TlsProtocol};
 
 /// What is said of an error that came of reading.
 pub(super) const FAILED: &str = "Fatal read error on socket transport";
-
-/// What the loop has received for us.
-pub(in crate::transports) enum Piece {
-    /// A `bytes` object.
-    Data(Ref),
-    End,
-    /// An error of the kernel, by its number.
-    Failed(i32),
-}
 
 /// Delivers a piece, or keeps it if reading is paused.
 pub(super) fn piece(transport: &Bound<'_, StreamTransport>, piece: Piece) -> PyResult<()> {
@@ -216,7 +207,7 @@ impl<'py> Recipient<'py> {
         drop(buffer);
         let count = match filled {
             Ok(None) => return Ok(()),
-            Ok(Some(0)) => return end(transport, &self.protocol),
+            Ok(Some(0)) => return endpoint::end(transport, &self.protocol),
             Ok(Some(count)) => PyInt::new(py, count),
             Err(error) => return endpoint::fatal(transport, error, FAILED),
         };
@@ -240,7 +231,7 @@ impl<'py> Recipient<'py> {
 
     /// Says that the peer sends no more.
     pub(super) fn end(&self, transport: &Bound<'py, StreamTransport>) -> PyResult<()> {
-        ffi::run_in_context(&self.context, || end(transport, &self.protocol))
+        ffi::run_in_context(&self.context, || endpoint::end(transport, &self.protocol))
     }
 }
 
@@ -252,20 +243,4 @@ fn writable(buffer: &Bound<'_, PyAny>) -> PyResult<View> {
             format!("recv_into() argument 1 must be read-write bytes-like object, not {name}");
         Err(PyTypeError::new_err(message))
     })
-}
-
-/// The peer sends no more: the protocol says whether the connection stays open for writing.
-fn end(transport: &Bound<'_, StreamTransport>, protocol: &Bound<'_, PyAny>) -> PyResult<()> {
-    let py = transport.py();
-    StreamTransport::log(transport, "debug", "received EOF")?;
-    let keep_open = ffi::call_method(protocol, intern!(py, "eof_received"), &[])
-        .and_then(|answer| answer.is_truthy());
-    match keep_open {
-        Ok(true) => endpoint::stop_reading(transport),
-        Ok(false) => endpoint::close(transport),
-        Err(error) => {
-            let message = "Fatal error: protocol.eof_received() call failed.";
-            endpoint::fatal(transport, error, message)
-        }
-    }
 }

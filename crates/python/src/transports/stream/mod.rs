@@ -30,14 +30,13 @@ use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::transports::endpoint::{self, Endpoint, Life};
+use crate::transports::endpoint::{self, Endpoint, Life, Piece};
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe, exposed};
 use crate::transports::tls::TlsProtocol;
 use crate::transports::watch::Watch;
 
-use delivering::Piece;
 pub(super) use writing::chunks;
 pub(crate) use writing::methods;
 
@@ -347,7 +346,10 @@ impl StreamTransport {
 
     /// Sends what a callback has written and was kept for its end; if `for_good`, nothing is kept from now on.
     fn _send_kept(slf: &Bound<'_, Self>, for_good: bool) -> PyResult<()> {
-        if for_good { endpoint::keep_nothing(slf) } else { writing::send_kept(slf) }
+        if for_good {
+            endpoint::keep_nothing(slf)?;
+        }
+        writing::uncork(slf)
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {

@@ -11,7 +11,7 @@ use super::{Kind, StreamTransport};
 use crate::core::{Arrival, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
-use crate::transports::endpoint;
+use crate::transports::endpoint::{self, Piece};
 
 /// Something has come, or the descriptor is readable.
 pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
@@ -29,8 +29,8 @@ pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResul
             let noted = if is_much { note(transport, MUCH) } else { Ok(()) };
             received(transport, chunk).and(noted)
         }
-        Arrival::End => delivering::piece(transport, delivering::Piece::End),
-        Arrival::Failed(errno) => delivering::piece(transport, delivering::Piece::Failed(errno)),
+        Arrival::End => delivering::piece(transport, Piece::End),
+        Arrival::Failed(errno) => delivering::piece(transport, Piece::Failed(errno)),
         Arrival::Connection(_) | Arrival::Filled(_) | Arrival::Written(_) => Ok(()),
     }
 }
@@ -43,7 +43,7 @@ fn received(transport: &Bound<'_, StreamTransport>, chunk: Chunk) -> PyResult<()
         return core.with_data(chunk, |data| delivering::data(transport, data));
     }
     let data = core.take_data(transport.py(), chunk)?;
-    delivering::piece(transport, delivering::Piece::Data(data.into()))
+    delivering::piece(transport, Piece::Data(data.into()))
 }
 
 impl StreamTransport {
