@@ -131,6 +131,26 @@ class TestReading:
 
         run(main)
 
+    def test_busy_loop_reads(self, run: Run, ends: Ends) -> None:
+        """Something is always ready, so that the loop never sleeps."""
+        reader, writer = ends
+
+        async def main() -> None:
+            _, protocol = await reading(reader)
+            for count in range(1, 30):
+                os.write(writer.fileno(), b"x")
+                for _ in range(4):
+                    await turns(1)
+                    if len(protocol.data) == count:
+                        break
+                else:
+                    pytest.fail(f"byte {count} was not read in four turns")
+            writer.close()
+            await turns(4)
+            assert protocol.events[-2:] == ["eof", "lost"]
+
+        run(main)
+
     def test_large_amounts_arrive_whole(self, run: Run, ends: Ends) -> None:
         reader, writer = ends
         data = os.urandom(1 << 20)

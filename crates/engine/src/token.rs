@@ -7,6 +7,8 @@
 //! A token leaves the top [`Token::SPARE_BITS`] bits of its 64 unused, for backends to keep
 //! flags beside it in the kernel's user data.
 
+use crate::pages::Pages;
+
 const GENERATION_BITS: u32 = 32 - Token::SPARE_BITS;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 const NO_SLOT: u32 = u32::MAX;
@@ -60,10 +62,10 @@ enum Slot<V> {
     },
 }
 
-/// A slab: values at stable places, found by [`Token`] in constant time.
+/// A slab: values at places where they stay, found by [`Token`] in constant time.
 #[derive(Debug)]
 pub struct Slots<V> {
-    places: Vec<Slot<V>>,
+    places: Pages<Slot<V>>,
     /// Head of the list of vacant slots, or `NO_SLOT`. The last one freed is used first, as its
     /// memory is warm.
     free: u32,
@@ -79,7 +81,7 @@ impl<V> Default for Slots<V> {
 impl<V> Slots<V> {
     /// An empty slab; allocates nothing.
     pub const fn new() -> Self {
-        Self { places: Vec::new(), free: NO_SLOT, len: 0 }
+        Self { places: Pages::new(), free: NO_SLOT, len: 0 }
     }
 
     /// How many values there are.
@@ -165,7 +167,7 @@ impl<V> Slots<V> {
 
     /// The values and their names, in the order of their places.
     pub fn iter(&self) -> impl Iterator<Item = (Token, &V)> {
-        (0_u32..).zip(&self.places).filter_map(|(index, slot)| match slot {
+        (0_u32..).zip(self.places.iter()).filter_map(|(index, slot)| match slot {
             Slot::Occupied { generation, value } => {
                 Some((Token { index, generation: *generation }, value))
             }
@@ -179,7 +181,8 @@ impl<V> Slots<V> {
     #[must_use = "dropping the values is the caller's act"]
     pub fn drain(&mut self) -> Vec<V> {
         let mut values = Vec::with_capacity(self.len);
-        for index in (0_u32..).take(self.places.len()).collect::<Vec<_>>().into_iter().rev() {
+        let count = u32::try_from(self.places.len()).unwrap_or(NO_SLOT);
+        for index in (0..count).rev() {
             values.extend(self.vacate(index));
         }
         values.reverse();

@@ -244,6 +244,18 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         backend!(self, backend => backend.submit(owner, operation))
     }
 
+    /// Lets a poll that was reported miss the wait after that, if that wait does not sleep, and asking whether the descriptor is
+    /// still ready would be a system call. For an owner that reads all there is, or else calls
+    /// [`hurry`](Self::hurry). Nothing more than a permission.
+    pub fn set_patient(&mut self, poll: Token) {
+        backend!(self, backend => backend.set_patient(poll));
+    }
+
+    /// Has the next wait miss nothing: there is more than was read.
+    pub fn hurry(&mut self) {
+        backend!(self, backend => backend.hurry());
+    }
+
     /// Asks that an operation end. False when it had its last completion before.
     #[inline]
     pub fn cancel(&mut self, operation: Token) -> bool {

@@ -40,6 +40,14 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         match self.never {}
     }
 
+    pub(super) fn set_patient(&mut self, _poll: Token) {
+        match self.never {}
+    }
+
+    pub(super) fn hurry(&mut self) {
+        match self.never {}
+    }
+
     pub(super) fn cancel(&mut self, _operation: Token) -> bool {
         match self.never {}
     }

@@ -190,6 +190,32 @@ pub(crate) fn polls_are_level_triggered(config: Config) -> io::Result<()> {
     Ok(())
 }
 
+/// At most one wait in two, that does not sleep, and none after it is told to hurry.
+pub(crate) fn patient_polls_miss_little(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, mut right) = tcp()?;
+    let poll = bench.submit(Operation::Poll { fd: left.as_raw_fd(), interest: Interest::READABLE });
+    bench.proactor.set_patient(poll);
+    assert!(bench.wait(NOW)?.is_empty());
+    right.write_all(b"x")?;
+    for _ in 0..3 {
+        assert_eq!(bench.one()?.token, poll);
+        let reports = bench.wait(NOW)?.len() + bench.wait(NOW)?.len();
+        assert!(reports >= 1, "{reports}");
+        bench.proactor.hurry();
+        let hurried = bench.wait(NOW)?;
+        assert_eq!(hurried.len(), 1, "{hurried:?}");
+        assert_eq!((hurried[0].token, hurried[0].more), (poll, true));
+    }
+    take(&left, 1)?;
+    assert!(bench.wait(NOW)?.is_empty() && bench.wait(NOW)?.is_empty());
+    right.write_all(b"x")?;
+    assert_eq!(bench.one()?.token, poll);
+    assert_eq!(bench.withdraw(poll)?.result, Err(os_error::ECANCELED));
+    assert!(bench.proactor.is_empty() && bench.wait(NOW)?.is_empty());
+    Ok(())
+}
+
 pub(crate) fn polls_report_errors_in_every_direction(config: Config) -> io::Result<()> {
     for interest in [Interest::READABLE, Interest::WRITABLE, Interest::BOTH] {
         let mut bench = bench(config)?;

@@ -40,6 +40,7 @@ on_every_setup! { descriptors:
     pipes
     named_pipes
     polls_are_level_triggered
+    patient_polls_miss_little
     polls_report_errors_in_every_direction
     polls_of_no_interest_are_silent
     polls_of_a_connect

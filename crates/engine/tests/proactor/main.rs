@@ -64,6 +64,7 @@ on_every_setup! { endings:
 on_every_setup! { withdrawal:
     peers_of_withdrawn_sends_see_the_end
     withdrawing_reports_no_poll_twice
+    patient_polls_miss_one_wait
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended
     chunks_outlive_their_ring

@@ -33,6 +33,11 @@ impl Core {
         self.with_proactor(|proactor| proactor.completes()).unwrap_or(false)
     }
 
+    /// Says that there may be more to read than was read: what fitted was less than all.
+    pub(crate) fn hurry(&self) {
+        self.with_proactor(ProactorPoller::hurry);
+    }
+
     /// Takes data out of the loop's buffer, as `bytes`.
     pub(crate) fn take_data<'py>(
         &self,

@@ -67,9 +67,12 @@ pub(crate) struct Written {
 pub(crate) enum Reader {
     /// That the descriptor is readable.
     Readable(Run),
+    /// That there is something to read: it reads all there is, or says that it has not
+    /// ([`Core::hurry`](super::Core::hurry)).
+    All(Run),
     /// What data has come.
     Data(Receive),
-    /// That the descriptor is readable, as much is expected; and what data had come before.
+    /// That there is something to read, as of `All`, as much is expected; and what data had come before.
     MuchData(Receive),
     /// What connections have come.
     Connections(Receive),
@@ -81,7 +84,7 @@ impl Reader {
     /// The entry by which `object` is told.
     pub(super) fn entry(self, object: Ref) -> Entry {
         match self {
-            Self::Readable(run) => Entry::Native { object, run },
+            Self::Readable(run) | Self::All(run) => Entry::Native { object, run },
             Self::Data(run) | Self::MuchData(run) | Self::Connections(run) | Self::Pipe(run) => {
                 Entry::Arrival { object, run, arrival: Arrival::Readable }
             }

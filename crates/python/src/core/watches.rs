@@ -124,6 +124,7 @@ impl Core {
         let entry = reader.entry(object.into());
         let reading = match reader {
             Reader::Readable(_) => Reading::Readiness,
+            Reader::All(_) => Reading::All,
             Reader::MuchData(_) => Reading::MuchData,
             Reader::Data(_) => Reading::Data,
             Reader::Connections(_) => Reading::Connections,

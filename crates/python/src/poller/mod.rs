@@ -170,9 +170,11 @@ pub(crate) struct Change {
 pub(crate) enum Reading {
     /// The news of it.
     Readiness,
+    /// The same, for one who reads all there is.
+    All,
     /// The data.
     Data,
-    /// The news of it, and the data that came while that was wanted.
+    /// The same as `All`, and the data that came while that was wanted.
     MuchData,
     /// Nothing at present, but the data that came while that was wanted.
     Rests,

@@ -10,7 +10,7 @@ use oxloop_engine::proactor::{
 use oxloop_engine::sys::descriptor::FileId;
 use oxloop_engine::sys::fd::RawFd;
 use oxloop_engine::volume::MUCH;
-use oxloop_engine::{Interest, Token, Waker, sys};
+use oxloop_engine::{Interest, Pages, Token, Waker, sys};
 use pyo3::exceptions::{PyOverflowError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
@@ -157,7 +157,7 @@ pub(crate) struct ProactorPoller {
     proactor: Proactor<Chunk, Box<[u8]>>,
     completions: Completions<Chunk, Box<[u8]>>,
     /// By the place of a watch's token: the operations that are under way for it.
-    under_way: Vec<UnderWay>,
+    under_way: Pages<UnderWay>,
     /// From how many bytes at a time on it is better to tell of readiness: those of a buffer, at most.
     much: usize,
     /// Whether those who read data or connections are given them; otherwise they are told of readiness.
@@ -236,7 +236,7 @@ impl ProactorPoller {
         Ok(Self {
             proactor,
             completions: Completions::new(),
-            under_way: Vec::new(),
+            under_way: Pages::new(),
             much: MUCH.min(config.buffer_size as usize),
             completes,
             spare: Vec::new(),
@@ -273,7 +273,7 @@ impl ProactorPoller {
             self.under_way.get(token.index()).and_then(|under_way| under_way.file)
         };
         let polled = match reading {
-            Reading::Readiness | Reading::MuchData => after,
+            Reading::Readiness | Reading::All | Reading::MuchData => after,
             Reading::Data | Reading::Connections if !self.completes => after,
             Reading::Data | Reading::Connections | Reading::Rests | Reading::Pipe => {
                 after.without(Interest::READABLE)
@@ -294,6 +294,13 @@ impl ProactorPoller {
         }
         let poll = Operation::Poll { fd, interest: polled };
         let poll = (!polled.is_empty()).then(|| self.proactor.submit(token, poll));
+        let is_patient = matches!(reading, Reading::All | Reading::MuchData);
+        if let Some(poll) = poll
+            && is_patient
+            && polled == Interest::READABLE
+        {
+            self.proactor.set_patient(poll);
+        }
         let receive = match reading {
             Reading::Connections => Operation::Accept { fd },
             _ => Operation::Receive { fd },
@@ -305,8 +312,8 @@ impl ProactorPoller {
 
     fn place(&mut self, token: Token) -> usize {
         let place = token.index();
-        if self.under_way.len() <= place {
-            self.under_way.resize(place + 1, UnderWay::default());
+        while self.under_way.len() <= place {
+            self.under_way.push(UnderWay::default());
         }
         place
     }
@@ -332,6 +339,11 @@ impl ProactorPoller {
         }
         self.under_way[place] =
             UnderWay { poll, read, write, fd, file: sys::descriptor::file_of(fd) };
+    }
+
+    /// Somebody who reads all there is has read less.
+    pub(crate) fn hurry(&mut self) {
+        self.proactor.hurry();
     }
 
     /// Writes to a pipe that has no readiness, for the owner `token`.

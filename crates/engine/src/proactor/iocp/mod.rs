@@ -137,6 +137,13 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         token
     }
 
+    /// Every poll is asked by each wait here.
+    #[expect(clippy::unused_self, reason = "one signature for all kinds")]
+    pub(super) const fn set_patient(&self, _poll: Token) {}
+
+    #[expect(clippy::unused_self, reason = "one signature for all kinds")]
+    pub(super) const fn hurry(&self) {}
+
     pub(super) fn cancel(&mut self, token: Token) -> bool {
         let Some(operation) = self.in_flight.get_mut(token) else { return false };
         if !mem::replace(&mut operation.cancelled, true) {

@@ -31,18 +31,40 @@ const CURRENT: u64 = u64::MAX;
 
 /// An operation and what the kernel is told of it.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is independent of the others")]
 pub(super) struct InFlight<B, M> {
     /// What the owner gave with it.
     pub(super) owner: Token,
-    /// The operation. Its buffers are lent while `resting` is false: nobody calls a method of
-    /// theirs between the submission and the last completion.
-    pub(super) operation: Operation<B, M>,
+    /// What it does.
+    pub(super) work: Work<B, M>,
     /// Set by `cancel`: the operation is never submitted again.
     pub(super) cancelled: bool,
     /// Whether the operation is not the kernel's at the moment: it waits to be submitted (again).
     pub(super) resting: bool,
     /// Whether a receive has got data since it was submitted.
     pub(super) served: bool,
+    /// Whether a poll, once reported, may miss a wait.
+    pub(super) patient: bool,
+}
+
+/// An operation. Those that go on are small, as each connection has one all the time.
+#[derive(Debug)]
+pub(super) enum Work<B, M> {
+    Accept { fd: RawFd },
+    Receive { fd: RawFd },
+    Poll { fd: RawFd, interest: Interest },
+    Once(Box<Once<B, M>>),
+}
+
+// Each idle connection has one.
+const _: () = assert!(size_of::<InFlight<Vec<u8>, Vec<u8>>>() <= 32);
+
+/// An operation that is done once.
+#[derive(Debug)]
+pub(super) struct Once<B, M> {
+    /// Its buffers are lent while it does not rest: nobody calls a method of theirs between the submission and the last
+    /// completion.
+    operation: Operation<B, M>,
     /// What the kernel reads or writes besides the buffers; at one place until the end.
     message: Option<Box<Message>>,
 }
@@ -69,8 +91,24 @@ impl std::fmt::Debug for Message {
 }
 
 impl<B: Lent, M: LentMut> InFlight<B, M> {
-    pub(super) const fn new(owner: Token, operation: Operation<B, M>) -> Self {
-        Self { owner, operation, cancelled: false, resting: true, served: false, message: None }
+    pub(super) fn new(owner: Token, operation: Operation<B, M>) -> Self {
+        let work = match operation {
+            Operation::Accept { fd } => Work::Accept { fd },
+            Operation::Receive { fd } => Work::Receive { fd },
+            Operation::Poll { fd, interest } => Work::Poll { fd, interest },
+            operation => Work::Once(Box::new(Once { operation, message: None })),
+        };
+        Self { owner, work, cancelled: false, resting: true, served: false, patient: false }
+    }
+
+    /// Whether it has completions before its last one.
+    pub(super) const fn goes_on(&self) -> bool {
+        !matches!(self.work, Work::Once(_))
+    }
+
+    /// Whether there is nothing to wait for.
+    pub(super) const fn is_silent(&self) -> bool {
+        matches!(self.work, Work::Poll { interest, .. } if interest.is_empty())
     }
 
     /// What the kernel is to be told. `multishot`: whether receives may go on by themselves.
@@ -79,18 +117,39 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// this value lives and is not asked again: buffers by the promise of [`Lent`] and
     /// [`LentMut`], the rest in the box.
     pub(super) fn entry(&mut self, multishot: bool) -> io::Result<Entry> {
-        let message = &mut self.message;
-        Ok(match &mut self.operation {
-            Operation::Accept { fd } => opcode::AcceptMulti::new(types::Fd(*fd))
+        Ok(match &mut self.work {
+            Work::Accept { fd } => opcode::AcceptMulti::new(types::Fd(*fd))
                 .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
                 .build(),
-            Operation::Receive { fd } if multishot => {
+            Work::Receive { fd } if multishot => {
                 opcode::RecvMulti::new(types::Fd(*fd), GROUP).build()
             }
-            Operation::Receive { fd } => {
+            Work::Receive { fd } => {
                 let receive = opcode::Recv::new(types::Fd(*fd), ptr::null_mut(), 0);
                 receive.buf_group(GROUP).build().flags(Flags::BUFFER_SELECT)
             }
+            Work::Poll { fd, interest } => {
+                let bits = poll_bits(*interest).cast_unsigned();
+                opcode::PollAdd::new(types::Fd(*fd), bits.into()).build()
+            }
+            Work::Once(once) => return once.entry(),
+        })
+    }
+
+    /// What the last completion brings: the buffers, which are the kernel's no longer.
+    pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
+        match self.work {
+            Work::Once(once) => once.finish(result),
+            Work::Accept { .. } | Work::Receive { .. } | Work::Poll { .. } => Returned::Nothing,
+        }
+    }
+}
+
+impl<B: Lent, M: LentMut> Once<B, M> {
+    /// As of [`InFlight::entry`].
+    fn entry(&mut self) -> io::Result<Entry> {
+        let message = &mut self.message;
+        Ok(match &mut self.operation {
             Operation::ReceiveInto { fd, buffer } => {
                 let (start, len) = buffer.room();
                 opcode::Recv::new(types::Fd(*fd), start, length(len)).build()
@@ -122,10 +181,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 opcode::Shutdown::new(types::Fd(*fd), how).build()
             }
             Operation::Close { fd } => opcode::Close::new(types::Fd(fd.as_raw_fd())).build(),
-            Operation::Poll { fd, interest } => {
-                let bits = poll_bits(*interest).cast_unsigned();
-                opcode::PollAdd::new(types::Fd(*fd), bits.into()).build()
-            }
             Operation::Read { fd, buffer } => {
                 let (start, len) = buffer.room();
                 opcode::Read::new(types::Fd(*fd), start, length(len)).offset(CURRENT).build()
@@ -133,11 +188,13 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Write { fd, buffers, skip } => {
                 message.get_or_insert_with(Message::new).write(*fd, slices(buffers, *skip))
             }
+            Operation::Accept { .. } | Operation::Receive { .. } | Operation::Poll { .. } => {
+                unreachable!("it goes on")
+            }
         })
     }
 
-    /// What the last completion brings: the buffers, which are the kernel's no longer.
-    pub(super) fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
+    fn finish(self, result: &io::Result<usize>) -> Returned<B, M> {
         match self.operation {
             // Of a close that was cancelled before it began the kernel has touched nothing, and
             // dropping the descriptor closes it. Any other one has closed it, error or not.

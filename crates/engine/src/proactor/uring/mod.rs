@@ -31,8 +31,8 @@ use std::io;
 use std::mem;
 use std::time::{Duration, Instant};
 
+use io_uring::opcode;
 use io_uring::squeue::Flags;
-use io_uring::{cqueue, opcode};
 use rustix::event::{EventfdFlags, eventfd};
 
 use self::buffers::Buffers;
@@ -63,6 +63,10 @@ pub struct Uring<B: Lent, M: LentMut> {
     lent: usize,
     /// Operations that the next wait hands to the kernel: new ones, and those that go on.
     resting: Vec<Token>,
+    /// Patient polls that the wait before has reported: they rest, too, but may miss one wait that submits nothing.
+    patient: Vec<Token>,
+    /// Whether they have missed one.
+    missed: bool,
     /// Receivers that found no free buffer, longest first.
     starved: Vec<Token>,
     /// Receivers that found no other free buffer after they had got some: they come after the
@@ -74,8 +78,6 @@ pub struct Uring<B: Lent, M: LentMut> {
     ended: Vec<(Token, i32)>,
     /// What `withdraw` has seen, for the next wait to report.
     early: Vec<Completion<B, M>>,
-    /// Completions on their way out of the queue; empty between calls.
-    taken: Vec<cqueue::Entry>,
     /// Whether the next thread that waits may be any: set by `suspend`, cleared by `wait`.
     suspended: bool,
     /// How often `wait` has looked without a ring since the last suspension.
@@ -103,12 +105,13 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             in_flight: Slots::new(),
             lent: 0,
             resting: Vec::new(),
+            patient: Vec::new(),
+            missed: false,
             starved: Vec::new(),
             sated: Vec::new(),
             unwanted: Vec::new(),
             ended: Vec::new(),
             early: Vec::new(),
-            taken: Vec::new(),
             suspended: true,
             peeks: 0,
             process: Process::any(),
@@ -171,6 +174,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.clear(completions);
         self.catch_up(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
+        if !self.patient.is_empty() {
+            self.lose_patience(left);
+        }
         if self.suspended && left == Some(Duration::ZERO) && self.peek(completions) {
             return Ok(());
         }
@@ -183,7 +189,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             // What has ended may not have to wait, nor what is still to be started.
             let hurry = !self.ended.is_empty() || self.has_starving();
             let entered = match restarted {
-                Ok(()) => self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }),
+                Ok(()) => {
+                    self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }, deadline)
+                }
                 Err(Full(None)) => Ok(Entered::Part),
                 Err(Full(Some(error))) => Err(error),
             };
@@ -195,6 +203,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             }
             match entered? {
                 Entered::Interrupted => return Err(io::ErrorKind::Interrupted.into()),
+                Entered::Late => return Ok(()),
                 Entered::All if left == Some(Duration::ZERO) && !hurry => return Ok(()),
                 // What came is ours alone: a cancellation, say.
                 Entered::All | Entered::Part => {}
@@ -202,6 +211,28 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if let Some(deadline) = deadline {
                 left = Some(deadline.saturating_duration_since(Instant::now()));
             }
+        }
+    }
+
+    pub(super) fn set_patient(&mut self, token: Token) {
+        if let Some(poll) = self.in_flight.get_mut(token) {
+            poll.patient = true;
+        }
+    }
+
+    pub(super) fn hurry(&mut self) {
+        self.resting.append(&mut self.patient);
+        self.missed = false;
+    }
+
+    /// Lets patient polls rest no longer, unless this is the first wait that they miss, and they are all it would have
+    /// to submit.
+    fn lose_patience(&mut self, timeout: Option<Duration>) {
+        let idle = self.resting.is_empty() && self.unwanted.is_empty() && !self.suspended;
+        if timeout != Some(Duration::ZERO) || !idle || self.missed {
+            self.hurry();
+        } else {
+            self.missed = true;
         }
     }
 
@@ -230,7 +261,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         if self.process.is_other() {
             self.forget();
         }
-        completions.list.append(&mut self.early);
+        if !self.early.is_empty() {
+            completions.list.append(&mut self.early);
+        }
         self.finish_ended(completions);
     }
 
@@ -289,13 +322,17 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             started += 1;
             Ok(())
         });
-        tokens.drain(..started);
+        if started == tokens.len() {
+            tokens.clear();
+        } else {
+            tokens.drain(..started);
+        }
         result
     }
 
     fn start_one(&mut self, token: Token) -> Result<(), Full> {
         let Some(operation) = self.in_flight.get_mut(token) else { return Ok(()) };
-        if operation.cancelled || !operation.resting || operation.operation.is_silent() {
+        if operation.cancelled || !operation.resting || operation.is_silent() {
             return Ok(());
         }
         // Receives that go on by themselves came with Linux 6.0; so did the flag `SINGLE_ISSUER`.

@@ -8,9 +8,9 @@
 //! look at a ring with nothing to submit needs no system call at all.
 #![allow(unsafe_code)] // poll(2)
 
-use super::super::{Completion, Completions, Lent, LentMut, Operation, Returned};
+use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Uring;
-use super::in_flight::{poll_bits, readiness};
+use super::in_flight::{Work, poll_bits, readiness};
 
 /// After so many looks the run is a long one.
 const MOST_PEEKS: u8 = 8;
@@ -29,7 +29,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         let mut polls = [libc::pollfd { fd: -1, events: 0, revents: 0 }; MOST_POLLS];
         for (token, poll) in self.resting.iter().zip(&mut polls) {
             let Some(in_flight) = self.in_flight.get(*token) else { continue };
-            let Operation::Poll { fd, interest } = in_flight.operation else { return false };
+            let Work::Poll { fd, interest } = in_flight.work else { return false };
             if !interest.is_empty() {
                 // A number below zero, which poll(2) would skip, is an error for the ring to tell.
                 if fd < 0 {
@@ -50,7 +50,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.peeks += 1;
         for (token, poll) in self.resting.iter().zip(&polls) {
             let Some(in_flight) = self.in_flight.get(*token) else { continue };
-            let Operation::Poll { interest, .. } = in_flight.operation else { continue };
+            let Work::Poll { interest, .. } = in_flight.work else { continue };
             let readiness = readiness(poll.revents.into(), interest);
             if poll.revents != 0 {
                 completions.list.push(Completion {

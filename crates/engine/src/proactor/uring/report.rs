@@ -6,19 +6,17 @@ use std::mem;
 
 use io_uring::cqueue;
 
-use super::super::{Completion, Completions, Lent, LentMut, Operation, Returned};
+use super::super::{Completion, Completions, Lent, LentMut, Returned};
 use super::Uring;
-use super::in_flight::{is_readiness, readiness};
+use super::in_flight::{Work, is_readiness, readiness};
 use crate::Token;
 use crate::sys::fd::{FromRawFd, OwnedFd};
 
 impl<B: Lent, M: LentMut> Uring<B, M> {
     /// Takes what the kernel has completed.
     pub(super) fn collect(&mut self, completions: &mut Completions<B, M>) {
-        let mut taken = mem::take(&mut self.taken);
         loop {
-            self.ring.take(&mut taken);
-            for entry in taken.drain(..) {
+            while let Some(entry) = self.ring.take() {
                 self.complete(&entry, completions);
             }
             // What cannot be moved up now is moved up by the next wait.
@@ -26,7 +24,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                 break;
             }
         }
-        self.taken = taken;
     }
 
     fn complete(&mut self, entry: &cqueue::Entry, completions: &mut Completions<B, M>) {
@@ -39,15 +36,15 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             operation.resting = true;
             self.lent -= 1;
         }
-        let returned = match &operation.operation {
-            Operation::Accept { .. } if result >= 0 => {
+        let returned = match operation.work {
+            Work::Accept { .. } if result >= 0 => {
                 // SAFETY: the kernel has made the descriptor for us.
                 Returned::Connection(unsafe { OwnedFd::from_raw_fd(result) })
             }
-            Operation::Accept { .. } if result == -libc::ECONNABORTED => {
+            Work::Accept { .. } if result == -libc::ECONNABORTED => {
                 return self.rest(token, completions);
             }
-            Operation::Receive { .. } => {
+            Work::Receive { .. } => {
                 let buffer = cqueue::buffer_select(entry.flags());
                 match buffer.map(|buffer| self.buffers.take(buffer, length(result))) {
                     Some(chunk) if result > 0 => {
@@ -63,11 +60,11 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                     }
                 }
             }
-            Operation::Poll { interest, .. } if is_readiness(result) => {
-                Returned::Readiness(readiness(result, *interest))
+            Work::Poll { interest, .. } if is_readiness(result) => {
+                Returned::Readiness(readiness(result, interest))
             }
             // Not by its owner: the proactor is suspended, or the thread that submitted it is gone.
-            _ if result == -libc::ECANCELED && operation.operation.goes_on() => {
+            _ if result == -libc::ECANCELED && operation.goes_on() => {
                 return self.rest(token, completions);
             }
             _ => return self.finish(token, result, completions),
@@ -76,10 +73,15 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             Returned::Chunk(ref chunk) => chunk.len(),
             _ => 0,
         };
-        let owner = operation.owner;
+        let (owner, is_patient) = (operation.owner, operation.patient && !operation.cancelled);
         let completion = Completion { token, owner, result: Ok(moved), returned, more: true };
         completions.list.push(completion);
-        if !more {
+        if more {
+            return;
+        }
+        if is_patient {
+            self.patient.push(token);
+        } else {
             self.rest(token, completions);
         }
     }

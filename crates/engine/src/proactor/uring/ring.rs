@@ -28,11 +28,17 @@ const DISABLED: &str = "/proc/sys/kernel/io_uring_disabled";
 /// The kernel's seconds are signed.
 const MOST_SECONDS: u64 = i64::MAX as u64;
 
+/// How late the kernel lets a wait of a selector be by default, so that it wakes once for several timers
+/// (`PR_SET_TIMERSLACK`, prctl(2)). A wait of `io_uring` is as late as it is asked to be.
+const SLACK: Duration = Duration::from_micros(50);
+
 /// How a wait ended.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
 pub(super) enum Entered {
     /// Everything is submitted, and if something was waited for, it has come or time is up.
     All,
+    /// Everything is submitted, nothing has come, and time is up.
+    Late,
     /// Everything was submitted, and yet nothing has come before its time: a signal.
     Interrupted,
     /// The kernel took a part of the entries only, and did not wait.
@@ -139,7 +145,8 @@ impl Ring {
         if unsafe { self.append(entry) } {
             return Ok(());
         }
-        let taken = self.call(0, EnterFlags::empty(), None);
+        let entries = self.len();
+        let taken = self.call(entries, 0, EnterFlags::empty(), None);
         // SAFETY: the caller's promise.
         if unsafe { self.append(entry) } { Ok(()) } else { Err(Full(taken.err())) }
     }
@@ -158,8 +165,19 @@ impl Ring {
         self.queues.as_mut().is_some_and(|queues| !queues.completion().is_empty())
     }
 
-    /// Submits everything and waits until there is a completion, for at most `timeout`.
-    pub(super) fn enter(&mut self, timeout: Option<Duration>) -> io::Result<Entered> {
+    /// How many entries are still to be submitted.
+    #[inline]
+    fn len(&mut self) -> usize {
+        self.queues.as_mut().map_or(0, |queues| queues.submission().len())
+    }
+
+    /// Submits everything and waits until there is a completion, for at most `timeout`, which ends at `deadline`.
+    #[inline]
+    pub(super) fn enter(
+        &mut self,
+        timeout: Option<Duration>,
+        deadline: Option<Instant>,
+    ) -> io::Result<Entered> {
         let Some(queues) = &mut self.queues else { return Ok(Entered::All) };
         let submission = queues.submission();
         let (entries, work) = (submission.len(), submission.taskrun() || submission.cq_overflow());
@@ -169,17 +187,15 @@ impl Ring {
         if entries == 0 && !wait && !work && self.setup != Setup::Plain {
             return Ok(Entered::All);
         }
-        let started = (wait && entries > 0 && timeout.is_some()).then(Instant::now);
-        let limit = if wait { timeout } else { None };
-        match self.call(u32::from(wait), EnterFlags::GETEVENTS, limit) {
+        let limit = timeout.filter(|_| wait).map(slackened);
+        match self.call(entries, u32::from(wait), EnterFlags::GETEVENTS, limit) {
             Ok(taken) if taken < entries => Ok(Entered::Part),
-            Ok(_) if !wait || self.has_completions() => Ok(Entered::All),
-            Ok(_) if entries == 0 => Ok(Entered::All),
-            Ok(_) => match (started, timeout) {
-                (Some(started), Some(timeout)) if started.elapsed() >= timeout => Ok(Entered::All),
-                _ => Ok(Entered::Interrupted),
-            },
-            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(Entered::All),
+            Ok(_) if entries == 0 || !wait || self.has_completions() => Ok(Entered::All),
+            Ok(_) if deadline.is_some_and(|deadline| deadline <= Instant::now()) => {
+                Ok(Entered::Late)
+            }
+            Ok(_) => Ok(Entered::Interrupted),
+            Err(error) if error.raw_os_error() == Some(libc::ETIME) => Ok(Entered::Late),
             Err(error) => Err(error),
         }
     }
@@ -188,7 +204,8 @@ impl Ring {
     /// `timeout`. What comes earlier, a signal say, is no error.
     pub(super) fn settle(&mut self, count: usize, timeout: Duration) -> io::Result<()> {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        match self.call(count, EnterFlags::GETEVENTS, Some(timeout)) {
+        let entries = self.len();
+        match self.call(entries, count, EnterFlags::GETEVENTS, Some(timeout)) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 // Time is up; a signal; no memory at the moment; completions are to be taken first.
@@ -200,10 +217,10 @@ impl Ring {
         }
     }
 
-    /// Takes the completions out of the queue.
+    /// Takes the next completion out of the queue.
     #[inline]
-    pub(super) fn take(&mut self, into: &mut Vec<cqueue::Entry>) {
-        into.extend(self.queues.iter_mut().flat_map(IoUring::completion));
+    pub(super) fn take(&mut self) -> Option<cqueue::Entry> {
+        self.queues.as_mut()?.completion().next()
     }
 
     /// Whether the kernel keeps completions that did not fit; moves them up, if so.
@@ -222,15 +239,16 @@ impl Ring {
         Ok(true)
     }
 
-    /// `io_uring_enter(2)` with all entries that are in the queue; says how many were taken.
+    /// `io_uring_enter(2)` with the `entries` that are in the queue; says how many were taken.
     fn call(
-        &mut self,
+        &self,
+        entries: usize,
         want: u32,
         flags: EnterFlags,
         timeout: Option<Duration>,
     ) -> io::Result<usize> {
-        let Some(queues) = &mut self.queues else { return Ok(0) };
-        let entries = u32::try_from(queues.submission().len()).unwrap_or(u32::MAX);
+        let Some(queues) = &self.queues else { return Ok(0) };
+        let entries = u32::try_from(entries).unwrap_or(u32::MAX);
         let submitter = queues.submitter();
         let flags = flags | self.flags;
         let Some(timeout) = timeout else {
@@ -263,6 +281,12 @@ fn build(entries: u32, setup: Setup) -> io::Result<IoUring> {
     builder.build(entries)
 }
 
+/// A timeout to sleep for: a sleep and its end take 15 µs of CPU, which many short ones are not worth. Longer ones end
+/// when they should.
+fn slackened(timeout: Duration) -> Duration {
+    timeout.saturating_add(SLACK).min(2 * SLACK).max(timeout)
+}
+
 /// The reason that an error of `io_uring_setup(2)` stands for.
 pub(super) fn unavailable(error: io::Error) -> Unavailable {
     match error.raw_os_error() {
@@ -279,5 +303,19 @@ pub(super) fn unavailable(error: io::Error) -> Unavailable {
             Unavailable::TooOld { feature: "submission of whole batches", since: "5.18" }
         }
         _ => Unavailable::Other(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_sleeps_are_slack() {
+        let slackened = |micros| slackened(Duration::from_micros(micros)).as_micros();
+        assert_eq!([0, 1, 20, 49].map(slackened), [50, 51, 70, 99]);
+        assert_eq!([50, 51, 99, 100, 101].map(slackened), [100, 100, 100, 100, 101]);
+        assert_eq!(super::slackened(Duration::MAX), Duration::MAX);
+        assert_eq!(super::slackened(Duration::from_nanos(100_001)).as_nanos(), 100_001);
     }
 }

@@ -49,6 +49,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.early = completions.list;
         // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
+        self.hurry();
         hand_back(&mut self.early, token)
     }
 
@@ -75,10 +76,12 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     ) -> io::Result<()> {
         self.clear(completions);
         self.catch_up(completions);
+        self.hurry();
         self.begin()?;
         let reclaimed = self.reclaim(completions);
         // As in `withdraw`.
         completions.list.retain(|seen| !matches!(seen.returned, Returned::Readiness(_)));
+        self.hurry();
         reclaimed?;
         (self.suspended, self.peeks) = (true, 0);
         Ok(())
@@ -99,7 +102,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if mem::replace(&mut operation.resting, true) {
                 continue;
             }
-            if operation.operation.goes_on() && !operation.cancelled {
+            if operation.goes_on() && !operation.cancelled {
                 self.resting.push(token);
             } else {
                 self.ended.push((token, libc::ECANCELED));
@@ -118,7 +121,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     fn begin(&mut self) -> io::Result<()> {
         let mut once = Vec::new();
         self.resting.retain(|token| match self.in_flight.get(*token) {
-            Some(operation) if operation.operation.goes_on() => true,
+            Some(operation) if operation.goes_on() => true,
             Some(_) => {
                 once.push(*token);
                 false

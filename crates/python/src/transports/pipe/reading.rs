@@ -51,8 +51,14 @@ pub(super) fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     let Some(protocol) = this.protocol(py) else { return Ok(()) };
     let context = this.watch.reading(py);
     let Some(fd) = this.open_fd() else { return Ok(()) };
-    let data = this.core.get().with_read_buffer(|buffer| match sys::pipe::read(fd, buffer) {
-        Ok(count) => ffi::bytes(py, &buffer[..count]).map(Ok),
+    let core = this.core.get();
+    let data = core.with_read_buffer(|buffer| match sys::pipe::read(fd, buffer) {
+        Ok(count) => {
+            if count == buffer.len() {
+                core.hurry();
+            }
+            ffi::bytes(py, &buffer[..count]).map(Ok)
+        }
         Err(error) => Ok(Err(error)),
     })?;
     let context = context.bind(py);

@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 
 use super::delivering::{self, FAILED, Recipient};
 use super::{Kind, StreamTransport};
-use crate::core::Arrival;
+use crate::core::{Arrival, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
 use crate::transports::endpoint::{self, Piece};
@@ -80,12 +80,22 @@ fn note(transport: &Bound<'_, StreamTransport>, count: usize) -> PyResult<()> {
     if changed { endpoint::change_reading(transport) } else { Ok(()) }
 }
 
+/// The same for what came into a place for `room`: if that is full, there may be more.
+#[inline]
+fn note_in(transport: &Bound<'_, StreamTransport>, count: usize, room: usize) -> PyResult<()> {
+    if count == room {
+        transport.get().core.get().hurry();
+    }
+    note(transport, count)
+}
+
 /// Receives as `bytes`, which are empty at the end; `None` for nothing yet.
 fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = transport.py();
     let this = transport.get();
     let Some(fd) = this.open_fd(py)? else { return Ok(None) };
     let room = this.state.borrow().volume.room();
+    let most = room.unwrap_or(READ_SIZE);
     let received = if let Some(room) = room {
         ffi::bytes_filled(py, room, |memory| sys::socket::recv_uninit(fd, memory))?
     } else {
@@ -96,7 +106,7 @@ fn receive<'py>(transport: &Bound<'py, StreamTransport>) -> PyResult<Option<Boun
     };
     match received {
         Ok(data) => {
-            note(transport, data.len()?)?;
+            note_in(transport, data.len()?, most)?;
             Ok(Some(data))
         }
         Err(error) if error::is_transient(&error) => Ok(None),
@@ -115,7 +125,7 @@ fn receive_tls(transport: &Bound<'_, StreamTransport>, recipient: &Recipient<'_>
     this.core.get().with_read_buffer(|buffer| match sys::socket::recv(fd, buffer) {
         Ok(0) => recipient.end(transport),
         Ok(count) => {
-            note(transport, count)?;
+            note_in(transport, count, buffer.len())?;
             recipient.decrypt(transport, &buffer[..count])
         }
         Err(error) if error::is_transient(&error) => Ok(()),
@@ -131,7 +141,7 @@ fn receive_into(
     let Some(fd) = transport.get().open_fd(transport.py())? else { return Ok(None) };
     match sys::socket::recv(fd, buffer) {
         Ok(count) => {
-            note(transport, count)?;
+            note_in(transport, count, buffer.len())?;
             Ok(Some(count))
         }
         Err(error) if error::is_transient(&error) => Ok(None),
