@@ -24,7 +24,6 @@ from support.recorders import Recorder
 from support.running import finish, turns
 from support.signals import USER, send_to_self
 from support.sockets import LOCALHOST
-from support.threads import waits_in_the_kernel
 from support.user_selectors import CountingSelectSelector, UserSelector
 
 # asyncio itself warns of what it is about to change; oxloop is the same on every version.
@@ -326,7 +325,14 @@ def test_a_users_own_selector_sees_both_interests(package: Any) -> None:
 
 def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     """None to wait for ever, zero to look only, and else the seconds to the next timer."""
-    selector = UserSelector()
+    asked = threading.Event()
+
+    class Telling(UserSelector):
+        def select(self, timeout: Any = None) -> Any:
+            asked.set()
+            return super().select(timeout)
+
+    selector = Telling()
     loop = package.SelectorEventLoop(selector)
     loop.stop()
     loop.run_forever()
@@ -338,11 +344,10 @@ def test_a_users_own_selector_gets_the_timeouts(package: Any) -> None:
     assert first is not None
     assert 0 < first <= 0.021
     selector.calls.clear()
-    mine = threading.get_native_id()
+    asked.clear()
 
     def stop() -> None:
-        while not waits_in_the_kernel(mine):
-            os.sched_yield()
+        asked.wait()
         loop.call_soon_threadsafe(loop.stop)
 
     thread = threading.Thread(target=stop)

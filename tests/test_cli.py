@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -220,5 +221,5 @@ def test_environment_is_not_touched(tmp_path: Path) -> None:
     source = "import json, os; print(json.dumps(dict(os.environ), sort_keys=True))"
     expected = python("-c", source, cwd=tmp_path)
     result = python("-m", "oxloop", "-c", source, cwd=tmp_path)
-    assert os.environ.get("PATH", "") in result.stdout
+    assert json.loads(result.stdout)["PATH"] == os.environ["PATH"]
     assert result.stdout == expected.stdout

@@ -609,6 +609,7 @@ def test_the_socket_of_a_connection(run: Run) -> None:
                 sock = transport.get_extra_info("socket")
                 assert (sock.family, sock.type) == (socket.AF_INET, socket.SOCK_STREAM)
                 assert sock.proto == socket.IPPROTO_TCP
+                assert f"proto={sock.proto}," in repr(sock)
                 assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0
                 assert sock.gettimeout() == 0
                 assert sock.getpeername() == address

@@ -1009,6 +1009,25 @@ def test_an_accepted_socket_is_not_inheritable(run: Run) -> None:
     run(main)
 
 
+def test_the_protocol_of_an_accepted_socket(run: Run) -> None:
+    """It is what a Python socket says that is made of the descriptor: on Windows 0."""
+
+    async def main() -> None:
+        accepted = Accepted()
+        async with serving(accepted) as server:
+            with await client(server):
+                (protocol,) = await accepted.count(1)
+                sock = protocol.transport.get_extra_info("socket")
+                proto = server.sockets[0].proto
+                same = socket.socket(sock.family, sock.type, proto, fileno=sock.fileno())
+                same.detach()
+                assert sock.proto == same.proto
+                assert f"proto={same.proto}," in repr(sock)
+            await protocol.lost()
+
+    run(main)
+
+
 def test_the_sockets_of_a_server_cannot_be_watched(run: Run) -> None:
     """asyncio lets add_reader() replace the accepting; the descriptor of a transport it refuses."""
 

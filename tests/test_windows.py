@@ -13,7 +13,6 @@ import itertools
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any, List, Tuple
 
@@ -140,7 +139,6 @@ def test_the_clock_of_the_loop_is_fine(loop: Any, backend: Backend) -> None:
     while (after := loop.time()) == before:
         pass
     assert after - before < 0.005
-    assert abs(after - time.monotonic()) < 1
 
 
 def test_the_resolution_of_the_system_is_left_alone(backend: Backend) -> None:

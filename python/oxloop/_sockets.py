@@ -16,17 +16,26 @@ class TransportSocket(trsock.TransportSocket):
     A transport may keep what a callback writes until the callback ends.
     """
 
-    __slots__ = ("_transport",)
+    __slots__ = ("_protocol", "_transport")
 
-    def __init__(self, sock: socket.socket, transport: Any) -> None:
-        """Stand for *sock*, which belongs to *transport*."""
+    def __init__(self, sock: socket.socket, transport: Any, protocol: int | None) -> None:
+        """Stand for *sock*, which belongs to *transport* and was made with *protocol*."""
         super().__init__(sock)
         self._transport = weakref.ref(transport)
+        self._protocol = protocol
 
     def _send_kept(self, *, for_good: bool) -> None:
         transport = self._transport()
         if transport is not None:
             transport._send_kept(for_good)
+
+    @property
+    def proto(self) -> int:
+        """The protocol's number, which a socket that is made of a descriptor lacks on Windows."""
+        if self._protocol is not None:
+            return self._protocol
+        number: int = super().proto
+        return number
 
     def fileno(self) -> int:
         """Return the descriptor, to which its holder may write himself."""

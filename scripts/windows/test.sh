@@ -5,7 +5,7 @@
 #   engine       the engine's tests
 #   conformance  CPython's own tests of asyncio, on 3.13
 #   examples     the programs of examples/ on both loop classes, on 3.13
-#   3.13 3.14 3.14t   oxloop's own tests there
+#   3.13 3.14 3.14t   oxloop's own tests there; with a SelectSelector, which no version of Python changes, on 3.13
 #   quick        instead of these: the engine, tests/test_windows*.py and those of sockets and streams on 3.13, and the
 #                conformance of a few modules
 #
@@ -90,7 +90,8 @@ for part in "${parts[@]}"; do
         step "tests 3.13" own_tests 3.13 tests/test_windows*.py \
             tests/test_{sock,stream_transport,streams,tls,server}.py
         step "conformance proactor" conformance proactor test_windows_events test_streams test_sock_lowlevel ;;
-    *) step "tests $part" own_tests "$part" ;;
+    3.13) step "tests $part" own_tests "$part" ;;
+    *) BACKENDS=${BACKENDS:-proactor selector} step "tests $part" own_tests "$part" ;;
     esac
 done
 

@@ -28,7 +28,7 @@ pub mod waker;
 pub mod write_queue;
 
 pub use addr::Address;
-pub use clock::Timestamp;
+pub use clock::{Clock, Timestamp};
 pub use flow::{FlowControl, FlowEvent, LimitsError};
 pub use inbox::Inbox;
 pub use interest::Interest;

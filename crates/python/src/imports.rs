@@ -47,6 +47,8 @@ pub(crate) struct Imports {
     pub(crate) socket_connect: Py<PyAny>,
     pub(crate) signal: Py<PyModule>,
     pub(crate) selectors: Py<PyModule>,
+    /// Seconds by which `time.monotonic()` moves.
+    pub(crate) clock_resolution: f64,
     pub(crate) threading: Py<PyModule>,
     pub(crate) subprocess: Py<PyModule>,
     /// `asyncio.windows_utils`, on Windows: its `Popen` makes pipes that operations can be done on.
@@ -155,6 +157,11 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
         socket: socket.unbind(),
         signal: py.import("signal")?.unbind(),
         selectors: py.import("selectors")?.unbind(),
+        clock_resolution: py
+            .import("time")?
+            .call_method1("get_clock_info", ("monotonic",))?
+            .getattr("resolution")?
+            .extract()?,
         threading: py.import("threading")?.unbind(),
         subprocess: py.import("subprocess")?.unbind(),
         get_osfhandle: windows_utils

@@ -16,7 +16,7 @@ mod unix;
 #[allow(unused_imports)] // the proactor's alone, which not every system has
 pub(crate) use unix::address;
 #[cfg(unix)]
-pub(crate) use unix::clock::monotonic_nanos;
+pub(crate) use unix::clock::{monotonic_nanos, monotonic_nanos as tick_nanos};
 #[cfg(unix)]
 pub use unix::{
     datagram, descriptor, errno, errno as os_error, fd, file, numbers, pipe, process, sigpipe,
@@ -26,7 +26,7 @@ pub use unix::{
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
-pub(crate) use windows::clock::monotonic_nanos;
+pub(crate) use windows::clock::{monotonic_nanos, tick_nanos};
 #[cfg(windows)]
 pub(crate) use windows::{address, port, status};
 #[cfg(windows)]

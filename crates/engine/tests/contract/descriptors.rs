@@ -12,7 +12,7 @@ use oxloop_engine::sys::fd::AsRawFd;
 use oxloop_engine::sys::{os_error, pipe, process};
 use oxloop_engine::{Address, Interest};
 
-use super::{Brought, NOW, Operation, bench, kind, take, tcp};
+use super::{Brought, NOW, Operation, bench, kind, nobody, take, tcp};
 
 pub(crate) fn datagrams(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
@@ -250,13 +250,13 @@ pub(crate) fn polls_of_a_connect(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?.into();
+    let (_bound, nobody) = nobody()?;
     for listens in [true, false] {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.set_nonblocking(true)?;
         let fd = socket.as_raw_fd();
         if !listens {
-            let gone = TcpListener::bind("127.0.0.1:0")?.local_addr()?.into();
-            drop(socket.connect(&gone));
+            drop(socket.connect(&nobody.into()));
         } else if let Err(error) = socket.connect(&address) {
             let started = error.kind() == ErrorKind::WouldBlock
                 || error.raw_os_error() == Some(in_progress());

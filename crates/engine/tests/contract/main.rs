@@ -11,7 +11,8 @@ mod survival;
 mod withdrawal;
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 use oxloop_engine::Token;
 use oxloop_engine::proactor::Config;
@@ -93,6 +94,28 @@ impl Bench {
         }
         Ok(received)
     }
+}
+
+/// An address at which nobody listens, as long as the socket lives.
+fn nobody() -> io::Result<(socket2::Socket, SocketAddr)> {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    let address = socket.local_addr()?.as_socket().expect("it is IPv4");
+    Ok((socket, address))
+}
+
+/// Connects to a listener that was closed, until it is refused.
+///
+/// A process that another test is starting has a copy of every descriptor until it runs its own program.
+fn refused(address: SocketAddr) {
+    let started = Instant::now();
+    let error = loop {
+        match TcpStream::connect(address) {
+            Ok(_) if started.elapsed() < Duration::from_secs(30) => std::thread::yield_now(),
+            other => break other.expect_err("nobody listens"),
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
 }
 
 /// Receives on a socket that does not block what is on its way.

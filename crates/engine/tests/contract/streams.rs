@@ -9,7 +9,7 @@ use oxloop_engine::proactor::Config;
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use oxloop_engine::sys::{os_error, socket};
 
-use super::{Brought, Buffer, NOW, Operation, bench, kind, pattern, read, take, tcp};
+use super::{Brought, Buffer, NOW, Operation, bench, kind, nobody, pattern, read, take, tcp};
 
 pub(crate) fn accepting_goes_on(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
@@ -196,9 +196,8 @@ pub(crate) fn connecting(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let socket = unconnected()?;
-    let address = Address::from(listener.local_addr()?);
-    let connect =
-        bench.submit(Operation::Connect { fd: socket.as_raw_fd(), address: address.clone() });
+    let address = listener.local_addr()?.into();
+    let connect = bench.submit(Operation::Connect { fd: socket.as_raw_fd(), address });
     let done = bench.one()?;
     assert_eq!((done.token, done.result, done.more), (connect, Ok(0), false));
     let (mut peer, ours) = listener.accept()?;
@@ -206,9 +205,8 @@ pub(crate) fn connecting(config: Config) -> io::Result<()> {
     assert_eq!((socket.local_addr()?, socket.peer_addr()?), (ours, listener.local_addr()?));
     socket.shutdown(Shutdown::Write)?;
     assert_eq!(peer.read(&mut [0])?, 0);
-    // Nobody listens there any more.
-    drop(listener);
-    let socket = unconnected()?;
+    let (_bound, nobody) = nobody()?;
+    let (socket, address) = (unconnected()?, nobody.into());
     bench.submit(Operation::Connect { fd: socket.as_raw_fd(), address });
     assert_eq!(bench.one()?.result, Err(os_error::ECONNREFUSED));
     Ok(())

@@ -11,7 +11,7 @@ use oxloop_engine::sys::fd::{AsRawFd, RawFd};
 use oxloop_engine::sys::os_error;
 
 use super::endings::waker;
-use super::{Bench, Brought, NOW, Operation, bench, elsewhere, take, tcp};
+use super::{Bench, Brought, NOW, Operation, bench, elsewhere, refused, take, tcp};
 
 pub(crate) fn a_withdrawn_listener_is_closed(config: Config) -> io::Result<()> {
     for wait_first in [false, true] {
@@ -24,8 +24,7 @@ pub(crate) fn a_withdrawn_listener_is_closed(config: Config) -> io::Result<()> {
         }
         let done = bench.proactor.withdraw(accept).expect("nothing has come");
         drop(listener);
-        let error = TcpStream::connect(address).expect_err("nobody listens");
-        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        refused(address);
         drop(TcpListener::bind(address)?);
         let done = bench.look(done);
         assert_eq!((done.token, done.result, done.more), (accept, Err(os_error::ECANCELED), false));
@@ -195,7 +194,7 @@ pub(crate) fn going_on_elsewhere(config: Config) -> io::Result<()> {
     let address = listener.local_addr()?;
     drop((listener, left));
     assert_eq!(right.read(&mut [0])?, 0);
-    TcpStream::connect(address).expect_err("nobody listens");
+    refused(address);
     elsewhere(|| {
         let mut completions = bench.completions;
         bench.proactor.close(&mut completions)?;

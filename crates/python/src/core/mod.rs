@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use oxloop_engine::sys::datagram::Batch;
 use oxloop_engine::sys::fd::RawFd;
-use oxloop_engine::{Engine, Inbox, Timestamp, Token, Waker};
+use oxloop_engine::{Clock, Engine, Inbox, Timestamp, Token, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -40,6 +40,8 @@ pub(crate) use watches::{Watch, Watches};
 #[pyclass(frozen, subclass, module = "oxloop._native", name = "_Core")]
 pub(crate) struct Core {
     made: Made,
+    /// What `time` of this loop says, unless it is the user's.
+    pub(crate) clock: Clock,
     pub(crate) engine: LoopCell<Engine<Entry>>,
     pub(crate) poller: LoopCell<Poller>,
     pub(crate) watches: LoopCell<Watches>,
@@ -98,9 +100,10 @@ pub(crate) const READ_SIZE: usize = oxloop_engine::volume::MOST;
 
 impl Core {
     /// A core that can queue work but does not poll yet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(py: Python<'_>) -> Self {
         Self {
             made: Made::new(),
+            clock: Clock::new(imports(py).clock_resolution),
             engine: LoopCell::new(Engine::new()),
             poller: LoopCell::default(),
             watches: LoopCell::default(),
@@ -167,7 +170,7 @@ impl Core {
             let seconds: f64 = slf.call_method0(intern!(slf.py(), "time"))?.extract()?;
             return Ok(Timestamp::from_seconds(seconds));
         }
-        Ok(Timestamp::now())
+        Ok(slf.get().clock.now())
     }
 
     /// Queues `entry` behind what is queued already, other threads' callbacks included.
@@ -338,8 +341,12 @@ impl Core {
     /// Arguments are for `__init__`, and a subclass may give it others.
     #[new]
     #[pyo3(signature = (*_args, **_keywords))]
-    fn py_new(_args: &Bound<'_, PyTuple>, _keywords: Option<&Bound<'_, PyDict>>) -> Self {
-        Self::new()
+    fn py_new(
+        py: Python<'_>,
+        _args: &Bound<'_, PyTuple>,
+        _keywords: Option<&Bound<'_, PyDict>>,
+    ) -> Self {
+        Self::new(py)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -49,10 +49,11 @@ impl EventLoop {
     #[new]
     #[pyo3(signature = (*_args, **_keywords))]
     fn new(
+        py: Python<'_>,
         _args: &Bound<'_, PyTuple>,
         _keywords: Option<&Bound<'_, PyDict>>,
     ) -> PyClassInitializer<Self> {
-        PyClassInitializer::from(Core::new()).add_subclass(Self)
+        PyClassInitializer::from(Core::new(py)).add_subclass(Self)
     }
 
     /// Make the loop wait in `selector`: None for the platform's best, a selector of the `selectors` module

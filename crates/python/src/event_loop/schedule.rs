@@ -88,7 +88,7 @@ fn call_later<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> P
     }
     let core = overrides(event_loop)?;
     let when = match delay.cast_exact::<PyFloat>() {
-        Ok(delay) if !core.own_clock.load(Relaxed) => Timestamp::now().as_seconds() + delay.value(),
+        Ok(delay) if !core.own_clock.load(Relaxed) => core.clock.now().as_seconds() + delay.value(),
         // Whatever can be added to the time, as asyncio has it, with the interpreter's own error.
         _ => event_loop.call_method0(intern!(py, "time"))?.add(delay)?.extract()?,
     };
@@ -204,7 +204,8 @@ fn get_debug<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> Py
 
 fn time<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {
     arguments.none("time")?;
-    Ok(PyFloat::new(slf.py(), Timestamp::now().as_seconds()).into_any().into())
+    let now = ffi::cast_known::<Core>(slf).get().clock.now();
+    Ok(PyFloat::new(slf.py(), now.as_seconds()).into_any().into())
 }
 
 fn create_future<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResult<Ref> {

@@ -175,13 +175,17 @@ impl Number {
 }
 
 /// What `get_extra_info("socket")` gives of the socket object of a transport.
+///
+/// `protocol` is what the connection was made with, if the loop has made it and `object` is of its number: on Windows
+/// such a Python socket says 0, whatever it was told (socketmodule.c, `sock_initobj_impl`: no `SO_PROTOCOL`).
 pub(crate) fn exposed<'py>(
     object: &Bound<'py, PyAny>,
     transport: &Bound<'py, PyAny>,
+    protocol: Option<i32>,
 ) -> PyResult<Bound<'py, PyAny>> {
     static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
     let py = object.py();
-    CLASS.import(py, "oxloop._sockets", "TransportSocket")?.call1((object, transport))
+    CLASS.import(py, "oxloop._sockets", "TransportSocket")?.call1((object, transport, protocol))
 }
 
 /// Switches Nagle's algorithm off and notes the addresses.

@@ -1,13 +1,13 @@
-//! The monotonic clock: the performance counter.
+//! The monotonic clocks: the performance counter, and the number of ticks.
 //!
-//! Python's `time.monotonic()` is this one from 3.13 on, scaled in the same way. Before it was
-//! `GetTickCount64`, which moves every 15.6 ms and begins at about the same time; timers that go by
-//! that cannot be accurate to a millisecond, so we do not.
-#![allow(unsafe_code)] // QueryPerformanceCounter
+//! Python's `time.monotonic()` is the first from 3.13 on, scaled in the same way, and before it was the second.
+#![allow(unsafe_code)] // QueryPerformanceCounter, GetTickCount64
 
 use windows_sys::Win32::System::Performance::{QueryPerformanceCounter, QueryPerformanceFrequency};
+use windows_sys::Win32::System::SystemInformation::GetTickCount64;
 
 const NANOS_PER_SEC: i64 = 1_000_000_000;
+const NANOS_PER_MILLI: u64 = 1_000_000;
 
 /// Nanoseconds since the system's start. No system call: both numbers are in memory that the kernel
 /// shares.
@@ -22,4 +22,12 @@ pub(crate) fn monotonic_nanos() -> i64 {
     let frequency = frequency.max(1);
     // In two parts, as the product of all of it does not fit after some minutes at 3 GHz.
     ticks / frequency * NANOS_PER_SEC + ticks % frequency * NANOS_PER_SEC / frequency
+}
+
+/// The same by `GetTickCount64`, which moves every 15.6 ms.
+#[inline]
+pub(crate) fn tick_nanos() -> i64 {
+    // SAFETY: it takes nothing.
+    let millis = unsafe { GetTickCount64() };
+    (millis * NANOS_PER_MILLI).cast_signed()
 }

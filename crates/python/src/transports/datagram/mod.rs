@@ -129,7 +129,7 @@ impl DatagramTransport {
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
-        extra.set_item(intern!(py, "socket"), exposed(object, transport.as_any())?)?;
+        extra.set_item(intern!(py, "socket"), exposed(object, transport.as_any(), None)?)?;
         core.get().own(fd, transport.as_any())?;
         protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
         Ok(transport)

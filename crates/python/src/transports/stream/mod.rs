@@ -118,7 +118,7 @@ impl StreamTransport {
         };
         let transport = Bound::new(py, transport)?;
         if let Some(object) = object {
-            let socket = exposed(object.bind(py), transport.as_any())?;
+            let socket = exposed(object.bind(py), transport.as_any(), None)?;
             extra.set_item(intern!(py, "socket"), socket)?;
         }
         if let Some(server) = server {
@@ -183,10 +183,10 @@ impl StreamTransport {
         if let Some(value) = extra.get_item(name)? {
             return Ok(Some(value));
         }
-        if name.eq(intern!(py, "socket"))?
-            && let Some(object) = slf.get().socket_object(py)?
-        {
-            let socket = exposed(&object, slf.as_any())?;
+        if name.eq(intern!(py, "socket"))? {
+            let protocol = slf.get().protocol_made_with();
+            let Some(object) = slf.get().socket_object(py)? else { return Ok(default) };
+            let socket = exposed(&object, slf.as_any(), protocol)?;
             extra.set_item(name, &socket)?;
             return Ok(Some(socket));
         }
@@ -382,6 +382,17 @@ impl StreamTransport {
 }
 
 impl StreamTransport {
+    /// The number that `socket.socket` would have been given for a connection that the loop has made. One that was
+    /// accepted comes by its descriptor in asyncio, too.
+    fn protocol_made_with(&self) -> Option<i32> {
+        match &*self.state.borrow() {
+            State { socket: Socket::Descriptor { kind, .. }, server: None, .. } => {
+                Some(kind.protocol)
+            }
+            _ => None,
+        }
+    }
+
     /// The Python socket, made when it is first asked for; `None` once it is closed.
     fn socket_object<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let kind = match &self.state.borrow().socket {
