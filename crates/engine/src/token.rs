@@ -7,17 +7,46 @@
 //! A token leaves the top [`Token::SPARE_BITS`] bits of its 64 unused, for backends to keep
 //! flags beside it in the kernel's user data.
 
+use std::num::NonZeroU32;
+
 use crate::pages::Pages;
 
 const GENERATION_BITS: u32 = 32 - Token::SPARE_BITS;
 const GENERATION_MASK: u32 = (1 << GENERATION_BITS) - 1;
 const NO_SLOT: u32 = u32::MAX;
 
+/// Which of the tenants of a slot. Never zero, so that an `Option<Token>` takes no more than a token.
+#[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
+struct Generation(NonZeroU32);
+
+impl Generation {
+    const MARK: NonZeroU32 = NonZeroU32::new(1 << 31).unwrap();
+    const FIRST: Self = Self::of(0);
+
+    #[inline]
+    const fn of(number: u32) -> Self {
+        match NonZeroU32::new(number & GENERATION_MASK | Self::MARK.get()) {
+            Some(marked) => Self(marked),
+            None => Self(Self::MARK),
+        }
+    }
+
+    #[inline]
+    const fn number(self) -> u32 {
+        self.0.get() & GENERATION_MASK
+    }
+
+    #[inline]
+    const fn next(self) -> Self {
+        Self::of(self.number() + 1)
+    }
+}
+
 /// The name of a value in a [`Slots`]: where it is, and which of the tenants of that place.
 #[derive(Copy, Clone, Eq, PartialEq, Hash, Debug)]
 pub struct Token {
     index: u32,
-    generation: u32,
+    generation: Generation,
 }
 
 impl Token {
@@ -26,20 +55,20 @@ impl Token {
 
     /// A token that no [`Slots`] gives out; for sources that live outside one, a waker say.
     pub const fn reserved(number: u32) -> Self {
-        Self { index: NO_SLOT, generation: number & GENERATION_MASK }
+        Self { index: NO_SLOT, generation: Generation::of(number) }
     }
 
     /// The token as the kernel's user data.
     #[inline]
     pub const fn to_u64(self) -> u64 {
-        ((self.generation as u64) << 32) | self.index as u64
+        ((self.generation.number() as u64) << 32) | self.index as u64
     }
 
     /// The token in the kernel's user data; the spare bits are ignored.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "the halves of 64 bits")]
     pub const fn from_u64(data: u64) -> Self {
-        Self { index: data as u32, generation: (data >> 32) as u32 & GENERATION_MASK }
+        Self { index: data as u32, generation: Generation::of((data >> 32) as u32) }
     }
 
     /// Where in the slab the value is: small and dense, hence fit to index a side table.
@@ -52,12 +81,12 @@ impl Token {
 #[derive(Debug)]
 enum Slot<V> {
     Occupied {
-        generation: u32,
+        generation: Generation,
         value: V,
     },
     /// `generation` is the next tenant's; `next_free` continues the list of free slots.
     Vacant {
-        generation: u32,
+        generation: Generation,
         next_free: u32,
     },
 }
@@ -112,8 +141,9 @@ impl<V> Slots<V> {
             return token;
         }
         let index = u32::try_from(self.places.len()).ok().filter(|&index| index != NO_SLOT);
-        let token = Token { index: index.expect("fewer than 2^32 slots"), generation: 0 };
-        self.places.push(Slot::Occupied { generation: 0, value });
+        let generation = Generation::FIRST;
+        let token = Token { index: index.expect("fewer than 2^32 slots"), generation };
+        self.places.push(Slot::Occupied { generation, value });
         token
     }
 
@@ -157,8 +187,7 @@ impl<V> Slots<V> {
     fn vacate(&mut self, index: u32) -> Option<V> {
         let slot = self.places.get_mut(index as usize)?;
         let Slot::Occupied { generation, .. } = *slot else { return None };
-        let generation = (generation + 1) & GENERATION_MASK;
-        let vacant = Slot::Vacant { generation, next_free: self.free };
+        let vacant = Slot::Vacant { generation: generation.next(), next_free: self.free };
         let Slot::Occupied { value, .. } = std::mem::replace(slot, vacant) else { return None };
         self.free = index;
         self.len -= 1;
@@ -241,9 +270,11 @@ mod tests {
     fn generations_wrap_inside_their_bits() {
         let mut slots = Slots::new();
         slots.insert(());
-        slots.places[0] = Slot::Occupied { generation: GENERATION_MASK, value: () };
-        let last = Token { index: 0, generation: GENERATION_MASK };
+        let generation = Generation::of(GENERATION_MASK);
+        slots.places[0] = Slot::Occupied { generation, value: () };
+        let last = Token { index: 0, generation };
         assert!(slots.remove(last).is_some());
-        assert_eq!(slots.insert(()), Token { index: 0, generation: 0 });
+        assert_eq!(slots.insert(()), Token { index: 0, generation: Generation::FIRST });
+        assert_eq!(size_of::<Option<Token>>(), size_of::<Token>());
     }
 }
