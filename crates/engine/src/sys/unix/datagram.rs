@@ -3,24 +3,31 @@
 //! As for streams, a call here retries nothing and never blocks. What surprised us: an error of an
 //! earlier send (ECONNREFUSED) is reported by whatever call comes next on the socket, and takes
 //! nothing away from what waits to be received.
+#![allow(unsafe_code)] // recvfrom, of which the address is read by ourselves
 
 use std::io;
 use std::net::SocketAddr;
 
-use rustix::net::{RecvFlags, recvfrom, sendto};
+use rustix::net::sendto;
 
-use super::address::from_kernel;
+use super::address::told;
 pub use super::batch::{Batch, send_many};
 use super::create;
 use crate::Address;
-use crate::sys::fd::BorrowedFd;
+use crate::sys::fd::{AsRawFd, BorrowedFd};
 pub use crate::sys::outgoing::Outgoing;
 
 /// recvfrom(2): the length of one datagram, cut to the buffer's, and the address of its sender if
-/// that has one.
+/// that has one. macOS and FreeBSD have one for a Unix socket without a name, too: an empty one.
 pub fn receive_from(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<(usize, Option<Address>)> {
-    let (length, _, sender) = recvfrom(fd, buffer, RecvFlags::DONTWAIT)?;
-    Ok((length, sender.map(|sender| from_kernel(&sender))))
+    told(|name, len| {
+        // SAFETY: the descriptor is open; the buffer, the name and its length are valid for writes.
+        let received = unsafe {
+            let (start, room) = (buffer.as_mut_ptr().cast(), buffer.len());
+            libc::recvfrom(fd.as_raw_fd(), start, room, libc::MSG_DONTWAIT, name, len)
+        };
+        usize::try_from(received).map_err(|_| io::Error::last_os_error())
+    })
 }
 
 /// sendto(2). A datagram goes as a whole or not at all.
