@@ -16,7 +16,7 @@ use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 /// A kernel queue, and where the kernel writes its events.
 #[derive(Debug)]
 pub(super) struct Queue {
-    queue: ManuallyDrop<OwnedFd>,
+    descriptor: ManuallyDrop<OwnedFd>,
     /// The process that has made it, and the only one that has it.
     process: u32,
     buffer: Vec<MaybeUninit<kevent>>,
@@ -35,8 +35,8 @@ impl Queue {
         // SAFETY: the kernel has just made it, and it is nobody else's.
         let queue = unsafe { OwnedFd::from_raw_fd(queue) };
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
-        let queue = ManuallyDrop::new(queue);
-        Ok(Self { queue, process: process::id(), buffer: Vec::new() })
+        let descriptor = ManuallyDrop::new(queue);
+        Ok(Self { descriptor, process: process::id(), buffer: Vec::new() })
     }
 
     /// Adds the filters of `interest` and deletes the others: the errno for reading and the one for
@@ -52,7 +52,7 @@ impl Queue {
         // place and are all that the call gives.
         let count = unsafe {
             kevent(
-                self.queue.as_raw_fd(),
+                self.descriptor.as_raw_fd(),
                 changes.as_ptr(),
                 2,
                 changes.as_mut_ptr(),
@@ -82,7 +82,7 @@ impl Queue {
         // SAFETY: the buffer is valid for writes over its length; the timeout is null or valid.
         let count = unsafe {
             kevent(
-                self.queue.as_raw_fd(),
+                self.descriptor.as_raw_fd(),
                 std::ptr::null(),
                 0,
                 self.buffer.as_mut_ptr().cast(),
@@ -101,18 +101,18 @@ impl Queue {
 
 impl Drop for Queue {
     /// A child of fork(2) does not get its parent's queues (kqueue(2)): their numbers are free there, and the
-    /// next file's, a new loop's queue perhaps (CPython's gh-110395).
+    /// next file's, a new loop's queue perhaps (gh-110395 of Python).
     fn drop(&mut self) {
         if process::id() == self.process {
             // SAFETY: it is dropped once, and not used afterwards.
-            unsafe { ManuallyDrop::drop(&mut self.queue) };
+            unsafe { ManuallyDrop::drop(&mut self.descriptor) };
         }
     }
 }
 
 impl AsRawFd for Queue {
     fn as_raw_fd(&self) -> RawFd {
-        self.queue.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }
 
