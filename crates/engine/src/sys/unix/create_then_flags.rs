@@ -2,7 +2,7 @@
 //! `pipe2`: a fork in between inherits them, as it does in Python.
 //!
 //! SIGPIPE is kept away by the socket option `SO_NOSIGPIPE`, as `MSG_NOSIGNAL` is not there before
-//! macOS 15.
+//! macOS 15. A socket that the user has made has it if he has set it: Python ignores the signal.
 #![allow(unsafe_code)] // accept, of which the address is read by ourselves
 
 use std::io;
@@ -33,6 +33,16 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<Ad
         // connection nevertheless, which reading finds out about.
         Ok(()) | Err(Errno::INVAL) => Ok((connection, peer)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// What became of a send: EPROTOTYPE is that of a connection which has been reset meanwhile, or which a VPN
+/// took over (XNU, `tcp_usr_send`; libuv's #3413), and says so of it, but means ECONNRESET.
+#[inline]
+pub(super) fn sent(result: Result<usize>) -> io::Result<usize> {
+    match result {
+        Err(Errno::PROTOTYPE) => Err(Errno::CONNRESET.into()),
+        result => Ok(result?),
     }
 }
 

@@ -30,6 +30,12 @@ pub(super) fn accept(listener: BorrowedFd<'_>) -> io::Result<(OwnedFd, Option<Ad
     })
 }
 
+/// What became of a send.
+#[inline]
+pub(super) fn sent(result: Result<usize>) -> io::Result<usize> {
+    Ok(result?)
+}
+
 pub(super) fn socket(
     domain: Domain,
     type_: Type,

@@ -55,7 +55,7 @@ pub fn recv_uninit(fd: BorrowedFd<'_>, buffer: &mut [MaybeUninit<u8>]) -> io::Re
 /// send(2): how many bytes the kernel took.
 #[inline]
 pub fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(fd, data, create::SEND_FLAGS)?)
+    create::sent(rustix::net::send(fd, data, create::SEND_FLAGS))
 }
 
 /// sendmsg(2) of the first [`MAX_SLICES`] slices: how many bytes the kernel took.
@@ -63,7 +63,7 @@ pub fn send(fd: BorrowedFd<'_>, data: &[u8]) -> io::Result<usize> {
 pub fn send_vectored(fd: BorrowedFd<'_>, slices: &[IoSlice<'_>]) -> io::Result<usize> {
     let slices = &slices[..slices.len().min(MAX_SLICES)];
     let mut no_control = SendAncillaryBuffer::default();
-    Ok(sendmsg(fd, slices, &mut no_control, create::SEND_FLAGS)?)
+    create::sent(sendmsg(fd, slices, &mut no_control, create::SEND_FLAGS))
 }
 
 /// shutdown(2) of the sending side: the peer reads the end of the stream after what was sent.
