@@ -3,14 +3,13 @@
 //! The names, numbers and types are those of `libc` for macOS and FreeBSD. What surprised us: a
 //! descriptor has one filter at a time, as it goes to one epoll(7), hence a duplicate here for the
 //! second; a number that was closed and is used again is taken for what it was; and two threads that
-//! make their first queues at once lock each other up.
+//! make their first queues at once lock each other up (the tests are run by one).
 #![allow(unsafe_code)] // a library in C
 
 use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::collections::HashMap;
 use std::ffi::{c_int, c_void};
 use std::io;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use libc::timespec;
@@ -40,8 +39,7 @@ pub(super) const EV_RECEIPT: u16 = 0x40;
 
 #[link(name = "kqueue")]
 unsafe extern "C" {
-    #[link_name = "kqueue"]
-    fn library_kqueue() -> c_int;
+    pub(super) fn kqueue() -> c_int;
     pub(super) fn kevent(
         kq: c_int,
         changes: *const kevent,
@@ -50,14 +48,6 @@ unsafe extern "C" {
         event_count: c_int,
         timeout: *const timespec,
     ) -> c_int;
-}
-
-/// kqueue(2), by one thread at a time.
-pub(super) unsafe fn kqueue() -> c_int {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock();
-    // SAFETY: it takes nothing.
-    unsafe { library_kqueue() }
 }
 
 /// The queue of `kernel_queue`, with duplicates of the descriptors that are watched in both directions.
