@@ -62,6 +62,10 @@ mod tests {
 
     #[test]
     fn the_signal_is_taken() -> io::Result<()> {
+        if cfg!(target_vendor = "apple") {
+            // The other threads of the tests would get it, and end them.
+            return Ok(());
+        }
         // Rust's runtime ignores SIGPIPE; no other test writes to a pipe that nobody reads.
         assert!(!would_kill());
         // SAFETY: no handler is installed.
