@@ -143,7 +143,7 @@ impl Kqueue {
 ///
 /// Its words for that: EINVAL for most character devices of macOS, `/dev/tty` among them (XNU,
 /// `filt_specattach`), ENODEV and ENXIO for devices, ENOTSUP for other things, EPERM from a
-/// sandbox, and on FreeBSD EPIPE for a pipe whose reader is gone (`pipe_kqfilter`).
+/// sandbox, and on FreeBSD EPIPE for a pipe whose reader is gone (`pipe_kqfilter`; asyncio's gh-109757).
 fn is_refusal(error: &io::Error) -> bool {
     !matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOMEM))
 }
