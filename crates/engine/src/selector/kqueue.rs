@@ -13,6 +13,8 @@ use crate::sys::descriptor::DescriptorMap;
 use crate::sys::fd::{AsRawFd, RawFd};
 use crate::{Interest, Token};
 
+const NOW: Option<Duration> = Some(Duration::ZERO);
+
 /// A kqueue.
 #[derive(Debug)]
 pub struct Kqueue {
@@ -78,13 +80,20 @@ impl Kqueue {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        let timeout = match &mut self.refused {
-            Some(refused) if !refused.is_empty() => {
-                refused.wait(events, timeout)?;
-                Some(Duration::ZERO)
-            }
-            _ => timeout,
-        };
+        if self.refused.as_ref().is_none_or(|refused| refused.is_empty()) {
+            return self.take(events, timeout);
+        }
+        // A queue is readable by what was ready when it was looked at last, be it ready or not by now: so it
+        // is looked at before waiting for it, too.
+        self.take(events, NOW)?;
+        let waits = events.is_empty();
+        let timeout = if waits { timeout } else { NOW };
+        let Some(refused) = &mut self.refused else { return Ok(()) };
+        if refused.wait(events, timeout)? && waits { self.take(events, NOW) } else { Ok(()) }
+    }
+
+    /// What is in the queue, or will be before the time is over.
+    fn take(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         // Room for both filters of every descriptor.
         let ready = self.queue.wait((self.registered * 2).max(1), timeout)?;
         for (fd, direction) in ready.clone() {

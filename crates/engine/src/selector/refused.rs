@@ -55,14 +55,15 @@ impl Refused {
         Ok(())
     }
 
-    /// Reports what is ready, and ends, too, when something is in the queue.
+    /// Reports what is ready, too, and ends when something is in the queue: whether it is.
     pub(super) fn wait(
         &mut self,
         events: &mut Events,
         timeout: Option<Duration>,
-    ) -> io::Result<()> {
+    ) -> io::Result<bool> {
         self.select.wait(events, timeout)?;
+        let with_queue = events.len();
         events.events.retain(|event| event.token != QUEUE);
-        Ok(())
+        Ok(events.len() < with_queue)
     }
 }
