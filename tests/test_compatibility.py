@@ -20,21 +20,25 @@ def rows_of(title: str) -> list[list[str]]:
 
 DIFFERENCES = rows_of("Differences on purpose")
 WINDOWS = rows_of("Windows")
+BSD = rows_of("macOS and FreeBSD")
 FAULTS = rows_of("Faults seen elsewhere")
 
 
 def test_there_are_rows() -> None:
     assert DIFFERENCES
     assert WINDOWS
+    assert BSD
     assert FAULTS
     assert all(len(row) == 5 and all(row) for row in DIFFERENCES), (
         "what, asyncio, oxloop, why, test"
     )
-    assert all(len(row) == 4 and all(row) for row in WINDOWS), "chapter, asyncio, oxloop, tests"
+    assert all(len(row) == 4 and all(row) for row in WINDOWS + BSD), (
+        "chapter, asyncio, oxloop, tests"
+    )
     assert all(len(row) == 2 and all(row) for row in FAULTS), "fault, tests"
 
 
-@pytest.mark.parametrize("row", DIFFERENCES + WINDOWS + FAULTS, ids=lambda row: row[0][:40])
+@pytest.mark.parametrize("row", DIFFERENCES + WINDOWS + BSD + FAULTS, ids=lambda row: row[0][:40])
 def test_row_names_its_test(row: list[str]) -> None:
     references = re.findall(r"`(tests/[\w./]+)(?:::\w+)?::(\w+)`", row[-1])
     assert references

@@ -2,7 +2,8 @@
 #![allow(unsafe_code)] // kevent on numbers that may be closed, which rustix does not allow
 
 use std::io;
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
+use std::process;
 use std::time::Duration;
 
 use super::system::{
@@ -15,7 +16,9 @@ use crate::sys::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 /// A kernel queue, and where the kernel writes its events.
 #[derive(Debug)]
 pub(super) struct Queue {
-    queue: OwnedFd,
+    descriptor: ManuallyDrop<OwnedFd>,
+    /// The process that has made it, and the only one that has it.
+    process: u32,
     buffer: Vec<MaybeUninit<kevent>>,
 }
 
@@ -32,7 +35,8 @@ impl Queue {
         // SAFETY: the kernel has just made it, and it is nobody else's.
         let queue = unsafe { OwnedFd::from_raw_fd(queue) };
         rustix::io::fcntl_setfd(&queue, rustix::io::FdFlags::CLOEXEC)?;
-        Ok(Self { queue, buffer: Vec::new() })
+        let descriptor = ManuallyDrop::new(queue);
+        Ok(Self { descriptor, process: process::id(), buffer: Vec::new() })
     }
 
     /// Adds the filters of `interest` and deletes the others: the errno for reading and the one for
@@ -48,7 +52,7 @@ impl Queue {
         // place and are all that the call gives.
         let count = unsafe {
             kevent(
-                self.queue.as_raw_fd(),
+                self.descriptor.as_raw_fd(),
                 changes.as_ptr(),
                 2,
                 changes.as_mut_ptr(),
@@ -78,7 +82,7 @@ impl Queue {
         // SAFETY: the buffer is valid for writes over its length; the timeout is null or valid.
         let count = unsafe {
             kevent(
-                self.queue.as_raw_fd(),
+                self.descriptor.as_raw_fd(),
                 std::ptr::null(),
                 0,
                 self.buffer.as_mut_ptr().cast(),
@@ -95,9 +99,20 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    /// A child of fork(2) does not get its parent's queues (kqueue(2)): their numbers are free there, and the
+    /// next file's, a new loop's queue perhaps (gh-110395 of Python).
+    fn drop(&mut self) {
+        if process::id() == self.process {
+            // SAFETY: it is dropped once, and not used afterwards.
+            unsafe { ManuallyDrop::drop(&mut self.descriptor) };
+        }
+    }
+}
+
 impl AsRawFd for Queue {
     fn as_raw_fd(&self) -> RawFd {
-        self.queue.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }
 
@@ -117,5 +132,30 @@ const fn direction(event: &kevent) -> Interest {
         EVFILT_READ => Interest::READABLE,
         EVFILT_WRITE => Interest::WRITABLE,
         _ => Interest::NONE,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_closes_no_number_that_was_its_parents_queue() -> io::Result<()> {
+        let queue = Queue::new()?;
+        let number = queue.as_raw_fd();
+        // SAFETY: the child only drops the queue and makes system calls.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            // SAFETY: nobody else uses the number in this process.
+            unsafe { libc::dup2(2, number) };
+            drop(queue);
+            // SAFETY: the kernel checks the number.
+            unsafe { libc::_exit(libc::fcntl(number, libc::F_GETFD)) };
+        }
+        let mut status = -1;
+        // SAFETY: the status is valid for writes.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "it was closed");
+        Ok(())
     }
 }

@@ -1,16 +1,19 @@
 //! kqueue(2) of macOS and FreeBSD, level triggered (no `EV_CLEAR`).
 //!
 //! Reading and writing are two filters, hence two events, which are put together here. The kernel
-//! drops filters when the last number of the open file goes away, and adding one that is there
-//! changes it, so registering and modifying are the same.
+//! drops filters when the number is closed, be the file open under another one or not, and adding
+//! one that is there changes it, so registering and modifying are the same.
 
 use std::io;
 use std::time::Duration;
 
+use super::refused::Refused;
 use super::{Events, Queue};
 use crate::sys::descriptor::DescriptorMap;
 use crate::sys::fd::{AsRawFd, RawFd};
 use crate::{Interest, Token};
+
+const NOW: Option<Duration> = Some(Duration::ZERO);
 
 /// A kqueue.
 #[derive(Debug)]
@@ -20,6 +23,8 @@ pub struct Kqueue {
     sources: DescriptorMap<Source>,
     /// How many entries of `sources` there are.
     registered: usize,
+    /// What the kernel does not watch in a queue; `None` before there was such a thing.
+    refused: Option<Box<Refused>>,
 }
 
 #[derive(Debug)]
@@ -32,7 +37,8 @@ struct Source {
 
 impl Kqueue {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { queue: Queue::new()?, sources: DescriptorMap::default(), registered: 0 })
+        let (queue, sources) = (Queue::new()?, DescriptorMap::default());
+        Ok(Self { queue, sources, registered: 0, refused: None })
     }
 
     pub(super) fn register(
@@ -42,9 +48,13 @@ impl Kqueue {
         interest: Interest,
     ) -> io::Result<()> {
         crate::sys::descriptor::check_open(fd)?;
-        if let Err(error) = self.apply(fd, interest) {
-            self.deregister(fd)?;
-            return Err(error);
+        match self.apply(fd, interest) {
+            Ok(()) => self.forget_refused(fd)?,
+            Err(error) if is_refusal(&error) => return self.register_refused(fd, token, interest),
+            Err(error) => {
+                self.deregister(fd)?;
+                return Err(error);
+            }
         }
         let source = Source { token, interest, readiness: Interest::NONE };
         if self.sources.insert(fd, source).is_none() {
@@ -58,6 +68,7 @@ impl Kqueue {
     }
 
     pub(super) fn deregister(&mut self, fd: RawFd) -> io::Result<()> {
+        self.forget_refused(fd)?;
         if self.sources.remove(fd).is_some() {
             self.registered -= 1;
         }
@@ -69,6 +80,20 @@ impl Kqueue {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
+        if self.refused.as_ref().is_none_or(|refused| refused.is_empty()) {
+            return self.take(events, timeout);
+        }
+        // A queue is readable by what was ready when it was looked at last, be it ready or not by now: so it
+        // is looked at before waiting for it, too.
+        self.take(events, NOW)?;
+        let waits = events.is_empty();
+        let timeout = if waits { timeout } else { NOW };
+        let Some(refused) = &mut self.refused else { return Ok(()) };
+        if refused.wait(events, timeout)? && waits { self.take(events, NOW) } else { Ok(()) }
+    }
+
+    /// What is in the queue, or will be before the time is over.
+    fn take(&mut self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
         // Room for both filters of every descriptor.
         let ready = self.queue.wait((self.registered * 2).max(1), timeout)?;
         for (fd, direction) in ready.clone() {
@@ -91,6 +116,20 @@ impl Kqueue {
         Some(self.queue.as_raw_fd())
     }
 
+    #[cold]
+    fn register_refused(&mut self, fd: RawFd, token: Token, interest: Interest) -> io::Result<()> {
+        self.deregister(fd)?;
+        let refused = match &mut self.refused {
+            Some(refused) => refused,
+            none => none.insert(Box::new(Refused::new(self.queue.as_raw_fd())?)),
+        };
+        refused.register(fd, token, interest)
+    }
+
+    fn forget_refused(&mut self, fd: RawFd) -> io::Result<()> {
+        self.refused.as_mut().map_or(Ok(()), |refused| refused.deregister(fd))
+    }
+
     /// Has the filters of `interest` and no others. Deleting one that is not there, or whose descriptor
     /// is closed, is fine.
     fn apply(&mut self, fd: RawFd, interest: Interest) -> io::Result<()> {
@@ -101,11 +140,19 @@ impl Kqueue {
             match errno {
                 0 => {}
                 libc::ENOENT | libc::EBADF if !wanted => {}
-                // A pipe whose other end is gone: the filter is there, and will report it (macOS).
-                libc::EPIPE if wanted => {}
                 errno => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
         Ok(())
     }
+}
+
+/// Whether the kernel has said that it does not watch such a descriptor, rather than that something
+/// was wrong.
+///
+/// Its words for that: EINVAL for most character devices of macOS, `/dev/tty` among them (XNU,
+/// `filt_specattach`), ENODEV and ENXIO for devices, ENOTSUP for other things, EPERM from a
+/// sandbox, and on FreeBSD EPIPE for a pipe whose reader is gone (`pipe_kqfilter`; asyncio's gh-109757).
+fn is_refusal(error: &io::Error) -> bool {
+    !matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOMEM))
 }

@@ -2,7 +2,8 @@
 //!
 //! The names, numbers and types are those of `libc` for macOS and FreeBSD. What surprised us: a
 //! descriptor has one filter at a time, as it goes to one epoll(7), hence a duplicate here for the
-//! second; and a number that was closed and is used again is taken for what it was.
+//! second; a number that was closed and is used again is taken for what it was; and two threads that
+//! make their first queues at once lock each other up (the tests are run by one).
 #![allow(unsafe_code)] // a library in C
 
 use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};

@@ -25,6 +25,8 @@ mod epoll;
 mod kqueue;
 #[cfg(unix)]
 mod poll;
+#[cfg(any(target_vendor = "apple", target_os = "freebsd", oxloop_libkqueue))]
+mod refused;
 #[cfg(unix)]
 mod select;
 #[cfg(windows)]

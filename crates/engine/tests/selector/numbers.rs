@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oxloop_engine::sys::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use oxloop_engine::{Interest, SelectorKind, Token};
@@ -150,12 +150,46 @@ fn regular_files() -> io::Result<()> {
     Ok(())
 }
 
+/// Devices that kqueue refuses are watched beside it: all but terminals on macOS, all that have no filter of
+/// their own on FreeBSD. poll of macOS reports them as not open, which counts for both directions.
+#[test]
+fn character_devices() -> io::Result<()> {
+    let device = std::fs::File::options().read(true).write(true).open("/dev/null")?;
+    let number = device.as_raw_fd();
+    for kind in SelectorKind::available() {
+        let mut watch = Watch::new(*kind)?;
+        let result = watch.selector.register(number, A, Interest::BOTH);
+        if *kind == SelectorKind::Epoll {
+            assert_eq!(errno(result), Some(libc::EPERM));
+            continue;
+        }
+        result?;
+        assert_eq!(watch.ready(None)?, [(A, Interest::BOTH)]);
+        let (left, mut right) = pair()?;
+        watch.selector.register(left.as_raw_fd(), B, Interest::READABLE)?;
+        assert_eq!(watch.ready(None)?, [(A, Interest::BOTH)]);
+        watch.selector.modify(number, A, Interest::NONE)?;
+        let start = Instant::now();
+        assert_eq!(watch.ready(Some(Duration::from_millis(2)))?, []);
+        assert!(start.elapsed() >= Duration::from_millis(2));
+        right.write_all(b"x")?;
+        watch.selector.modify(number, A, Interest::WRITABLE)?;
+        let both = [(A, Interest::WRITABLE), (B, Interest::READABLE)];
+        assert_eq!(watch.ready(None)?, both);
+        watch.selector.deregister(number)?;
+        assert_eq!(watch.ready(None)?, [(B, Interest::READABLE)]);
+    }
+    Ok(())
+}
+
 /// A duplicate of `source` above `FD_SETSIZE`, at a number that no other test has or gets, even
 /// after it was closed: everything else takes the lowest ones, and each call here starts higher.
 fn high_number(source: &UnixStream) -> io::Result<RawFd> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum })?;
+    // macOS takes no more than OPEN_MAX, "unlimited" or not (setrlimit(2)).
+    let current = Some(maximum.map_or(10_240, |maximum| maximum.min(10_240)));
+    setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
     let least = NEXT_HIGH_NUMBER.fetch_add(1, Ordering::Relaxed);
     let number = rustix::io::fcntl_dupfd_cloexec(source, least)?.into_raw_fd();
     assert_eq!(number, least);

@@ -2,13 +2,16 @@
 //!
 //! What surprised us: a Unix socket's path may fill its field without a NUL, and Linux then reports
 //! a length past the end of `sockaddr_un` (unix(7), "BUGS"); and only that length tells the socket
-//! without a name from the one whose abstract name is empty. Rustix, as of 1.1, panics at the first
-//! and mixes up the second, hence the bytes are read here.
+//! without a name from the one whose abstract name is empty. macOS cuts a path that has no room, but
+//! says how long it was, which may be twice as long as a `sockaddr_un` (XNU, `unp_bind` and
+//! `accept`). Rustix, as of 1.1, panics at the first and the last and mixes up the second, hence the
+//! bytes are read here.
 #![allow(unsafe_code)] // the bytes of a socket address
 
 use std::io;
 use std::mem::{MaybeUninit, offset_of};
 use std::net::{SocketAddrV4, SocketAddrV6};
+use std::slice;
 
 use rustix::io::Errno;
 use rustix::net::addr::{SocketAddrLen, SocketAddrStorage};
@@ -25,6 +28,42 @@ pub(crate) fn from_kernel(address: &SocketAddrAny) -> Address {
         _ => Ok(Address::Other),
     }
     .unwrap_or(Address::Other)
+}
+
+/// Where the kernel writes an address: with room for the longest there is, 255 bytes on macOS and
+/// FreeBSD (`SOCK_MAXADDRLEN`).
+type Room = MaybeUninit<[libc::sockaddr_storage; 2]>;
+
+/// What `call` returns, and the address that it has had written where it is told; `None` if there is
+/// none.
+pub(super) fn told<T>(
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> io::Result<T>,
+) -> io::Result<(T, Option<Address>)> {
+    let mut room = Room::uninit();
+    let name = room.as_mut_ptr().cast::<libc::sockaddr>();
+    // Not every call writes one, nor a length, where there is no address.
+    // SAFETY: it lies in the room.
+    unsafe { (&raw mut (*name).sa_family).write(0) };
+    #[expect(clippy::cast_possible_truncation, reason = "it is small")]
+    let mut len = size_of::<Room>() as libc::socklen_t;
+    let result = call(name, &raw mut len)?;
+    let len = (len as usize).min(size_of::<Room>());
+    // SAFETY: it is initialised, by the kernel or above.
+    let family = i32::from(unsafe { (*name).sa_family });
+    if len < offset_of!(libc::sockaddr, sa_data) || family == libc::AF_UNSPEC {
+        return Ok((result, None));
+    }
+    // SAFETY: the kernel has written as many bytes.
+    let address = unsafe {
+        if family == libc::AF_UNIX {
+            unix(slice::from_raw_parts(name.cast(), len))
+        } else {
+            #[expect(clippy::cast_possible_truncation, reason = "it is small")]
+            let len = len.min(size_of::<SocketAddrStorage>()) as SocketAddrLen;
+            from_kernel(&SocketAddrAny::read(room.as_ptr().cast(), len))
+        }
+    };
+    Ok((result, Some(address)))
 }
 
 /// The address as the kernel wants it. EAFNOSUPPORT for one of an unknown family and for a Unix
@@ -81,15 +120,16 @@ fn unix(address: &[u8]) -> Address {
 mod tests {
     use std::net::{SocketAddr, SocketAddrV6};
 
-    use rustix::net::{SocketType, bind, getsockname, socket};
+    use rustix::net::{SocketType, bind, socket};
 
     use super::*;
     use crate::sys::fd::AsFd;
+    use crate::sys::socket::local_address;
 
     fn name_after_binding(name: &SocketAddrUnix) -> std::io::Result<Address> {
         let bound = socket(AddressFamily::UNIX, SocketType::STREAM, None)?;
         bind(&bound, name)?;
-        Ok(from_kernel(&getsockname(bound.as_fd())?))
+        local_address(bound.as_fd())
     }
 
     #[test]
@@ -103,7 +143,34 @@ mod tests {
     #[test]
     fn no_name() -> std::io::Result<()> {
         let (left, _right) = std::os::unix::net::UnixStream::pair()?;
-        assert_eq!(from_kernel(&getsockname(left.as_fd())?), Address::UnixUnnamed);
+        assert_eq!(local_address(left.as_fd())?, Address::UnixUnnamed);
+        Ok(())
+    }
+
+    #[test]
+    fn lengths_that_the_kernel_says() -> io::Result<()> {
+        #[expect(clippy::cast_possible_truncation, reason = "it is small")]
+        const FAMILY: libc::sa_family_t = libc::AF_UNIX as libc::sa_family_t;
+        let path = [b'x'; 200];
+        let write = |said: usize| {
+            told(|name, len| {
+                // SAFETY: there is room for more.
+                unsafe {
+                    (*name).sa_family = FAMILY;
+                    let start = name.cast::<u8>().add(offset_of!(libc::sockaddr_un, sun_path));
+                    start.copy_from_nonoverlapping(path.as_ptr(), path.len());
+                    len.write(u32::try_from(said).expect("a small number"));
+                }
+                Ok(7)
+            })
+        };
+        let start = offset_of!(libc::sockaddr_un, sun_path);
+        let all = Some(Address::UnixPath(path.to_vec()));
+        assert_eq!(write(start + path.len())?, (7, all));
+        assert_eq!(write(start + 3)?, (7, Some(Address::UnixPath(path[..3].to_vec()))));
+        assert_eq!(write(start)?, (7, Some(Address::UnixUnnamed)));
+        assert_eq!(write(0)?, (7, None));
+        assert_eq!(told(|_, _| Ok(7))?, (7, None));
         Ok(())
     }
 

@@ -91,6 +91,12 @@ impl Batch {
         Ok(count)
     }
 
+    /// What the socket had to say after these: nothing, as the kernel keeps it for the next call (recvmmsg(2)).
+    #[allow(clippy::unused_self)] // elsewhere there is something
+    pub const fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
     /// The datagram `index` of those that the last call received.
     pub fn data(&self, index: usize) -> &[u8] {
         let (length, _) = self.lengths[index];

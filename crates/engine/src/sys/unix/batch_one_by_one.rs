@@ -18,6 +18,7 @@ const SIZE: usize = 64 * 1024;
 pub struct Batch {
     memory: Box<[u8]>,
     received: Vec<(usize, Option<Address>)>,
+    error: Option<io::Error>,
 }
 
 impl Default for Batch {
@@ -33,23 +34,32 @@ impl Batch {
     /// An empty batch.
     pub fn new() -> Self {
         let memory = vec![0; LIMIT * SIZE].into_boxed_slice();
-        Self { memory, received: Vec::with_capacity(LIMIT) }
+        Self { memory, received: Vec::with_capacity(LIMIT), error: None }
     }
 
     /// Receives what waits, at least one datagram; how many there are. What was received before is
     /// gone then.
     pub fn receive(&mut self, fd: BorrowedFd<'_>) -> io::Result<usize> {
         self.received.clear();
+        self.error = None;
         for memory in self.memory.chunks_exact_mut(SIZE) {
             match receive_from(fd, memory) {
                 Ok(datagram) => self.received.push(datagram),
-                // An error after the first would be lost here, but for EAGAIN there is none: the
-                // kernel reports one before it hands out what waits.
                 Err(error) if self.received.is_empty() => return Err(error),
-                Err(_) => break,
+                Err(error) => {
+                    let nothing = [io::ErrorKind::WouldBlock, io::ErrorKind::Interrupted];
+                    self.error = Some(error).filter(|error| !nothing.contains(&error.kind()));
+                    break;
+                }
             }
         }
         Ok(self.received.len())
+    }
+
+    /// What the socket had to say after these: macOS and FreeBSD tell of an earlier send (ECONNREFUSED) once
+    /// everything was received (`soreceive`), and do it only once.
+    pub fn take_error(&mut self) -> Option<io::Error> {
+        self.error.take()
     }
 
     /// The datagram `index` of those that the last call received.

@@ -59,6 +59,9 @@ mod sendfile;
 /// Whether Unix sockets may have a name that is no path: one that begins with NUL.
 const HAS_ABSTRACT_NAMES: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
+/// Whether FIFOs with a name are not what pipes are: `Kind::NamedFifo`.
+const NAMED_FIFOS_DIFFER: bool = cfg!(target_vendor = "apple");
+
 /// The clock of Python's `time.monotonic()`: `mach_absolute_time` on macOS, which is this one by
 /// its other name (`clock_gettime(3)`), and `CLOCK_MONOTONIC` elsewhere.
 #[cfg(target_vendor = "apple")]

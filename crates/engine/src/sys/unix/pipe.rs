@@ -9,7 +9,7 @@ use std::io::{self, IoSlice};
 
 use rustix::fs::FileType;
 
-use super::create;
+use super::{NAMED_FIFOS_DIFFER, create};
 use crate::sys::MAX_SLICES;
 use crate::sys::fd::{BorrowedFd, OwnedFd};
 pub use crate::sys::kind::Kind;
@@ -34,8 +34,9 @@ pub fn connect(_name: &OsStr) -> io::Result<OwnedFd> {
 
 /// fstat(2): what kind of file `fd` is open on.
 pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
-    let mode = rustix::fs::fstat(fd)?.st_mode;
-    Ok(match FileType::from_raw_mode(mode) {
+    let stat = rustix::fs::fstat(fd)?;
+    Ok(match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo if NAMED_FIFOS_DIFFER && stat.st_nlink > 0 => Kind::NamedFifo,
         FileType::Fifo => Kind::Fifo,
         FileType::Socket => Kind::Socket,
         FileType::CharacterDevice => Kind::CharacterDevice,
@@ -98,6 +99,13 @@ mod tests {
         set_nonblocking(socket.as_fd())?;
         let empty = read(socket.as_fd(), &mut [0]).expect_err("nothing was sent");
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
+        let name = std::env::temp_dir().join(format!("oxloop-fifo-{}", std::process::id()));
+        let made = std::process::Command::new("mkfifo").arg(&name).status()?;
+        assert!(made.success());
+        let fifo = std::fs::File::options().read(true).write(true).open(&name);
+        let found = fifo.and_then(|fifo| kind(fifo.as_fd()));
+        std::fs::remove_file(&name)?;
+        assert_eq!(found?, if NAMED_FIFOS_DIFFER { Kind::NamedFifo } else { Kind::Fifo });
         let device = std::fs::File::open("/dev/null")?;
         assert_eq!(kind(device.as_fd())?, Kind::CharacterDevice);
         assert_eq!(kind(std::fs::File::open("/")?.as_fd())?, Kind::Other);

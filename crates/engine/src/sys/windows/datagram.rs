@@ -95,6 +95,12 @@ impl Batch {
         Ok(1)
     }
 
+    /// What the socket had to say after these: nothing, as the next call says it.
+    #[allow(clippy::unused_self)] // elsewhere there is something
+    pub const fn take_error(&mut self) -> Option<io::Error> {
+        None
+    }
+
     /// The datagram `index` of those that the last call received.
     pub fn data(&self, index: usize) -> &[u8] {
         match &self.received {

@@ -1,5 +1,6 @@
 //! Receiving: as many datagrams as wait, up to a bound, then one call of the protocol for each.
 
+use std::io;
 use std::net::SocketAddr;
 
 use oxloop_engine::sys::numbers;
@@ -84,18 +85,24 @@ pub(super) fn readable(transport: &Bound<'_, PyAny>) -> PyResult<()> {
     }
     let context = this.watch.reading(py);
     // What waits for its delivery goes first.
-    if this.state.borrow().arrivals.is_empty()
-        && let Err(error) = receive(transport)
-    {
-        if error.is_instance_of::<PyOSError>(py) {
-            if is_transient(py, &error) {
+    let received =
+        if this.state.borrow().arrivals.is_empty() { receive(transport) } else { Ok(None) };
+    let error = match received {
+        Ok(None) => return deliver(transport),
+        Ok(Some(error)) => {
+            deliver(transport)?;
+            if this.state.borrow().life.phase.is_closing() {
                 return Ok(());
             }
-            return ffi::run_in_context(context.bind(py), || this.tell_error(py, &error));
+            os_error(&error)
         }
-        return endpoint::fatal(transport, error, READ_FAILED);
-    }
-    deliver(transport)
+        Err(error) if !error.is_instance_of::<PyOSError>(py) => {
+            return endpoint::fatal(transport, error, READ_FAILED);
+        }
+        Err(error) if is_transient(py, &error) => return Ok(()),
+        Err(error) => error,
+    };
+    ffi::run_in_context(context.bind(py), || this.tell_error(py, &error))
 }
 
 /// Whether the error is `BlockingIOError` or `InterruptedError`. Its value is asked: before Python 3.12 the type of
@@ -143,11 +150,11 @@ fn deliver_all(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
     }
 }
 
-/// Receives what waits, as much as one system call gives.
-fn receive(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
+/// Receives what waits, as much as one system call gives. What the socket has said after that it will not say again.
+fn receive(transport: &Bound<'_, DatagramTransport>) -> PyResult<Option<io::Error>> {
     let py = transport.py();
     let this = transport.get();
-    let Some(fd) = this.open_fd(py)? else { return Ok(()) };
+    let Some(fd) = this.open_fd(py)? else { return Ok(None) };
     match this.method {
         Method::Batch => this.core.get().with_batch(|batch| {
             let count = batch.receive(fd).map_err(|error| os_error(&error))?;
@@ -155,7 +162,7 @@ fn receive(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
                 let data = ffi::bytes(py, batch.data(index))?;
                 keep(transport, data, batch.sender(index).as_ref())?;
             }
-            Ok(())
+            Ok(batch.take_error())
         }),
         Method::Single => {
             let (data, sender) = this.core.get().with_read_buffer(|buffer| {
@@ -163,17 +170,17 @@ fn receive(transport: &Bound<'_, DatagramTransport>) -> PyResult<()> {
                     sys::datagram::receive_from(fd, buffer).map_err(|error| os_error(&error))?;
                 Ok::<_, PyErr>((ffi::bytes(py, &buffer[..length])?, sender))
             })?;
-            keep(transport, data, sender.as_ref())
+            keep(transport, data, sender.as_ref()).map(|()| None)
         }
         Method::Object => {
-            let Some(socket) = this.socket_object(py) else { return Ok(()) };
+            let Some(socket) = this.socket_object(py) else { return Ok(None) };
             let received = socket.call_method1(intern!(py, "recvfrom"), (READ_SIZE,))?;
             let arrival = Arrival {
                 data: received.get_item(0)?.into(),
                 sender: received.get_item(1)?.into(),
             };
             this.state.borrow_mut().arrivals.push_back(arrival);
-            Ok(())
+            Ok(None)
         }
     }
 }

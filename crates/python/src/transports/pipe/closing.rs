@@ -48,7 +48,7 @@ impl Endpoint for PipeTransport {
         }
         match (self.end, self.kind) {
             (End::Reading | End::Both, _) => Some(Reader::All(reading::readable)),
-            (End::Writing, Kind::CharacterDevice) => None,
+            (End::Writing, Kind::CharacterDevice | Kind::NamedFifo) => None,
             (End::Writing, _) => Some(Reader::Readable(reading::left)),
         }
     }
