@@ -13,8 +13,8 @@
 //! * Everything else is the overlapped call of its name.
 //!
 //! What surprised us:
-//! * A port's wait can end early by a call to its thread, and by nothing else that a timer does
-//!   (`timer`).
+//! * A port's wait ends in time by a packet that waits for a timer, or by a call to its thread, and by
+//!   nothing else that a timer does (`timer`).
 //! * Whether a start that fails has a packet depends upon the kind of failure: errors have none,
 //!   and warnings (a datagram, a message that was cut) have one, although the call says that it has
 //!   failed, on Windows, but not everywhere else that its programs run. So datagrams are received
@@ -31,6 +31,7 @@ mod kernel;
 mod report;
 mod signalled;
 mod timer;
+mod wait_packet;
 mod withdrawal;
 
 use std::fmt::{self, Debug, Formatter};
@@ -300,7 +301,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     ) -> io::Result<Waited> {
         let port = &self.kernel.port;
         let timer = match (timeout, &self.timer) {
-            (Some(timeout), Some(timer)) if !timeout.is_zero() && timer.set(timeout) => Some(timer),
+            (Some(timeout), Some(timer)) if !timeout.is_zero() && timer.set(port, timeout) => {
+                Some(timer)
+            }
             _ => None,
         };
         // The port's own timeout comes with the system's tick, not before its time.

@@ -41,11 +41,14 @@ pub(crate) enum Waited {
     Woken,
     /// Time is up.
     Timeout,
-    /// A call was made to this thread, that of a timer say.
+    /// A timer has called: this thread, or by a packet of its own. There may be packets, too.
     Called,
 }
 
 impl Port {
+    /// The key of packets that end a wait and say nothing.
+    pub(crate) const CALL: usize = 2;
+
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: a port of no file, made for us.
         let handle = unsafe {
@@ -112,12 +115,15 @@ impl Port {
         }
         let mut waited = Waited::Packets;
         for entry in entries.iter().take(count as usize) {
-            if entry.lpCompletionKey == WAKE_UP {
-                // Before the loop looks into its inbox, and after whoever woke it has filled it.
-                self.woken.swap(false, Ordering::AcqRel);
-                waited = Waited::Woken;
-            } else {
-                packets.push(entry.lpOverlapped);
+            match entry.lpCompletionKey {
+                WAKE_UP => {
+                    // Before the loop looks into its inbox, and after whoever woke it has filled it.
+                    self.woken.swap(false, Ordering::AcqRel);
+                    waited = Waited::Woken;
+                }
+                Self::CALL if waited == Waited::Woken => {}
+                Self::CALL => waited = Waited::Called,
+                _ => packets.push(entry.lpOverlapped),
             }
         }
         Ok(waited)
