@@ -92,29 +92,32 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             (File::Socket(base), Operation::Receive { .. } | Operation::ReceiveFrom { .. }) => {
                 self.poll(kernel, token, base, Interest::READABLE)
             }
+            (File::Socket(base), Operation::Accept { .. }) if self.polls => {
+                self.poll(kernel, token, base, Interest::READABLE)
+            }
             (File::Socket(base), Operation::Poll { interest, .. }) => {
                 let interest = *interest;
                 self.poll(kernel, token, base, interest)
             }
             (File::Waitable, Operation::Poll { .. }) => {
-                let overlapped = self.packet(token).start();
+                let overlapped = self.packet().start();
                 let wait = Wait::new(fd, &kernel.port, overlapped).map_err(|e| number(&e))?;
                 self.wait = Some(wait);
                 Ok(Begun::Pending)
             }
-            (File::Socket(_), Operation::Accept { .. }) => self.accept(kernel, token, told),
+            (File::Socket(_), Operation::Accept { .. }) => self.accept(kernel, told),
             (File::Socket(_), Operation::Connect { address, .. }) => {
                 let address = address.clone();
-                self.connect(kernel, token, &address, told)
+                self.connect(kernel, &address, told)
             }
             (File::Pipe, Operation::Accept { .. } | Operation::Poll { .. }) => {
-                Ok(self.accept_of_pipe(token))
+                Ok(self.accept_of_pipe())
             }
-            (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers, token)),
+            (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers)),
             (File::Pipe | File::Socket(_), Operation::Read { .. } | Operation::Write { .. }) => {
-                Ok(self.begin_of_file(token))
+                Ok(self.begin_of_file())
             }
-            (File::Socket(_), _) => self.begin_of_socket(token, told),
+            (File::Socket(_), _) => self.begin_of_socket(told),
             _ => Err(WSAENOTSOCK),
         }
     }
@@ -150,7 +153,17 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         if let Some(told) = self.associated {
             return Ok(told);
         }
-        let told = kernel.associate(fd, is_socket)?;
+        let told = if is_socket && matches!(self.operation, Operation::Accept { .. }) {
+            let told = kernel.associate_listener(fd, self.file)?;
+            self.polls = told.is_none();
+            if self.polls {
+                // Another process may have accepted the connection that a poll tells of.
+                winsock::set_nonblocking(fd).map_err(|error| number(&error))?;
+            }
+            told.unwrap_or(true)
+        } else {
+            kernel.associate(fd, self.file)?
+        };
         self.associated = Some(told);
         Ok(told)
     }
@@ -164,7 +177,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     ) -> Result<Begun, i32> {
         let driver = kernel.driver.handle(token.index(), &kernel.port).map_err(|e| number(&e))?;
         self.driver = Some(driver);
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         // SAFETY: both are of the packet, which stays.
         unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
@@ -172,10 +185,10 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Waits for a client of this instance of a named pipe.
-    fn accept_of_pipe(&mut self, token: Token) -> Begun {
+    fn accept_of_pipe(&mut self) -> Begun {
         const FASTER: i32 = ERROR_PIPE_CONNECTED.cast_signed();
         let (fd, polls) = (self.fd(), matches!(self.operation, Operation::Poll { .. }));
-        let overlapped = self.packet(token).start();
+        let overlapped = self.packet().start();
         // SAFETY: the packet stays.
         let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
         match of_file(result) {
@@ -186,10 +199,10 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         }
     }
 
-    fn accept(&mut self, kernel: &mut Kernel, token: Token, told: bool) -> Result<Begun, i32> {
+    fn accept(&mut self, kernel: &mut Kernel, told: bool) -> Result<Begun, i32> {
         let fd = self.fd();
         let accept = kernel.accept(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         let message = &mut packet.message;
         if message.accepted.is_none() {
@@ -211,7 +224,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     fn connect(
         &mut self,
         kernel: &mut Kernel,
-        token: Token,
         address: &Address,
         told: bool,
     ) -> Result<Begun, i32> {
@@ -233,7 +245,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
         }
         let connect = kernel.connect(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         let name = packet.message.name.insert(Box::new(name));
         let mut moved = 0;
@@ -246,11 +258,11 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts what sends or receives by a socket.
-    fn begin_of_socket(&mut self, token: Token, told: bool) -> Result<Begun, i32> {
+    fn begin_of_socket(&mut self, told: bool) -> Result<Begun, i32> {
         let (slices, name) = self.arguments()?;
         let fd = socket(self.fd());
         let receives = matches!(self.operation, Operation::ReceiveInto { .. });
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         let message = &mut packet.message;
         (message.slices, message.flags) = (slices, 0);
@@ -290,7 +302,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts what reads or writes a pipe once.
-    fn begin_of_file(&mut self, token: Token) -> Begun {
+    fn begin_of_file(&mut self) -> Begun {
         let fd = handle(self.fd());
         let (start, len, writes) = match &mut self.operation {
             Operation::Read { buffer, .. } => {
@@ -304,7 +316,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 } else {
                     let joined = join(buffers, *skip);
                     let joined = {
-                        let packet = self.packet(token);
+                        let packet = self.packet();
                         packet.message.joined = joined;
                         &mut packet.message.joined
                     };
@@ -313,7 +325,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             _ => return Begun::Ended(Err(WSAEINVAL)),
         };
-        let overlapped = self.packet(token).start();
+        let overlapped = self.packet().start();
         let len = length(len);
         // SAFETY: the memory and the packet stay.
         let result = unsafe {
@@ -330,14 +342,14 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts a read of a pipe into a shared buffer.
-    fn receive_of_pipe(&mut self, buffers: &mut Buffers, token: Token) -> Begun {
+    fn receive_of_pipe(&mut self, buffers: &mut Buffers) -> Begun {
         let Some(buffer) = self.buffer.or_else(|| buffers.take()) else { return Begun::Starved };
         self.buffer = Some(buffer);
         let memory = buffers.memory(buffer);
         let (start, len) = (memory.as_mut_ptr(), memory.len());
         let len = length(len);
         let fd = handle(self.fd());
-        let overlapped = self.packet(token).start();
+        let overlapped = self.packet().start();
         // SAFETY: the buffer is this operation's alone until the packet comes, and the packet stays.
         let result = unsafe { ReadFile(fd, start, len, ptr::null_mut(), overlapped) };
         match of_file(result) {

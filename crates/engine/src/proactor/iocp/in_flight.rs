@@ -3,6 +3,7 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::ptr::NonNull;
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
@@ -46,6 +47,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) resting: bool,
     /// Whether the kernel only tells of the end of its descriptor, until somebody waits.
     pub(super) guarded: bool,
+    /// Whether connections are accepted after a poll, as the listener belongs to another port.
+    pub(super) polls: bool,
     /// What its descriptor is; asked once, as the number is the operation's as long as it lasts.
     pub(super) file: File,
     /// Whether the port is told of ends by this descriptor, and whether only of those that did not
@@ -73,8 +76,6 @@ unsafe impl<B: Sync, M: Sync> Sync for InFlight<B, M> {}
 pub(super) struct Packet {
     /// First, as its address is that of the packet.
     overlapped: OVERLAPPED,
-    /// Whose it is.
-    pub(super) token: Token,
     pub(super) poll: Poll,
     pub(super) message: Message,
 }
@@ -100,28 +101,22 @@ unsafe impl Sync for Packet {}
 
 impl Debug for Packet {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Packet").field("token", &self.token).finish_non_exhaustive()
+        formatter.debug_struct("Packet").field("poll", &self.poll).finish_non_exhaustive()
     }
 }
 
 impl Packet {
-    /// Whose packet it is, and how its operation ended: how many bytes were moved, or which error
-    /// of the kernel.
-    ///
-    /// # Safety
-    /// `overlapped` is of a packet, which still lives.
-    pub(super) unsafe fn read(overlapped: *mut OVERLAPPED) -> (Token, NTSTATUS, usize) {
-        // SAFETY: the caller's promise; the kernel is done with it.
-        let packet = unsafe { &*overlapped.cast::<Self>() };
+    /// How the operation ended, the packet of which has come: how many bytes were moved, or which error of the
+    /// kernel.
+    const fn end(&self) -> (NTSTATUS, usize) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "32 bits")]
-        let status = packet.overlapped.Internal as NTSTATUS;
-        (packet.token, status, packet.overlapped.InternalHigh)
+        let status = self.overlapped.Internal as NTSTATUS;
+        (status, self.overlapped.InternalHigh)
     }
 
     /// Where the kernel writes how the operation ends; cleared for the next start.
     pub(super) fn start(&mut self) -> *mut OVERLAPPED {
         self.overlapped = OVERLAPPED::default();
-        // Of the whole packet, as that is what `read` makes of it.
         std::ptr::from_mut(self).cast()
     }
 }
@@ -134,6 +129,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             cancelled: false,
             resting: true,
             guarded: false,
+            polls: false,
             file: File::Unknown,
             associated: None,
             buffer: None,
@@ -182,8 +178,9 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         false
     }
 
-    /// What the kernel's result means.
-    pub(super) fn result(&self, status: NTSTATUS, moved: usize) -> Result<usize, i32> {
+    /// What the kernel's result means, once the packet has come.
+    pub(super) fn result(&self) -> Result<usize, i32> {
+        let (status, moved) = self.packet.as_ref().map_or((0, 0), |packet| packet.end());
         match status {
             // A part had gone by then.
             STATUS_CANCELLED if moved > 0 => Ok(moved),
@@ -198,12 +195,17 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         self.operation.returned(result.as_ref().ok().and(self.sender))
     }
 
+    /// What the port calls the operation by.
+    pub(super) fn name(&self) -> Option<NonNull<OVERLAPPED>> {
+        self.packet.as_deref().map(|packet| NonNull::from_ref(packet).cast())
+    }
+
     /// The packet, made by the first start.
-    pub(super) fn packet(&mut self, token: Token) -> &mut Packet {
+    pub(super) fn packet(&mut self) -> &mut Packet {
         self.packet.get_or_insert_with(|| {
             let overlapped = OVERLAPPED::default();
             let message = Message::default();
-            Box::new(Packet { overlapped, token, poll: Poll::new(), message })
+            Box::new(Packet { overlapped, poll: Poll::new(), message })
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What surprised us: a file belongs to one port as long as it is open, and nothing tells to which. So
 //! each operation asks once for ours; what is ours already, or another loop's, is the same error, and
-//! then we put ourselves in the place of whoever it was.
+//! then we put ourselves in the place of whoever it was. Of a listener we do not, as that is shared by processes:
+//! a port hears of what it has not begun, and who has begun it never does.
 #![allow(unsafe_code)] // Winsock's extensions
 
 use std::ffi::c_void;
@@ -30,6 +31,7 @@ use windows_sys::Win32::System::WindowsProgramming::{
 use windows_sys::core::GUID;
 
 use super::afd::Driver;
+use super::in_flight::File;
 use crate::sys::fd::{RawFd, handle, socket};
 use crate::sys::port::Port;
 use crate::sys::status;
@@ -47,9 +49,12 @@ pub(super) struct Kernel {
     connect: LPFN_CONNECTEX,
 }
 
+/// What `CreateIoCompletionPort` says of a file that has a port, or waits.
+const REFUSED: i32 = ERROR_INVALID_PARAMETER.cast_signed();
+
 /// The number of an error.
 pub(super) fn number(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(ERROR_INVALID_PARAMETER.cast_signed())
+    error.raw_os_error().unwrap_or(REFUSED)
 }
 
 /// The error of the call that has just failed.
@@ -63,28 +68,30 @@ impl Kernel {
         Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
     }
 
-    /// Has the port told of the operations of a file. True when it is told of what ends at once,
-    /// too, as it always is of files that are no sockets: whether it is of one that was cut short is
-    /// written nowhere.
+    /// Has the port told of the operations of a file. True when it is told of what ends at once, too.
     ///
     /// # Errors
     /// `ERROR_INVALID_PARAMETER` for a file that was not opened for overlapped operations.
-    pub(super) fn associate(&self, fd: RawFd, is_socket: bool) -> Result<bool, i32> {
+    pub(super) fn associate(&self, fd: RawFd, file: File) -> Result<bool, i32> {
         match self.port.associate(fd).map_err(|error| number(&error)) {
-            Err(error) if error == ERROR_INVALID_PARAMETER.cast_signed() => {
-                if !is_socket && waits(handle(fd)) {
-                    return Err(error);
+            Err(REFUSED) => {
+                if file == File::Pipe && waits(handle(fd)) {
+                    return Err(REFUSED);
                 }
                 self.replace(fd);
             }
             result => result?,
         }
-        if !is_socket {
-            read_bytes(handle(fd));
-            return Ok(true);
+        Ok(tells_all(fd, file))
+    }
+
+    /// The same for a listener. `None` when a port is told of its operations already, be it ours or another
+    /// process's: such are shared (`multiprocessing`), and what the other one has begun is his to hear of.
+    pub(super) fn associate_listener(&self, fd: RawFd, file: File) -> Result<Option<bool>, i32> {
+        match self.port.associate(fd).map_err(|error| number(&error)) {
+            Err(REFUSED) => Ok(None),
+            result => result.map(|()| Some(tells_all(fd, file))),
         }
-        // SAFETY: the kernel checks the handle.
-        Ok(unsafe { SetFileCompletionNotificationModes(handle(fd), MODES) } == 0)
     }
 
     /// Puts our port in the place of another one (Windows 8.1). Where that is not known the file is
@@ -115,6 +122,23 @@ impl Kernel {
     pub(super) fn connect(&mut self, fd: RawFd) -> Result<LPFN_CONNECTEX, i32> {
         // SAFETY: as above.
         unsafe { look_up(&mut self.connect, fd, &WSAID_CONNECTEX) }
+    }
+}
+
+/// Whether the port is told of what ends at once, too: of files that are no sockets, as whether it is of one
+/// that was cut short is written nowhere; and of sockets of layered providers, which may lose what ends later
+/// if we ask for less (KB 2568167).
+fn tells_all(fd: RawFd, file: File) -> bool {
+    match file {
+        // SAFETY: the kernel checks the handle.
+        File::Socket(base) if base == socket(fd) => unsafe {
+            SetFileCompletionNotificationModes(handle(fd), MODES) == 0
+        },
+        File::Socket(_) => true,
+        _ => {
+            read_bytes(handle(fd));
+            true
+        }
     }
 }
 

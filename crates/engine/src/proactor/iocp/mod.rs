@@ -9,7 +9,8 @@
 //!   such a poll and recv: what is cancelled has received nothing, and who waits has no memory locked.
 //! * While nobody waits what rests is guarded by a poll for its end alone: a socket that is closed by
 //!   then is not mistaken for the next one of the same number.
-//! * Connections are accepted by `AcceptEx`, again and again; those that wait already in one go.
+//! * Connections are accepted by `AcceptEx`, again and again; those that wait already in one go. A listener
+//!   that another port is told of is polled.
 //! * Everything else is the overlapped call of its name.
 //!
 //! What surprised us:
@@ -34,9 +35,11 @@ mod timer;
 mod wait_packet;
 mod withdrawal;
 
+use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::mem;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -44,7 +47,7 @@ use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_ENTRY};
 
 use self::begin::Begun;
 use self::buffers::Buffers;
-use self::in_flight::{InFlight, Packet};
+use self::in_flight::InFlight;
 use self::kernel::Kernel;
 use self::timer::Timer;
 use super::{Chunk, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable};
@@ -63,8 +66,9 @@ pub struct Iocp<B: Lent, M: LentMut> {
     timer: Option<Timer>,
     buffers: Buffers,
     in_flight: Slots<InFlight<B, M>>,
-    /// How many of them are the kernel's, and do not rest.
-    lent: usize,
+    /// Those of them that are the kernel's, and do not rest, by what the port calls them. It may call others:
+    /// a program may begin operations of its own by a file that the port is told of, and so may another process.
+    lent: HashMap<NonNull<OVERLAPPED>, Token>,
     /// Operations that the next wait starts: new ones, and those that go on.
     resting: Vec<Token>,
     /// Receivers that found no free buffer, longest first.
@@ -90,7 +94,7 @@ impl<B: Lent, M: LentMut> Debug for Iocp<B, M> {
     }
 }
 
-// SAFETY: the addresses of packets are there during calls alone.
+// SAFETY: the addresses of packets are compared, and nobody looks at what is there.
 unsafe impl<B: Lent + Send, M: LentMut + Send> Send for Iocp<B, M> {}
 // SAFETY: as above.
 unsafe impl<B: Lent + Sync, M: LentMut + Sync> Sync for Iocp<B, M> {}
@@ -103,7 +107,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             timer: Timer::new(),
             buffers: Buffers::new(&config),
             in_flight: Slots::new(),
-            lent: 0,
+            lent: HashMap::new(),
             resting: Vec::new(),
             starved: Vec::new(),
             accepting: false,
@@ -146,7 +150,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             } else if operation.ask_to_cancel() {
                 operation.resting = true;
                 operation.wait = None;
-                self.lent -= 1;
+                if let Some(name) = operation.name() {
+                    self.lent.remove(&name);
+                }
                 self.cancelled.push(token);
             }
         }
@@ -256,12 +262,18 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             return;
         }
         match operation.begin(&mut self.kernel, &mut self.buffers, token) {
-            Begun::Pending => {
-                operation.resting = false;
-                self.lent += 1;
-            }
+            Begun::Pending => self.lend(token),
             Begun::Starved => self.starved.push(token),
             Begun::Ended(result) => self.ended(token, result, completions),
+        }
+    }
+
+    /// Notes that an operation is the kernel's from now on.
+    fn lend(&mut self, token: Token) {
+        let Some(operation) = self.in_flight.get_mut(token) else { return };
+        operation.resting = false;
+        if let Some(name) = operation.name() {
+            self.lent.insert(name, token);
         }
     }
 
@@ -279,10 +291,10 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             let waited = self.sleep(&mut packets, timeout);
             let count = packets.len();
             for overlapped in packets.drain(..) {
-                // SAFETY: the port is told of our own operations alone, and each of them lies in
-                // `in_flight` until its packet has come.
-                let (token, status, moved) = unsafe { Packet::read(overlapped) };
-                self.complete(token, status, moved, completions);
+                let ours = NonNull::new(overlapped).and_then(|name| self.lent.remove(&name));
+                if let Some(token) = ours {
+                    self.complete(token, completions);
+                }
             }
             self.packets = packets;
             woken |= waited? == Waited::Woken;
@@ -316,5 +328,33 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             timer.clear();
         }
         waited
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+    use crate::Interest;
+    use crate::sys::fd::AsRawFd;
+
+    #[test]
+    fn what_others_have_begun_is_not_ours() -> io::Result<()> {
+        let mut iocp =
+            Iocp::<Vec<u8>, Vec<u8>>::new(Config::default()).map_err(io::Error::other)?;
+        let mut completions = Completions::new();
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        let (fd, interest) = (socket.as_raw_fd(), Interest::READABLE);
+        iocp.submit(Token::reserved(7), Operation::Poll { fd, interest });
+        for nobody in [0, 0x10, usize::MAX] {
+            iocp.kernel.port.end(std::ptr::without_provenance(nobody));
+            iocp.wait(&mut completions, Some(Duration::ZERO))?;
+            assert!(completions.is_empty());
+        }
+        socket.send_to(b"a", socket.local_addr()?)?;
+        iocp.wait(&mut completions, None)?;
+        assert_eq!(completions.len(), 1);
+        Ok(())
     }
 }

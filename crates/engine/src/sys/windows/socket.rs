@@ -87,7 +87,7 @@ pub(crate) fn prepare(connection: &OwnedFd) -> io::Result<()> {
     set_nonblocking(fd)
 }
 
-pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     let mut nonblocking = 1;
     // SAFETY: the argument is valid for reads and writes.
     check(unsafe { ioctlsocket(socket(fd), FIONBIO, &raw mut nonblocking) })
