@@ -72,8 +72,9 @@ impl Port {
 
     /// Ends a wait, this one or the next.
     pub(crate) fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            self.post(WAKE_UP, ptr::null());
+        if !self.woken.swap(true, Ordering::AcqRel) && !self.post(WAKE_UP, ptr::null()) {
+            // The next one tries again.
+            self.woken.store(false, Ordering::Release);
         }
     }
 
@@ -83,10 +84,10 @@ impl Port {
         self.post(OPERATION, overlapped);
     }
 
-    fn post(&self, key: usize, overlapped: *const OVERLAPPED) {
-        // SAFETY: the kernel hands the pointer back and does not look at what it points to. The only
-        // error is a lack of memory in the kernel.
-        unsafe { PostQueuedCompletionStatus(self.raw(), 0, key, overlapped) };
+    /// False for lack of memory in the kernel.
+    fn post(&self, key: usize, overlapped: *const OVERLAPPED) -> bool {
+        // SAFETY: the kernel hands the pointer back and does not look at what it points to.
+        unsafe { PostQueuedCompletionStatus(self.raw(), 0, key, overlapped) != 0 }
     }
 
     /// Takes packets out of the queue, as soon as there are some, and puts those of operations into
