@@ -10,7 +10,7 @@ use std::net::Shutdown;
 use std::ptr;
 
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING,
+    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING, ERROR_MORE_DATA,
     ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
@@ -24,7 +24,7 @@ use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 use super::super::{Lent, LentMut, Operation};
 use super::afd;
 use super::buffers::Buffers;
-use super::in_flight::{ACCEPTED_NAME, File, InFlight};
+use super::in_flight::{ACCEPTED_NAME, File, InFlight, Told};
 use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
@@ -92,7 +92,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             (File::Socket(base), Operation::Receive { .. } | Operation::ReceiveFrom { .. }) => {
                 self.poll(kernel, token, base, Interest::READABLE)
             }
-            (File::Socket(base), Operation::Accept { .. }) if self.polls => {
+            (File::Socket(base), Operation::Accept { .. }) if told == Told::Nothing => {
                 self.poll(kernel, token, base, Interest::READABLE)
             }
             (File::Socket(base), Operation::Poll { interest, .. }) => {
@@ -144,27 +144,26 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         Ok(())
     }
 
-    /// Has the port told of the operation's end; whether it is of one that comes at once.
-    fn tell_port(&mut self, kernel: &Kernel, fd: RawFd) -> Result<bool, i32> {
+    /// Has the port told of the operation's end.
+    fn tell_port(&mut self, kernel: &Kernel, fd: RawFd) -> Result<Told, i32> {
         let is_socket = matches!(self.file, File::Socket(_));
         if self.file == File::Waitable || (is_socket && !needs_port(&self.operation)) {
-            return Ok(true);
+            return Ok(Told::Everything);
         }
-        if let Some(told) = self.associated {
+        if let Some(told) = self.told {
             return Ok(told);
         }
         let told = if is_socket && matches!(self.operation, Operation::Accept { .. }) {
             let told = kernel.associate_listener(fd, self.file)?;
-            self.polls = told.is_none();
-            if self.polls {
+            if told == Told::Nothing {
                 // Another process may have accepted the connection that a poll tells of.
                 winsock::set_nonblocking(fd).map_err(|error| number(&error))?;
             }
-            told.unwrap_or(true)
+            told
         } else {
             kernel.associate(fd, self.file)?
         };
-        self.associated = Some(told);
+        self.told = Some(told);
         Ok(told)
     }
 
@@ -176,11 +175,11 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         interest: Interest,
     ) -> Result<Begun, i32> {
         let driver = kernel.driver.handle(token.index(), &kernel.port).map_err(|e| number(&e))?;
-        self.driver = Some(driver);
         let packet = self.packet();
         let overlapped = packet.start();
         // SAFETY: both are of the packet, which stays.
         unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
+        self.driver = Some(driver);
         Ok(Begun::Pending)
     }
 
@@ -199,7 +198,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         }
     }
 
-    fn accept(&mut self, kernel: &mut Kernel, told: bool) -> Result<Begun, i32> {
+    fn accept(&mut self, kernel: &mut Kernel, told: Told) -> Result<Begun, i32> {
         let fd = self.fd();
         let accept = kernel.accept(fd)?.ok_or(WSAEINVAL)?;
         let packet = self.packet();
@@ -225,7 +224,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         &mut self,
         kernel: &mut Kernel,
         address: &Address,
-        told: bool,
+        told: Told,
     ) -> Result<Begun, i32> {
         let fd = self.fd();
         let name = Name::new(address).map_err(|error| number(&error))?;
@@ -258,7 +257,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts what sends or receives by a socket.
-    fn begin_of_socket(&mut self, told: bool) -> Result<Begun, i32> {
+    fn begin_of_socket(&mut self, told: Told) -> Result<Begun, i32> {
         let (slices, name) = self.arguments()?;
         let fd = socket(self.fd());
         let receives = matches!(self.operation, Operation::ReceiveInto { .. });
@@ -370,9 +369,13 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
 /// What a call of Winsock says of an overlapped operation. `told`: whether a packet comes of one that
 /// has ended at once.
-fn of_socket(result: i32, moved: u32, told: bool) -> Begun {
+fn of_socket(result: i32, moved: u32, told: Told) -> Begun {
     if result == 0 {
-        return if told { Begun::Pending } else { Begun::Ended(Ok(moved as usize)) };
+        return if told == Told::Everything {
+            Begun::Pending
+        } else {
+            Begun::Ended(Ok(moved as usize))
+        };
     }
     match last_error() {
         WSA_IO_PENDING => Begun::Pending,
@@ -385,9 +388,10 @@ fn of_file(result: i32) -> Begun {
     if result != 0 {
         return Begun::Pending;
     }
-    match last_error() {
-        error if error.cast_unsigned() == ERROR_IO_PENDING => Begun::Pending,
-        error => Begun::Ended(Err(error)),
+    match last_error().cast_unsigned() {
+        // Of a message that was cut there is a packet, as the kernel calls that no error.
+        ERROR_IO_PENDING | ERROR_MORE_DATA => Begun::Pending,
+        error => Begun::Ended(Err(error.cast_signed())),
     }
 }
 

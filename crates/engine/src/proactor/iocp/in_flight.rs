@@ -5,7 +5,7 @@ use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::ptr::NonNull;
 
-use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
+use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_BUFFER_OVERFLOW, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 
@@ -33,6 +33,17 @@ pub(super) enum File {
     Waitable,
 }
 
+/// Which ends of operations by a descriptor the port is told of.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Told {
+    /// All.
+    Everything,
+    /// Those that did not come at once.
+    Later,
+    /// None, as another port is: of a listener.
+    Nothing,
+}
+
 /// An operation and what the kernel is told of it.
 #[derive(Debug)]
 pub(super) struct InFlight<B, M> {
@@ -47,13 +58,10 @@ pub(super) struct InFlight<B, M> {
     pub(super) resting: bool,
     /// Whether the kernel only tells of the end of its descriptor, until somebody waits.
     pub(super) guarded: bool,
-    /// Whether connections are accepted after a poll, as the listener belongs to another port.
-    pub(super) polls: bool,
     /// What its descriptor is; asked once, as the number is the operation's as long as it lasts.
     pub(super) file: File,
-    /// Whether the port is told of ends by this descriptor, and whether only of those that did not
-    /// come at once.
-    pub(super) associated: Option<bool>,
+    /// Whether the port is told of ends by this descriptor; asked once.
+    pub(super) told: Option<Told>,
     /// The shared buffer that a pipe reads into.
     pub(super) buffer: Option<u16>,
     /// Who has sent the datagram.
@@ -129,15 +137,19 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             cancelled: false,
             resting: true,
             guarded: false,
-            polls: false,
             file: File::Unknown,
-            associated: None,
+            told: None,
             buffer: None,
             sender: None,
             wait: None,
             driver: None,
             packet: None,
         }
+    }
+
+    /// Whether connections are accepted after a poll.
+    pub(super) fn polls_to_accept(&self) -> bool {
+        self.told == Some(Told::Nothing)
     }
 
     /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
@@ -185,6 +197,8 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             // A part had gone by then.
             STATUS_CANCELLED if moved > 0 => Ok(moved),
             _ if status::is_success(status) => Ok(moved),
+            // What is left of a message comes by the next read.
+            STATUS_BUFFER_OVERFLOW if self.file == File::Pipe => Ok(moved),
             _ if matches!(self.file, File::Socket(_)) => Err(status::winsock(status)),
             _ => Err(status::win32(status)),
         }
@@ -197,7 +211,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
     /// What the port calls the operation by.
     pub(super) fn name(&self) -> Option<NonNull<OVERLAPPED>> {
-        self.packet.as_deref().map(|packet| NonNull::from_ref(packet).cast())
+        self.packet.as_deref().map(|packet| NonNull::from(packet).cast())
     }
 
     /// The packet, made by the first start.

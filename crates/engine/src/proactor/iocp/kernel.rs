@@ -31,7 +31,7 @@ use windows_sys::Win32::System::WindowsProgramming::{
 use windows_sys::core::GUID;
 
 use super::afd::Driver;
-use super::in_flight::File;
+use super::in_flight::{File, Told};
 use crate::sys::fd::{RawFd, handle, socket};
 use crate::sys::port::Port;
 use crate::sys::status;
@@ -68,11 +68,11 @@ impl Kernel {
         Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
     }
 
-    /// Has the port told of the operations of a file. True when it is told of what ends at once, too.
+    /// Has the port told of the operations of a file.
     ///
     /// # Errors
     /// `ERROR_INVALID_PARAMETER` for a file that was not opened for overlapped operations.
-    pub(super) fn associate(&self, fd: RawFd, file: File) -> Result<bool, i32> {
+    pub(super) fn associate(&self, fd: RawFd, file: File) -> Result<Told, i32> {
         match self.port.associate(fd).map_err(|error| number(&error)) {
             Err(REFUSED) => {
                 if file == File::Pipe && waits(handle(fd)) {
@@ -82,15 +82,15 @@ impl Kernel {
             }
             result => result?,
         }
-        Ok(tells_all(fd, file))
+        Ok(told(fd, file))
     }
 
-    /// The same for a listener. `None` when a port is told of its operations already, be it ours or another
+    /// The same for a listener. `Nothing` when a port is told of its operations already, be it ours or another
     /// process's: such are shared (`multiprocessing`), and what the other one has begun is his to hear of.
-    pub(super) fn associate_listener(&self, fd: RawFd, file: File) -> Result<Option<bool>, i32> {
+    pub(super) fn associate_listener(&self, fd: RawFd, file: File) -> Result<Told, i32> {
         match self.port.associate(fd).map_err(|error| number(&error)) {
-            Err(REFUSED) => Ok(None),
-            result => result.map(|()| Some(tells_all(fd, file))),
+            Err(REFUSED) => Ok(Told::Nothing),
+            result => result.map(|()| told(fd, file)),
         }
     }
 
@@ -125,25 +125,27 @@ impl Kernel {
     }
 }
 
-/// Whether the port is told of what ends at once, too: of files that are no sockets, as whether it is of one
-/// that was cut short is written nowhere; and of sockets of layered providers, which may lose what ends later
-/// if we ask for less (KB 2568167).
-fn tells_all(fd: RawFd, file: File) -> bool {
+/// Asks that there be no packets for what ends at once, of sockets alone: whether there is one of a pipe's
+/// message that was cut short is written nowhere. Nor of those of layered providers, which may lose what ends
+/// later then (KB 2568167).
+fn told(fd: RawFd, file: File) -> Told {
     match file {
         // SAFETY: the kernel checks the handle.
         File::Socket(base) if base == socket(fd) => unsafe {
-            SetFileCompletionNotificationModes(handle(fd), MODES) == 0
+            let done = SetFileCompletionNotificationModes(handle(fd), MODES) != 0;
+            if done { Told::Later } else { Told::Everything }
         },
-        File::Socket(_) => true,
+        File::Socket(_) => Told::Everything,
         _ => {
             read_bytes(handle(fd));
-            true
+            Told::Everything
         }
     }
 }
 
 /// Has a pipe of messages read as one of bytes: reading a part of a message is a warning otherwise,
-/// which is no success and no failure. A pipe that is written only refuses, and need not care.
+/// which is no success and no failure. A pipe that is written only refuses, and need not care; so does, on
+/// Windows, one that is read only (it takes `FILE_WRITE_ATTRIBUTES`), as `multiprocessing.Pipe(False)` makes it.
 fn read_bytes(pipe: HANDLE) {
     let mode = PIPE_READMODE_BYTE;
     // SAFETY: the mode is valid for reads, and the kernel checks the handle.

@@ -19,7 +19,7 @@
 //! * Whether a start that fails has a packet depends upon the kind of failure: errors have none,
 //!   and warnings (a datagram, a message that was cut) have one, although the call says that it has
 //!   failed, on Windows, but not everywhere else that its programs run. So datagrams are received
-//!   after a poll, and pipes of messages are read as bytes: neither can be cut then.
+//!   after a poll, and pipes of messages are read as bytes, where they let us: neither can be cut then.
 //! * The end of a process is nobody's operation. A thread of the system waits for it
 //!   (`signalled`), one for each 63 processes.
 #![allow(unsafe_code)] // packets
@@ -31,6 +31,8 @@ mod in_flight;
 mod kernel;
 mod report;
 mod signalled;
+#[cfg(test)]
+mod tests;
 mod timer;
 mod wait_packet;
 mod withdrawal;
@@ -328,33 +330,5 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             timer.clear();
         }
         waited
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::UdpSocket;
-
-    use super::*;
-    use crate::Interest;
-    use crate::sys::fd::AsRawFd;
-
-    #[test]
-    fn what_others_have_begun_is_not_ours() -> io::Result<()> {
-        let mut iocp =
-            Iocp::<Vec<u8>, Vec<u8>>::new(Config::default()).map_err(io::Error::other)?;
-        let mut completions = Completions::new();
-        let socket = UdpSocket::bind("127.0.0.1:0")?;
-        let (fd, interest) = (socket.as_raw_fd(), Interest::READABLE);
-        iocp.submit(Token::reserved(7), Operation::Poll { fd, interest });
-        for nobody in [0, 0x10, usize::MAX] {
-            iocp.kernel.port.end(std::ptr::without_provenance(nobody));
-            iocp.wait(&mut completions, Some(Duration::ZERO))?;
-            assert!(completions.is_empty());
-        }
-        socket.send_to(b"a", socket.local_addr()?)?;
-        iocp.wait(&mut completions, None)?;
-        assert_eq!(completions.len(), 1);
-        Ok(())
     }
 }

@@ -34,8 +34,12 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 _ => self.rest(token, completions),
             };
         }
-        let result = match operation.file {
-            File::Pipe => operation.end_of_pipe(result),
+        let result = match (operation.file, &operation.operation) {
+            (File::Pipe, _) => operation.end_of_pipe(result),
+            // That is of the connection. Of what is wrong with the listener the next start tells.
+            (_, Operation::Accept { .. }) if !operation.polls_to_accept() => {
+                result.or(Err(WSAECONNRESET))
+            }
             _ => result,
         };
         self.ended(token, result, completions);
@@ -50,13 +54,15 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     ) {
         let Some(operation) = self.in_flight.get_mut(token) else { return };
         match (&operation.operation, operation.file) {
-            (Operation::Accept { .. }, File::Socket(_)) if operation.polls => match result {
-                Ok(_) if operation.is_closed() => {
-                    self.finish(token, Err(os_error::EBADF), completions);
+            (Operation::Accept { .. }, File::Socket(_)) if operation.polls_to_accept() => {
+                match result {
+                    Ok(_) if operation.is_closed() => {
+                        self.finish(token, Err(os_error::EBADF), completions);
+                    }
+                    Ok(_) => self.accept(token, completions),
+                    Err(error) => self.end_of_what_goes_on(token, error, completions),
                 }
-                Ok(_) => self.accept(token, completions),
-                Err(error) => self.end_of_what_goes_on(token, error, completions),
-            },
+            }
             (Operation::Accept { .. }, File::Socket(_)) => {
                 self.end_accepting(token, result, completions);
             }
