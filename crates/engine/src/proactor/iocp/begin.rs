@@ -15,8 +15,8 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::Networking::WinSock::{
     SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
-    WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
-    WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
+    WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEAFNOSUPPORT,
+    WSAEINVAL, WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
@@ -29,7 +29,7 @@ use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::descriptor::{Object, object};
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
+use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
 use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
 use crate::{Address, Interest, Token};
 
@@ -154,7 +154,10 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             return Ok(told);
         }
         let told = if is_socket && matches!(self.operation, Operation::Accept { .. }) {
-            let told = kernel.associate_listener(fd, self.file)?;
+            let told = match family(fd)? {
+                Some(_) => kernel.associate_listener(fd, self.file)?,
+                None => Told::Nothing,
+            };
             if told == Told::Nothing {
                 // Another process may have accepted the connection that a poll tells of.
                 winsock::set_nonblocking(fd).map_err(|error| number(&error))?;
@@ -406,15 +409,21 @@ fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
     if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) }
 }
 
-/// A socket for a connection to the listener `fd`.
-fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
+/// The family of a listener; `None` if it is one that we know no more of.
+fn family(fd: RawFd) -> Result<Option<i32>, i32> {
     // SAFETY: the descriptor is the operation's for this call.
     let listener = unsafe { BorrowedFd::borrow_raw(fd) };
-    let family = match winsock::local_address(listener.as_fd()).map_err(|error| number(&error))? {
-        Address::V4(_) => numbers::AF_INET,
-        Address::V6(_) => numbers::AF_INET6,
-        _ => numbers::AF_UNIX,
-    };
+    Ok(match winsock::local_address(listener).map_err(|error| number(&error))? {
+        Address::V4(_) => Some(numbers::AF_INET),
+        Address::V6(_) => Some(numbers::AF_INET6),
+        Address::Other => None,
+        _ => Some(numbers::AF_UNIX),
+    })
+}
+
+/// A socket for a connection to the listener `fd`.
+fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
+    let family = family(fd)?.ok_or(WSAEAFNOSUPPORT)?;
     let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
     // SAFETY: no pointers that are not null; the socket is made for us.
     let made = unsafe { owned_socket(WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags)) };

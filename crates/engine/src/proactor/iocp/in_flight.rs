@@ -40,7 +40,7 @@ pub(super) enum Told {
     Everything,
     /// Those that did not come at once.
     Later,
-    /// None, as another port is: of a listener.
+    /// None: of a listener that another port is told of, or the family of which we do not know.
     Nothing,
 }
 

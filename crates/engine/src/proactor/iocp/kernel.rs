@@ -94,8 +94,10 @@ impl Kernel {
         }
     }
 
-    /// Puts our port in the place of another one (Windows 8.1). Where that is not known the file is
-    /// ours already, or whoever has used it with two loops waits for ever, as with asyncio.
+    /// Puts our port in the place of another one (Windows 8.1), and ends what was asked of that
+    /// (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` and its kin). The kernel refuses while something is under way by the
+    /// file: mostly that is ours, and so is the file. Else whoever has used it with two loops at a time waits for
+    /// ever.
     #[cold]
     fn replace(&self, fd: RawFd) {
         let port = FILE_COMPLETION_INFORMATION { Port: self.port.raw(), Key: ptr::null_mut() };
