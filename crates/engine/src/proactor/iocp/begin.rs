@@ -1,9 +1,7 @@
 //! How each operation is started.
 //!
 //! What surprised us: whether an operation of a non-blocking socket waits depends upon nothing but
-//! whether it is overlapped. `ConnectEx` wants a socket that is bound, `AcceptEx` one that is not, and
-//! neither makes what comes of it a connection in the eyes of `getpeername` and `shutdown`: that is
-//! an option to be set afterwards.
+//! whether it is overlapped.
 #![allow(unsafe_code)] // addresses of buffers for the kernel
 
 use std::net::Shutdown;
@@ -11,27 +9,26 @@ use std::ptr;
 
 use windows_sys::Win32::Foundation::{
     ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING, ERROR_MORE_DATA,
-    ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
+    ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
-    SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
-    WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEAFNOSUPPORT,
-    WSAEINVAL, WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
+    SD_BOTH, SD_RECEIVE, SD_SEND, WSA_IO_PENDING, WSABUF, WSAEINVAL, WSAENOTSOCK, WSARecv, WSASend,
+    WSASendTo, shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
-use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use super::super::{Lent, LentMut, Operation};
 use super::afd;
 use super::buffers::Buffers;
-use super::in_flight::{ACCEPTED_NAME, File, InFlight, Told};
+use super::connections::family;
+use super::in_flight::{File, InFlight, Told};
 use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::descriptor::{Object, object};
-use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
-use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
-use crate::{Address, Interest, Token};
+use crate::sys::fd::{RawFd, handle, socket};
+use crate::sys::{MAX_SLICES, os_error, socket as winsock, status};
+use crate::{Interest, Token};
 
 /// What has become of a start.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -105,7 +102,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 self.wait = Some(wait);
                 Ok(Begun::Pending)
             }
-            (File::Socket(_), Operation::Accept { .. }) => self.accept(kernel, told),
+            (File::Socket(_), Operation::Accept { .. }) => self.begin_accepting(kernel, told),
             (File::Socket(_), Operation::Connect { address, .. }) => {
                 let address = address.clone();
                 self.connect(kernel, &address, told)
@@ -184,79 +181,6 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
         self.driver = Some(driver);
         Ok(Begun::Pending)
-    }
-
-    /// Waits for a client of this instance of a named pipe.
-    fn accept_of_pipe(&mut self) -> Begun {
-        const FASTER: i32 = ERROR_PIPE_CONNECTED.cast_signed();
-        let (fd, polls) = (self.fd(), matches!(self.operation, Operation::Poll { .. }));
-        let overlapped = self.packet().start();
-        // SAFETY: the packet stays.
-        let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
-        match of_file(result) {
-            Begun::Ended(Err(FASTER)) => Begun::Ended(Ok(0)),
-            // He has gone again; what he has written is there.
-            Begun::Ended(Err(os_error::EPIPE)) if polls => Begun::Ended(Ok(0)),
-            begun => begun,
-        }
-    }
-
-    fn accept(&mut self, kernel: &mut Kernel, told: Told) -> Result<Begun, i32> {
-        let fd = self.fd();
-        let accept = kernel.accept(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet();
-        let overlapped = packet.start();
-        let message = &mut packet.message;
-        if message.accepted.is_none() {
-            message.accepted = Some(new_socket(fd)?);
-        }
-        let accepted = message.accepted.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let names = message.names.get_or_insert_with(|| Box::new([0; 2 * ACCEPTED_NAME]));
-        let room = u32::try_from(ACCEPTED_NAME).unwrap_or(0);
-        let mut moved = 0;
-        // SAFETY: the names, the sockets and the packet stay.
-        let result = unsafe {
-            let (listener, accepted) = (socket(fd), socket(accepted));
-            let names = names.as_mut_ptr().cast();
-            accept(listener, accepted, names, 0, room, room, &raw mut moved, overlapped)
-        };
-        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
-    }
-
-    fn connect(
-        &mut self,
-        kernel: &mut Kernel,
-        address: &Address,
-        told: Told,
-    ) -> Result<Begun, i32> {
-        let fd = self.fd();
-        let name = Name::new(address).map_err(|error| number(&error))?;
-        if winsock::option(fd, SOL_SOCKET, SO_TYPE).map_err(|error| number(&error))? == SOCK_DGRAM {
-            // Nothing is sent, so there is nothing to wait for.
-            // SAFETY: the name is valid for reads.
-            let result = unsafe { connect(socket(fd), name.as_ptr(), name.len()) };
-            return if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) };
-        }
-        let any = Name::any(address).map_err(|error| number(&error))?;
-        // SAFETY: the name is valid for reads.
-        if unsafe { bind(socket(fd), any.as_ptr(), any.len()) } != 0 {
-            match last_error() {
-                // It is bound.
-                WSAEINVAL => {}
-                error => return Err(error),
-            }
-        }
-        let connect = kernel.connect(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet();
-        let overlapped = packet.start();
-        let name = packet.message.name.insert(Box::new(name));
-        let mut moved = 0;
-        // SAFETY: the name and the packet stay.
-        let result = unsafe {
-            let (name, len) = (name.as_ptr(), name.len());
-            connect(socket(fd), name, len, ptr::null(), 0, &raw mut moved, overlapped)
-        };
-        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
     }
 
     /// Starts what sends or receives by a socket.
@@ -372,7 +296,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
 /// What a call of Winsock says of an overlapped operation. `told`: whether a packet comes of one that
 /// has ended at once.
-fn of_socket(result: i32, moved: u32, told: Told) -> Begun {
+pub(super) fn of_socket(result: i32, moved: u32, told: Told) -> Begun {
     if result == 0 {
         return if told == Told::Everything {
             Begun::Pending
@@ -387,7 +311,7 @@ fn of_socket(result: i32, moved: u32, told: Told) -> Begun {
 }
 
 /// What a call says of an overlapped operation of a file, of which the port is always told.
-fn of_file(result: i32) -> Begun {
+pub(super) fn of_file(result: i32) -> Begun {
     if result != 0 {
         return Begun::Pending;
     }
@@ -407,27 +331,6 @@ fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
     // SAFETY: no pointers.
     let result = unsafe { shutdown(socket(fd), how) };
     if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) }
-}
-
-/// The family of a listener; `None` if it is one that we know no more of.
-fn family(fd: RawFd) -> Result<Option<i32>, i32> {
-    // SAFETY: the descriptor is the operation's for this call.
-    let listener = unsafe { BorrowedFd::borrow_raw(fd) };
-    Ok(match winsock::local_address(listener).map_err(|error| number(&error))? {
-        Address::V4(_) => Some(numbers::AF_INET),
-        Address::V6(_) => Some(numbers::AF_INET6),
-        Address::Other => None,
-        _ => Some(numbers::AF_UNIX),
-    })
-}
-
-/// A socket for a connection to the listener `fd`.
-fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
-    let family = family(fd)?.ok_or(WSAEAFNOSUPPORT)?;
-    let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: no pointers that are not null; the socket is made for us.
-    let made = unsafe { owned_socket(WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags)) };
-    made.map_err(|error| number(&error))
 }
 
 fn room(buffer: &mut impl LentMut) -> WSABUF {

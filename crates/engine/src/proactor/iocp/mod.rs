@@ -27,6 +27,7 @@
 mod afd;
 mod begin;
 mod buffers;
+mod connections;
 mod in_flight;
 mod kernel;
 mod report;
