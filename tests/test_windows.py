@@ -14,14 +14,16 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from subprocess import PIPE
 from typing import Any, List, Tuple
 
 import pytest
 from support.backends import PY314, Backend
+from support.children import environment_of
 from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.running import Run
-from support.sockets import LOCALHOST, tcp_pair
+from support.sockets import LOCALHOST, listener, tcp_pair
 
 pytestmark = pytest.mark.skipif(not WINDOWS, reason="for Windows")
 
@@ -225,6 +227,59 @@ def test_unix_sockets(run: Run, tmp_path: Path, method: str) -> None:
         await server.wait_closed()
 
     run(main)
+
+
+def test_a_listener_is_shared(run: Run, backend: Backend) -> None:
+    """Processes that serve one socket, as uvicorn's workers: it can have one completion port only."""
+    if backend.name == "asyncio":
+        pytest.skip("asyncio's proactor: WinError 87")
+    source = """
+import asyncio, socket, sys
+async def serve(reader, writer):
+    writer.write(b"child")
+    writer.close()
+async def main():
+    sock = socket.fromshare(bytes.fromhex(sys.stdin.readline()))
+    await asyncio.start_server(serve, sock=sock)
+    print("serving", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+new_loop().run_until_complete(main())
+"""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"parent")
+        writer.close()
+
+    async def main(sock: socket.socket) -> None:
+        async def ask() -> bytes:
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            answer = await reader.read()
+            writer.close()
+            return answer
+
+        assert {await ask() for _ in range(5)} == {b"child"}
+        async with await asyncio.start_server(serve, sock=sock):
+            answers = await asyncio.gather(*(ask() for _ in range(20)))
+            assert set(answers) <= {b"child", b"parent"}
+            await asyncio.get_running_loop().run_in_executor(None, child.communicate)
+            assert {await ask() for _ in range(5)} == {b"parent"}
+
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", backend.source + source],
+            env=environment_of(),
+            stdin=PIPE,
+            stdout=PIPE,
+            text=True,
+        ) as child,
+        listener() as sock,
+    ):
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(sock.share(child.pid).hex() + "\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "serving\n"
+        run(lambda: main(sock))
 
 
 def test_many_loops_leave_no_handle(backend: Backend) -> None:

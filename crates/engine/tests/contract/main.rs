@@ -24,6 +24,7 @@ use bench::{
 on_every_setup! { streams:
     accepting_goes_on
     many_connections_wait_to_be_accepted
+    listeners_are_shared
     receiving_goes_on_until_the_end
     receiving_into_a_buffer_of_ones_own
     sends_gather_in_order

@@ -69,6 +69,33 @@ pub(crate) fn many_connections_wait_to_be_accepted(config: Config) -> io::Result
     Ok(())
 }
 
+/// Two loops accept from one listener, as processes do that share it; and what one leaves is the other's.
+pub(crate) fn listeners_are_shared(config: Config) -> io::Result<()> {
+    let (mut left, mut right) = (bench(config)?, bench(config)?);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let connect = |_| TcpStream::connect(listener.local_addr()?);
+    for bench in [&mut left, &mut right] {
+        bench.submit(Operation::Accept { fd: listener.as_raw_fd() });
+        assert!(bench.wait(NOW)?.is_empty());
+    }
+    let first: Vec<_> = (0..20).map(connect).collect::<io::Result<_>>()?;
+    while left.connections.len() + right.connections.len() < first.len() {
+        for bench in [&mut left, &mut right] {
+            assert!(bench.wait(NOW)?.iter().all(|done| done.more));
+        }
+    }
+    drop(left);
+    let accepted = right.connections.len();
+    let second: Vec<_> = (0..20).map(connect).collect::<io::Result<_>>()?;
+    while right.connections.len() < accepted + second.len() {
+        assert!(right.wait(None)?.iter().all(|done| done.more));
+    }
+    let accept = right.submit(Operation::Accept { fd: listener.as_raw_fd() });
+    assert!(right.wait(NOW)?.is_empty());
+    assert_eq!(right.withdraw(accept)?.result, Err(os_error::ECANCELED));
+    Ok(())
+}
+
 pub(crate) fn receiving_goes_on_until_the_end(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (left, mut right) = tcp()?;

@@ -17,12 +17,14 @@ use windows_sys::Wdk::Storage::FileSystem::{FILE_OPEN, NtCreateFile};
 use windows_sys::Wdk::System::IO::NtDeviceIoControlFile;
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_PENDING, UNICODE_STRING};
 use windows_sys::Win32::Networking::WinSock::{
-    SIO_BASE_HANDLE, SIO_BSP_HANDLE_POLL, SOCKET, WSAENOTSOCK, WSAIoctl,
+    MAX_PROTOCOL_CHAIN, SIO_BASE_HANDLE, SIO_BSP_HANDLE_POLL, SOCKET, WSAENOTSOCK, WSAEOPNOTSUPP,
+    WSAIoctl,
 };
 use windows_sys::Win32::Storage::FileSystem::{FILE_SHARE_READ, FILE_SHARE_WRITE, SYNCHRONIZE};
 use windows_sys::Win32::System::IO::{IO_STATUS_BLOCK, OVERLAPPED};
 use windows_sys::core::w;
 
+use super::kernel::last_error;
 use crate::Interest;
 use crate::sys::fd::{AsRawFd, OwnedFd, RawFd, handle, owned, socket};
 use crate::sys::port::Port;
@@ -201,27 +203,38 @@ pub(super) unsafe fn start(
 
 /// The socket of the driver below `fd`, which is a socket: of anything else Wine answers, too.
 pub(super) fn base(fd: RawFd) -> Result<SOCKET, i32> {
-    let asked = |code| {
-        let mut base: SOCKET = 0;
-        let mut moved = 0;
-        // SAFETY: the result and the count are valid for writes, and nothing is read.
-        let result = unsafe {
-            WSAIoctl(
-                socket(fd),
-                code,
-                ptr::null(),
-                0,
-                (&raw mut base).cast(),
-                size_of::<SOCKET>().try_into().unwrap_or(0),
-                &raw mut moved,
-                ptr::null_mut(),
-                None,
-            )
-        };
-        let error = || io::Error::last_os_error().raw_os_error().unwrap_or(WSAENOTSOCK);
-        if result == 0 { Ok(base) } else { Err(error()) }
+    let mut top = socket(fd);
+    // Some providers keep the base to themselves, although they may not, but let `select` work; what they name
+    // for that may be another one's above the base.
+    for _ in 0..MAX_PROTOCOL_CHAIN {
+        match ask(top, SIO_BASE_HANDLE) {
+            Err(error) if error != WSAENOTSOCK => match ask(top, SIO_BSP_HANDLE_POLL) {
+                Ok(below) if below != top => top = below,
+                _ => return Err(error),
+            },
+            result => return result,
+        }
+    }
+    Err(WSAEOPNOTSUPP)
+}
+
+/// What the provider of a socket has below it.
+fn ask(top: SOCKET, what: u32) -> Result<SOCKET, i32> {
+    let mut below: SOCKET = 0;
+    let mut moved = 0;
+    // SAFETY: the result and the count are valid for writes, and nothing is read.
+    let result = unsafe {
+        WSAIoctl(
+            top,
+            what,
+            ptr::null(),
+            0,
+            (&raw mut below).cast(),
+            size_of::<SOCKET>().try_into().unwrap_or(0),
+            &raw mut moved,
+            ptr::null_mut(),
+            None,
+        )
     };
-    // Some providers keep the one to themselves, but let `select` work.
-    asked(SIO_BASE_HANDLE)
-        .or_else(|error| if error == WSAENOTSOCK { Err(error) } else { asked(SIO_BSP_HANDLE_POLL) })
+    if result == 0 { Ok(below) } else { Err(last_error()) }
 }

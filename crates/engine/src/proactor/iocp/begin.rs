@@ -1,37 +1,34 @@
 //! How each operation is started.
 //!
 //! What surprised us: whether an operation of a non-blocking socket waits depends upon nothing but
-//! whether it is overlapped. `ConnectEx` wants a socket that is bound, `AcceptEx` one that is not, and
-//! neither makes what comes of it a connection in the eyes of `getpeername` and `shutdown`: that is
-//! an option to be set afterwards.
+//! whether it is overlapped.
 #![allow(unsafe_code)] // addresses of buffers for the kernel
 
 use std::net::Shutdown;
 use std::ptr;
 
 use windows_sys::Win32::Foundation::{
-    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING,
-    ERROR_PIPE_CONNECTED, ERROR_PIPE_NOT_CONNECTED,
+    ERROR_BROKEN_PIPE, ERROR_HANDLE_EOF, ERROR_INVALID_HANDLE, ERROR_IO_PENDING, ERROR_MORE_DATA,
+    ERROR_PIPE_NOT_CONNECTED,
 };
 use windows_sys::Win32::Networking::WinSock::{
-    SD_BOTH, SD_RECEIVE, SD_SEND, SO_TYPE, SOCK_DGRAM, SOCK_STREAM, SOL_SOCKET,
-    WSA_FLAG_NO_HANDLE_INHERIT, WSA_FLAG_OVERLAPPED, WSA_IO_PENDING, WSABUF, WSAEINVAL,
-    WSAENOTSOCK, WSARecv, WSASend, WSASendTo, WSASocketW, bind, connect, shutdown,
+    SD_BOTH, SD_RECEIVE, SD_SEND, WSA_IO_PENDING, WSABUF, WSAEINVAL, WSAENOTSOCK, WSARecv, WSASend,
+    WSASendTo, shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
-use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use super::super::{Lent, LentMut, Operation};
 use super::afd;
 use super::buffers::Buffers;
-use super::in_flight::{ACCEPTED_NAME, File, InFlight};
+use super::connections::family;
+use super::in_flight::{File, InFlight, Told};
 use super::kernel::{Kernel, last_error, number};
 use super::signalled::Wait;
 use crate::sys::address::Name;
 use crate::sys::descriptor::{Object, object};
-use crate::sys::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
-use crate::sys::{MAX_SLICES, numbers, os_error, socket as winsock, status};
-use crate::{Address, Interest, Token};
+use crate::sys::fd::{RawFd, handle, socket};
+use crate::sys::{MAX_SLICES, os_error, socket as winsock, status};
+use crate::{Interest, Token};
 
 /// What has become of a start.
 #[derive(Copy, Clone, Eq, PartialEq, Debug)]
@@ -92,29 +89,32 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             (File::Socket(base), Operation::Receive { .. } | Operation::ReceiveFrom { .. }) => {
                 self.poll(kernel, token, base, Interest::READABLE)
             }
+            (File::Socket(base), Operation::Accept { .. }) if told == Told::Nothing => {
+                self.poll(kernel, token, base, Interest::READABLE)
+            }
             (File::Socket(base), Operation::Poll { interest, .. }) => {
                 let interest = *interest;
                 self.poll(kernel, token, base, interest)
             }
             (File::Waitable, Operation::Poll { .. }) => {
-                let overlapped = self.packet(token).start();
+                let overlapped = self.packet().start();
                 let wait = Wait::new(fd, &kernel.port, overlapped).map_err(|e| number(&e))?;
                 self.wait = Some(wait);
                 Ok(Begun::Pending)
             }
-            (File::Socket(_), Operation::Accept { .. }) => self.accept(kernel, token, told),
+            (File::Socket(_), Operation::Accept { .. }) => self.begin_accepting(kernel, told),
             (File::Socket(_), Operation::Connect { address, .. }) => {
                 let address = address.clone();
-                self.connect(kernel, token, &address, told)
+                self.connect(kernel, &address, told)
             }
             (File::Pipe, Operation::Accept { .. } | Operation::Poll { .. }) => {
-                Ok(self.accept_of_pipe(token))
+                Ok(self.accept_of_pipe())
             }
-            (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers, token)),
+            (File::Pipe, Operation::Receive { .. }) => Ok(self.receive_of_pipe(buffers)),
             (File::Pipe | File::Socket(_), Operation::Read { .. } | Operation::Write { .. }) => {
-                Ok(self.begin_of_file(token))
+                Ok(self.begin_of_file())
             }
-            (File::Socket(_), _) => self.begin_of_socket(token, told),
+            (File::Socket(_), _) => self.begin_of_socket(told),
             _ => Err(WSAENOTSOCK),
         }
     }
@@ -141,17 +141,29 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         Ok(())
     }
 
-    /// Has the port told of the operation's end; whether it is of one that comes at once.
-    fn tell_port(&mut self, kernel: &Kernel, fd: RawFd) -> Result<bool, i32> {
+    /// Has the port told of the operation's end.
+    fn tell_port(&mut self, kernel: &Kernel, fd: RawFd) -> Result<Told, i32> {
         let is_socket = matches!(self.file, File::Socket(_));
         if self.file == File::Waitable || (is_socket && !needs_port(&self.operation)) {
-            return Ok(true);
+            return Ok(Told::Everything);
         }
-        if let Some(told) = self.associated {
+        if let Some(told) = self.told {
             return Ok(told);
         }
-        let told = kernel.associate(fd, is_socket)?;
-        self.associated = Some(told);
+        let told = if is_socket && matches!(self.operation, Operation::Accept { .. }) {
+            let told = match family(fd)? {
+                Some(_) => kernel.associate_listener(fd, self.file)?,
+                None => Told::Nothing,
+            };
+            if told == Told::Nothing {
+                // Another process may have accepted the connection that a poll tells of.
+                winsock::set_nonblocking(fd).map_err(|error| number(&error))?;
+            }
+            told
+        } else {
+            kernel.associate(fd, self.file)?
+        };
+        self.told = Some(told);
         Ok(told)
     }
 
@@ -163,94 +175,20 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         interest: Interest,
     ) -> Result<Begun, i32> {
         let driver = kernel.driver.handle(token.index(), &kernel.port).map_err(|e| number(&e))?;
-        self.driver = Some(driver);
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         // SAFETY: both are of the packet, which stays.
         unsafe { afd::start(driver, base, interest, &raw mut packet.poll, overlapped)? };
+        self.driver = Some(driver);
         Ok(Begun::Pending)
     }
 
-    /// Waits for a client of this instance of a named pipe.
-    fn accept_of_pipe(&mut self, token: Token) -> Begun {
-        const FASTER: i32 = ERROR_PIPE_CONNECTED.cast_signed();
-        let (fd, polls) = (self.fd(), matches!(self.operation, Operation::Poll { .. }));
-        let overlapped = self.packet(token).start();
-        // SAFETY: the packet stays.
-        let result = unsafe { ConnectNamedPipe(handle(fd), overlapped) };
-        match of_file(result) {
-            Begun::Ended(Err(FASTER)) => Begun::Ended(Ok(0)),
-            // He has gone again; what he has written is there.
-            Begun::Ended(Err(os_error::EPIPE)) if polls => Begun::Ended(Ok(0)),
-            begun => begun,
-        }
-    }
-
-    fn accept(&mut self, kernel: &mut Kernel, token: Token, told: bool) -> Result<Begun, i32> {
-        let fd = self.fd();
-        let accept = kernel.accept(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
-        let overlapped = packet.start();
-        let message = &mut packet.message;
-        if message.accepted.is_none() {
-            message.accepted = Some(new_socket(fd)?);
-        }
-        let accepted = message.accepted.as_ref().map_or(-1, AsRawFd::as_raw_fd);
-        let names = message.names.get_or_insert_with(|| Box::new([0; 2 * ACCEPTED_NAME]));
-        let room = u32::try_from(ACCEPTED_NAME).unwrap_or(0);
-        let mut moved = 0;
-        // SAFETY: the names, the sockets and the packet stay.
-        let result = unsafe {
-            let (listener, accepted) = (socket(fd), socket(accepted));
-            let names = names.as_mut_ptr().cast();
-            accept(listener, accepted, names, 0, room, room, &raw mut moved, overlapped)
-        };
-        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
-    }
-
-    fn connect(
-        &mut self,
-        kernel: &mut Kernel,
-        token: Token,
-        address: &Address,
-        told: bool,
-    ) -> Result<Begun, i32> {
-        let fd = self.fd();
-        let name = Name::new(address).map_err(|error| number(&error))?;
-        if winsock::option(fd, SOL_SOCKET, SO_TYPE).map_err(|error| number(&error))? == SOCK_DGRAM {
-            // Nothing is sent, so there is nothing to wait for.
-            // SAFETY: the name is valid for reads.
-            let result = unsafe { connect(socket(fd), name.as_ptr(), name.len()) };
-            return if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) };
-        }
-        let any = Name::any(address).map_err(|error| number(&error))?;
-        // SAFETY: the name is valid for reads.
-        if unsafe { bind(socket(fd), any.as_ptr(), any.len()) } != 0 {
-            match last_error() {
-                // It is bound.
-                WSAEINVAL => {}
-                error => return Err(error),
-            }
-        }
-        let connect = kernel.connect(fd)?.ok_or(WSAEINVAL)?;
-        let packet = self.packet(token);
-        let overlapped = packet.start();
-        let name = packet.message.name.insert(Box::new(name));
-        let mut moved = 0;
-        // SAFETY: the name and the packet stay.
-        let result = unsafe {
-            let (name, len) = (name.as_ptr(), name.len());
-            connect(socket(fd), name, len, ptr::null(), 0, &raw mut moved, overlapped)
-        };
-        Ok(of_socket(if result == 0 { -1 } else { 0 }, moved, told))
-    }
-
     /// Starts what sends or receives by a socket.
-    fn begin_of_socket(&mut self, token: Token, told: bool) -> Result<Begun, i32> {
+    fn begin_of_socket(&mut self, told: Told) -> Result<Begun, i32> {
         let (slices, name) = self.arguments()?;
         let fd = socket(self.fd());
         let receives = matches!(self.operation, Operation::ReceiveInto { .. });
-        let packet = self.packet(token);
+        let packet = self.packet();
         let overlapped = packet.start();
         let message = &mut packet.message;
         (message.slices, message.flags) = (slices, 0);
@@ -290,7 +228,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts what reads or writes a pipe once.
-    fn begin_of_file(&mut self, token: Token) -> Begun {
+    fn begin_of_file(&mut self) -> Begun {
         let fd = handle(self.fd());
         let (start, len, writes) = match &mut self.operation {
             Operation::Read { buffer, .. } => {
@@ -304,7 +242,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
                 } else {
                     let joined = join(buffers, *skip);
                     let joined = {
-                        let packet = self.packet(token);
+                        let packet = self.packet();
                         packet.message.joined = joined;
                         &mut packet.message.joined
                     };
@@ -313,7 +251,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             _ => return Begun::Ended(Err(WSAEINVAL)),
         };
-        let overlapped = self.packet(token).start();
+        let overlapped = self.packet().start();
         let len = length(len);
         // SAFETY: the memory and the packet stay.
         let result = unsafe {
@@ -330,14 +268,14 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     }
 
     /// Starts a read of a pipe into a shared buffer.
-    fn receive_of_pipe(&mut self, buffers: &mut Buffers, token: Token) -> Begun {
+    fn receive_of_pipe(&mut self, buffers: &mut Buffers) -> Begun {
         let Some(buffer) = self.buffer.or_else(|| buffers.take()) else { return Begun::Starved };
         self.buffer = Some(buffer);
         let memory = buffers.memory(buffer);
         let (start, len) = (memory.as_mut_ptr(), memory.len());
         let len = length(len);
         let fd = handle(self.fd());
-        let overlapped = self.packet(token).start();
+        let overlapped = self.packet().start();
         // SAFETY: the buffer is this operation's alone until the packet comes, and the packet stays.
         let result = unsafe { ReadFile(fd, start, len, ptr::null_mut(), overlapped) };
         match of_file(result) {
@@ -358,9 +296,13 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
 
 /// What a call of Winsock says of an overlapped operation. `told`: whether a packet comes of one that
 /// has ended at once.
-fn of_socket(result: i32, moved: u32, told: bool) -> Begun {
+pub(super) fn of_socket(result: i32, moved: u32, told: Told) -> Begun {
     if result == 0 {
-        return if told { Begun::Pending } else { Begun::Ended(Ok(moved as usize)) };
+        return if told == Told::Everything {
+            Begun::Pending
+        } else {
+            Begun::Ended(Ok(moved as usize))
+        };
     }
     match last_error() {
         WSA_IO_PENDING => Begun::Pending,
@@ -369,13 +311,14 @@ fn of_socket(result: i32, moved: u32, told: bool) -> Begun {
 }
 
 /// What a call says of an overlapped operation of a file, of which the port is always told.
-fn of_file(result: i32) -> Begun {
+pub(super) fn of_file(result: i32) -> Begun {
     if result != 0 {
         return Begun::Pending;
     }
-    match last_error() {
-        error if error.cast_unsigned() == ERROR_IO_PENDING => Begun::Pending,
-        error => Begun::Ended(Err(error)),
+    match last_error().cast_unsigned() {
+        // Of a message that was cut there is a packet, as the kernel calls that no error.
+        ERROR_IO_PENDING | ERROR_MORE_DATA => Begun::Pending,
+        error => Begun::Ended(Err(error.cast_signed())),
     }
 }
 
@@ -388,21 +331,6 @@ fn shut_down(fd: RawFd, direction: Shutdown) -> Result<Begun, i32> {
     // SAFETY: no pointers.
     let result = unsafe { shutdown(socket(fd), how) };
     if result == 0 { Ok(Begun::Ended(Ok(0))) } else { Err(last_error()) }
-}
-
-/// A socket for a connection to the listener `fd`.
-fn new_socket(fd: RawFd) -> Result<OwnedFd, i32> {
-    // SAFETY: the descriptor is the operation's for this call.
-    let listener = unsafe { BorrowedFd::borrow_raw(fd) };
-    let family = match winsock::local_address(listener.as_fd()).map_err(|error| number(&error))? {
-        Address::V4(_) => numbers::AF_INET,
-        Address::V6(_) => numbers::AF_INET6,
-        _ => numbers::AF_UNIX,
-    };
-    let flags = WSA_FLAG_OVERLAPPED | WSA_FLAG_NO_HANDLE_INHERIT;
-    // SAFETY: no pointers that are not null; the socket is made for us.
-    let made = unsafe { owned_socket(WSASocketW(family, SOCK_STREAM, 0, ptr::null(), 0, flags)) };
-    made.map_err(|error| number(&error))
 }
 
 fn room(buffer: &mut impl LentMut) -> WSABUF {

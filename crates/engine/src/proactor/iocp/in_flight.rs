@@ -3,8 +3,9 @@
 
 use std::fmt::{self, Debug, Formatter};
 use std::io;
+use std::ptr::NonNull;
 
-use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_CANCELLED};
+use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS, STATUS_BUFFER_OVERFLOW, STATUS_CANCELLED};
 use windows_sys::Win32::Networking::WinSock::{SOCKADDR_STORAGE, SOCKET, WSABUF};
 use windows_sys::Win32::System::IO::{CancelIoEx, OVERLAPPED};
 
@@ -32,6 +33,17 @@ pub(super) enum File {
     Waitable,
 }
 
+/// Which ends of operations by a descriptor the port is told of.
+#[derive(Copy, Clone, Eq, PartialEq, Debug)]
+pub(super) enum Told {
+    /// All.
+    Everything,
+    /// Those that did not come at once.
+    Later,
+    /// None: of a listener that another port is told of, or the family of which we do not know.
+    Nothing,
+}
+
 /// An operation and what the kernel is told of it.
 #[derive(Debug)]
 pub(super) struct InFlight<B, M> {
@@ -48,9 +60,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) guarded: bool,
     /// What its descriptor is; asked once, as the number is the operation's as long as it lasts.
     pub(super) file: File,
-    /// Whether the port is told of ends by this descriptor, and whether only of those that did not
-    /// come at once.
-    pub(super) associated: Option<bool>,
+    /// Whether the port is told of ends by this descriptor; asked once.
+    pub(super) told: Option<Told>,
     /// The shared buffer that a pipe reads into.
     pub(super) buffer: Option<u16>,
     /// Who has sent the datagram.
@@ -73,8 +84,6 @@ unsafe impl<B: Sync, M: Sync> Sync for InFlight<B, M> {}
 pub(super) struct Packet {
     /// First, as its address is that of the packet.
     overlapped: OVERLAPPED,
-    /// Whose it is.
-    pub(super) token: Token,
     pub(super) poll: Poll,
     pub(super) message: Message,
 }
@@ -100,28 +109,22 @@ unsafe impl Sync for Packet {}
 
 impl Debug for Packet {
     fn fmt(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Packet").field("token", &self.token).finish_non_exhaustive()
+        formatter.debug_struct("Packet").field("poll", &self.poll).finish_non_exhaustive()
     }
 }
 
 impl Packet {
-    /// Whose packet it is, and how its operation ended: how many bytes were moved, or which error
-    /// of the kernel.
-    ///
-    /// # Safety
-    /// `overlapped` is of a packet, which still lives.
-    pub(super) unsafe fn read(overlapped: *mut OVERLAPPED) -> (Token, NTSTATUS, usize) {
-        // SAFETY: the caller's promise; the kernel is done with it.
-        let packet = unsafe { &*overlapped.cast::<Self>() };
+    /// How the operation ended, the packet of which has come: how many bytes were moved, or which error of the
+    /// kernel.
+    const fn end(&self) -> (NTSTATUS, usize) {
         #[expect(clippy::cast_possible_truncation, clippy::cast_possible_wrap, reason = "32 bits")]
-        let status = packet.overlapped.Internal as NTSTATUS;
-        (packet.token, status, packet.overlapped.InternalHigh)
+        let status = self.overlapped.Internal as NTSTATUS;
+        (status, self.overlapped.InternalHigh)
     }
 
     /// Where the kernel writes how the operation ends; cleared for the next start.
     pub(super) fn start(&mut self) -> *mut OVERLAPPED {
         self.overlapped = OVERLAPPED::default();
-        // Of the whole packet, as that is what `read` makes of it.
         std::ptr::from_mut(self).cast()
     }
 }
@@ -135,13 +138,18 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             resting: true,
             guarded: false,
             file: File::Unknown,
-            associated: None,
+            told: None,
             buffer: None,
             sender: None,
             wait: None,
             driver: None,
             packet: None,
         }
+    }
+
+    /// Whether connections are accepted after a poll.
+    pub(super) fn polls_to_accept(&self) -> bool {
+        self.told == Some(Told::Nothing)
     }
 
     /// Whether a poll has ended as its socket was closed: the number may be another one's by now.
@@ -182,12 +190,15 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         false
     }
 
-    /// What the kernel's result means.
-    pub(super) fn result(&self, status: NTSTATUS, moved: usize) -> Result<usize, i32> {
+    /// What the kernel's result means, once the packet has come.
+    pub(super) fn result(&self) -> Result<usize, i32> {
+        let (status, moved) = self.packet.as_ref().map_or((0, 0), |packet| packet.end());
         match status {
             // A part had gone by then.
             STATUS_CANCELLED if moved > 0 => Ok(moved),
             _ if status::is_success(status) => Ok(moved),
+            // What is left of a message comes by the next read.
+            STATUS_BUFFER_OVERFLOW if self.file == File::Pipe => Ok(moved),
             _ if matches!(self.file, File::Socket(_)) => Err(status::winsock(status)),
             _ => Err(status::win32(status)),
         }
@@ -198,12 +209,17 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
         self.operation.returned(result.as_ref().ok().and(self.sender))
     }
 
+    /// What the port calls the operation by.
+    pub(super) fn name(&self) -> Option<NonNull<OVERLAPPED>> {
+        self.packet.as_deref().map(|packet| NonNull::from(packet).cast())
+    }
+
     /// The packet, made by the first start.
-    pub(super) fn packet(&mut self, token: Token) -> &mut Packet {
+    pub(super) fn packet(&mut self) -> &mut Packet {
         self.packet.get_or_insert_with(|| {
             let overlapped = OVERLAPPED::default();
             let message = Message::default();
-            Box::new(Packet { overlapped, token, poll: Poll::new(), message })
+            Box::new(Packet { overlapped, poll: Poll::new(), message })
         })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What surprised us: a file belongs to one port as long as it is open, and nothing tells to which. So
 //! each operation asks once for ours; what is ours already, or another loop's, is the same error, and
-//! then we put ourselves in the place of whoever it was.
+//! then we put ourselves in the place of whoever it was. Of a listener we do not, as that is shared by processes:
+//! a port hears of what it has not begun, and who has begun it never does.
 #![allow(unsafe_code)] // Winsock's extensions
 
 use std::ffi::c_void;
@@ -30,6 +31,7 @@ use windows_sys::Win32::System::WindowsProgramming::{
 use windows_sys::core::GUID;
 
 use super::afd::Driver;
+use super::in_flight::{File, Told};
 use crate::sys::fd::{RawFd, handle, socket};
 use crate::sys::port::Port;
 use crate::sys::status;
@@ -47,9 +49,12 @@ pub(super) struct Kernel {
     connect: LPFN_CONNECTEX,
 }
 
+/// What `CreateIoCompletionPort` says of a file that has a port, or waits.
+const REFUSED: i32 = ERROR_INVALID_PARAMETER.cast_signed();
+
 /// The number of an error.
 pub(super) fn number(error: &io::Error) -> i32 {
-    error.raw_os_error().unwrap_or(ERROR_INVALID_PARAMETER.cast_signed())
+    error.raw_os_error().unwrap_or(REFUSED)
 }
 
 /// The error of the call that has just failed.
@@ -63,32 +68,36 @@ impl Kernel {
         Ok(Self { port, driver: Driver::default(), accept: None, connect: None })
     }
 
-    /// Has the port told of the operations of a file. True when it is told of what ends at once,
-    /// too, as it always is of files that are no sockets: whether it is of one that was cut short is
-    /// written nowhere.
+    /// Has the port told of the operations of a file.
     ///
     /// # Errors
     /// `ERROR_INVALID_PARAMETER` for a file that was not opened for overlapped operations.
-    pub(super) fn associate(&self, fd: RawFd, is_socket: bool) -> Result<bool, i32> {
+    pub(super) fn associate(&self, fd: RawFd, file: File) -> Result<Told, i32> {
         match self.port.associate(fd).map_err(|error| number(&error)) {
-            Err(error) if error == ERROR_INVALID_PARAMETER.cast_signed() => {
-                if !is_socket && waits(handle(fd)) {
-                    return Err(error);
+            Err(REFUSED) => {
+                if file == File::Pipe && waits(handle(fd)) {
+                    return Err(REFUSED);
                 }
                 self.replace(fd);
             }
             result => result?,
         }
-        if !is_socket {
-            read_bytes(handle(fd));
-            return Ok(true);
-        }
-        // SAFETY: the kernel checks the handle.
-        Ok(unsafe { SetFileCompletionNotificationModes(handle(fd), MODES) } == 0)
+        Ok(told(fd, file))
     }
 
-    /// Puts our port in the place of another one (Windows 8.1). Where that is not known the file is
-    /// ours already, or whoever has used it with two loops waits for ever, as with asyncio.
+    /// The same for a listener. `Nothing` when a port is told of its operations already, be it ours or another
+    /// process's: such are shared (`multiprocessing`), and what the other one has begun is his to hear of.
+    pub(super) fn associate_listener(&self, fd: RawFd, file: File) -> Result<Told, i32> {
+        match self.port.associate(fd).map_err(|error| number(&error)) {
+            Err(REFUSED) => Ok(Told::Nothing),
+            result => result.map(|()| told(fd, file)),
+        }
+    }
+
+    /// Puts our port in the place of another one (Windows 8.1), and ends what was asked of that
+    /// (`FILE_SKIP_COMPLETION_PORT_ON_SUCCESS` and its kin). The kernel refuses while something is under way by the
+    /// file: mostly that is ours, and so is the file. Else whoever has used it with two loops at a time waits for
+    /// ever.
     #[cold]
     fn replace(&self, fd: RawFd) {
         let port = FILE_COMPLETION_INFORMATION { Port: self.port.raw(), Key: ptr::null_mut() };
@@ -118,8 +127,27 @@ impl Kernel {
     }
 }
 
+/// Asks that there be no packets for what ends at once, of sockets alone: whether there is one of a pipe's
+/// message that was cut short is written nowhere. Nor of those of layered providers, which may lose what ends
+/// later then (KB 2568167).
+fn told(fd: RawFd, file: File) -> Told {
+    match file {
+        // SAFETY: the kernel checks the handle.
+        File::Socket(base) if base == socket(fd) => unsafe {
+            let done = SetFileCompletionNotificationModes(handle(fd), MODES) != 0;
+            if done { Told::Later } else { Told::Everything }
+        },
+        File::Socket(_) => Told::Everything,
+        _ => {
+            read_bytes(handle(fd));
+            Told::Everything
+        }
+    }
+}
+
 /// Has a pipe of messages read as one of bytes: reading a part of a message is a warning otherwise,
-/// which is no success and no failure. A pipe that is written only refuses, and need not care.
+/// which is no success and no failure. A pipe that is written only refuses, and need not care; so does, on
+/// Windows, one that is read only (it takes `FILE_WRITE_ATTRIBUTES`), as `multiprocessing.Pipe(False)` makes it.
 fn read_bytes(pipe: HANDLE) {
     let mode = PIPE_READMODE_BYTE;
     // SAFETY: the mode is valid for reads, and the kernel checks the handle.

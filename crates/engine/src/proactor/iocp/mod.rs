@@ -9,16 +9,17 @@
 //!   such a poll and recv: what is cancelled has received nothing, and who waits has no memory locked.
 //! * While nobody waits what rests is guarded by a poll for its end alone: a socket that is closed by
 //!   then is not mistaken for the next one of the same number.
-//! * Connections are accepted by `AcceptEx`, again and again; those that wait already in one go.
+//! * Connections are accepted by `AcceptEx`, again and again; those that wait already in one go. A listener
+//!   that another port is told of is polled.
 //! * Everything else is the overlapped call of its name.
 //!
 //! What surprised us:
-//! * A port's wait can end early by a call to its thread, and by nothing else that a timer does
-//!   (`timer`).
+//! * A port's wait ends in time by a packet that waits for a timer, or by a call to its thread, and by
+//!   nothing else that a timer does (`timer`).
 //! * Whether a start that fails has a packet depends upon the kind of failure: errors have none,
 //!   and warnings (a datagram, a message that was cut) have one, although the call says that it has
 //!   failed, on Windows, but not everywhere else that its programs run. So datagrams are received
-//!   after a poll, and pipes of messages are read as bytes: neither can be cut then.
+//!   after a poll, and pipes of messages are read as bytes, where they let us: neither can be cut then.
 //! * The end of a process is nobody's operation. A thread of the system waits for it
 //!   (`signalled`), one for each 63 processes.
 #![allow(unsafe_code)] // packets
@@ -26,16 +27,22 @@
 mod afd;
 mod begin;
 mod buffers;
+mod connections;
 mod in_flight;
 mod kernel;
 mod report;
 mod signalled;
+#[cfg(test)]
+mod tests;
 mod timer;
+mod wait_packet;
 mod withdrawal;
 
+use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::mem;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -43,7 +50,7 @@ use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_ENTRY};
 
 use self::begin::Begun;
 use self::buffers::Buffers;
-use self::in_flight::{InFlight, Packet};
+use self::in_flight::InFlight;
 use self::kernel::Kernel;
 use self::timer::Timer;
 use super::{Chunk, Completions, Config, Lent, LentMut, Operation, Returned, Setup, Unavailable};
@@ -62,8 +69,9 @@ pub struct Iocp<B: Lent, M: LentMut> {
     timer: Option<Timer>,
     buffers: Buffers,
     in_flight: Slots<InFlight<B, M>>,
-    /// How many of them are the kernel's, and do not rest.
-    lent: usize,
+    /// Those of them that are the kernel's, and do not rest, by what the port calls them. It may call others:
+    /// a program may begin operations of its own by a file that the port is told of, and so may another process.
+    lent: HashMap<NonNull<OVERLAPPED>, Token>,
     /// Operations that the next wait starts: new ones, and those that go on.
     resting: Vec<Token>,
     /// Receivers that found no free buffer, longest first.
@@ -89,7 +97,7 @@ impl<B: Lent, M: LentMut> Debug for Iocp<B, M> {
     }
 }
 
-// SAFETY: the addresses of packets are there during calls alone.
+// SAFETY: the addresses of packets are compared, and nobody looks at what is there.
 unsafe impl<B: Lent + Send, M: LentMut + Send> Send for Iocp<B, M> {}
 // SAFETY: as above.
 unsafe impl<B: Lent + Sync, M: LentMut + Sync> Sync for Iocp<B, M> {}
@@ -102,7 +110,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             timer: Timer::new(),
             buffers: Buffers::new(&config),
             in_flight: Slots::new(),
-            lent: 0,
+            lent: HashMap::new(),
             resting: Vec::new(),
             starved: Vec::new(),
             accepting: false,
@@ -152,7 +160,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             } else if operation.ask_to_cancel() {
                 operation.resting = true;
                 operation.wait = None;
-                self.lent -= 1;
+                if let Some(name) = operation.name() {
+                    self.lent.remove(&name);
+                }
                 self.cancelled.push(token);
             }
         }
@@ -262,12 +272,18 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             return;
         }
         match operation.begin(&mut self.kernel, &mut self.buffers, token) {
-            Begun::Pending => {
-                operation.resting = false;
-                self.lent += 1;
-            }
+            Begun::Pending => self.lend(token),
             Begun::Starved => self.starved.push(token),
             Begun::Ended(result) => self.ended(token, result, completions),
+        }
+    }
+
+    /// Notes that an operation is the kernel's from now on.
+    fn lend(&mut self, token: Token) {
+        let Some(operation) = self.in_flight.get_mut(token) else { return };
+        operation.resting = false;
+        if let Some(name) = operation.name() {
+            self.lent.insert(name, token);
         }
     }
 
@@ -285,10 +301,10 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             let waited = self.sleep(&mut packets, timeout);
             let count = packets.len();
             for overlapped in packets.drain(..) {
-                // SAFETY: the port is told of our own operations alone, and each of them lies in
-                // `in_flight` until its packet has come.
-                let (token, status, moved) = unsafe { Packet::read(overlapped) };
-                self.complete(token, status, moved, completions);
+                let ours = NonNull::new(overlapped).and_then(|name| self.lent.remove(&name));
+                if let Some(token) = ours {
+                    self.complete(token, completions);
+                }
             }
             self.packets = packets;
             woken |= waited? == Waited::Woken;
@@ -307,7 +323,9 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     ) -> io::Result<Waited> {
         let port = &self.kernel.port;
         let timer = match (timeout, &self.timer) {
-            (Some(timeout), Some(timer)) if !timeout.is_zero() && timer.set(timeout) => Some(timer),
+            (Some(timeout), Some(timer)) if !timeout.is_zero() && timer.set(port, timeout) => {
+                Some(timer)
+            }
             _ => None,
         };
         // The port's own timeout comes with the system's tick, not before its time.

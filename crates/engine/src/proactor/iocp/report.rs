@@ -4,7 +4,6 @@
 use std::io;
 use std::mem;
 
-use windows_sys::Win32::Foundation::NTSTATUS;
 use windows_sys::Win32::Networking::WinSock::{
     SO_UPDATE_ACCEPT_CONTEXT, SO_UPDATE_CONNECT_CONTEXT, SOL_SOCKET, WSAECONNABORTED,
     WSAECONNRESET, setsockopt,
@@ -16,23 +15,16 @@ use super::afd::Found;
 use super::in_flight::File;
 use super::kernel::number;
 use crate::Token;
-use crate::sys::fd::{AsRawFd, OwnedFd, RawFd, socket};
+use crate::sys::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, socket};
 use crate::sys::{datagram, os_error, socket as winsock};
 
 impl<B: Lent, M: LentMut> Iocp<B, M> {
     /// The packet of an operation has come.
-    pub(super) fn complete(
-        &mut self,
-        token: Token,
-        status: NTSTATUS,
-        moved: usize,
-        completions: &mut Completions<B, M>,
-    ) {
+    pub(super) fn complete(&mut self, token: Token, completions: &mut Completions<B, M>) {
         let Some(operation) = self.in_flight.get_mut(token) else { return };
         operation.resting = true;
         operation.wait = None;
-        self.lent -= 1;
-        let result = operation.result(status, moved);
+        let result = operation.result();
         if mem::take(&mut operation.guarded) {
             operation.driver = None;
             return match result {
@@ -42,8 +34,12 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
                 _ => self.rest(token, completions),
             };
         }
-        let result = match operation.file {
-            File::Pipe => operation.end_of_pipe(result),
+        let result = match (operation.file, &operation.operation) {
+            (File::Pipe, _) => operation.end_of_pipe(result),
+            // That is of the connection. Of what is wrong with the listener the next start tells.
+            (_, Operation::Accept { .. }) if !operation.polls_to_accept() => {
+                result.or(Err(WSAECONNRESET))
+            }
             _ => result,
         };
         self.ended(token, result, completions);
@@ -58,6 +54,15 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     ) {
         let Some(operation) = self.in_flight.get_mut(token) else { return };
         match (&operation.operation, operation.file) {
+            (Operation::Accept { .. }, File::Socket(_)) if operation.polls_to_accept() => {
+                match result {
+                    Ok(_) if operation.is_closed() => {
+                        self.finish(token, Err(os_error::EBADF), completions);
+                    }
+                    Ok(_) => self.accept(token, completions),
+                    Err(error) => self.end_of_what_goes_on(token, error, completions),
+                }
+            }
             (Operation::Accept { .. }, File::Socket(_)) => {
                 self.end_accepting(token, result, completions);
             }
@@ -128,6 +133,29 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             (Err(WSAECONNRESET | WSAECONNABORTED), _) => self.rest(token, completions),
             (Err(error), _) => self.end_of_what_goes_on(token, error, completions),
             (Ok(_), None) => self.finish(token, Err(os_error::EINVAL), completions),
+        }
+    }
+
+    /// There is somebody to accept, as a poll says.
+    fn accept(&mut self, token: Token, completions: &mut Completions<B, M>) {
+        let Some(operation) = self.in_flight.get_mut(token) else { return };
+        if operation.cancelled {
+            // He waits for whoever comes next.
+            return self.finish(token, Err(os_error::ECANCELED), completions);
+        }
+        // SAFETY: the descriptor is the operation's for this call.
+        let listener = unsafe { BorrowedFd::borrow_raw(operation.fd()) };
+        match winsock::accept(listener) {
+            Ok((connection, _)) => {
+                self.go_on(token, 0, Returned::Connection(connection), completions);
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.rest(token, completions);
+            }
+            Err(error) => match number(&error) {
+                WSAECONNRESET | WSAECONNABORTED => self.rest(token, completions),
+                error => self.finish(token, Err(error), completions),
+            },
         }
     }
 

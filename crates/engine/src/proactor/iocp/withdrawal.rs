@@ -91,11 +91,11 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
         if operation.cancelled || !operation.resting || !operation.operation.goes_on() {
             return false;
         }
-        if operation.guard(&mut self.kernel, token) {
-            operation.resting = false;
-            self.lent += 1;
+        let guarded = operation.guard(&mut self.kernel, token);
+        if guarded {
+            self.lend(token);
         }
-        operation.guarded
+        guarded
     }
 
     /// Has what is guarded rest again, to be started, and ends what has lost its descriptor.
@@ -151,7 +151,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             self.cancel(*token);
         }
         self.finish_cancelled(completions);
-        while self.lent > 0 {
+        while !self.lent.is_empty() {
             self.gather(completions, Some(CANCEL_AGAIN))?;
             for token in &tokens {
                 if let Some(operation) = self.in_flight.get_mut(*token).filter(|one| !one.resting) {

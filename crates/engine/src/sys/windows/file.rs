@@ -8,12 +8,12 @@
 
 use std::io;
 
-use windows_sys::Win32::Foundation::{ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION};
+use windows_sys::Win32::Foundation::{ERROR_HANDLE_EOF, ERROR_INVALID_FUNCTION, ERROR_IO_PENDING};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_BEGIN, FILE_CURRENT, FILE_TYPE_DISK, GetFileSizeEx, GetFileType, ReadFile,
     SetFilePointerEx,
 };
-use windows_sys::Win32::System::IO::OVERLAPPED;
+use windows_sys::Win32::System::IO::{GetOverlappedResult, OVERLAPPED};
 
 use super::fd::{AsRawFd, BorrowedFd, handle};
 use super::socket;
@@ -74,12 +74,18 @@ fn read_at(file: BorrowedFd<'_>, offset: u64, piece: &mut [u8]) -> io::Result<us
     place.Anonymous.Anonymous.Offset = offset as u32;
     place.Anonymous.Anonymous.OffsetHigh = (offset >> 32) as u32;
     let mut read = 0;
-    // SAFETY: the memory, the count and the place are valid until the call returns, and it returns
-    // when it has read, as Python's files, and the standard library's, are not overlapped.
-    let result = check(unsafe {
+    let file = handle(file.as_raw_fd());
+    // SAFETY: the memory, the count and the place are valid until the kernel has read: when the call returns, as
+    // a rule, and when the next one does of a file that was opened for overlapped operations.
+    let result = unsafe {
         let (start, len) = (piece.as_mut_ptr(), piece.len() as u32);
-        ReadFile(handle(file.as_raw_fd()), start, len, &raw mut read, &raw mut place)
-    });
+        match check(ReadFile(file, start, len, &raw mut read, &raw mut place)) {
+            Err(error) if error.raw_os_error() == Some(ERROR_IO_PENDING.cast_signed()) => {
+                check(GetOverlappedResult(file, &raw const place, &raw mut read, 1))
+            }
+            result => result,
+        }
+    };
     match result {
         Err(error) if error.raw_os_error() == Some(ERROR_HANDLE_EOF.cast_signed()) => Ok(0),
         result => result.map(|()| read as usize),
@@ -106,4 +112,34 @@ fn invalid() -> io::Error {
 
 fn check(result: i32) -> io::Result<()> {
     if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::net::TcpStream;
+    use std::os::windows::fs::OpenOptionsExt;
+
+    use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_OVERLAPPED;
+
+    use super::super::fd::{AsFd, of_file};
+    use super::*;
+
+    #[test]
+    fn files_that_do_not_wait() -> io::Result<()> {
+        let this = std::env::current_exe()?;
+        let file = File::options().read(true).custom_flags(FILE_FLAG_OVERLAPPED).open(&this)?;
+        let (left, right) = socket::pair()?;
+        let sent = send(left.as_fd(), of_file(&file), 0, 1000)?;
+        drop(left);
+        let mut received = Vec::new();
+        let mut right = TcpStream::from(right);
+        right.set_nonblocking(false)?;
+        right.read_to_end(&mut received)?;
+        let mut start = vec![0; sent];
+        File::open(this)?.read_exact(&mut start)?;
+        assert_eq!(received, start);
+        Ok(())
+    }
 }

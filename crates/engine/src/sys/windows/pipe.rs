@@ -37,11 +37,17 @@ pub const COMPLETES: bool = true;
 
 /// A new pipe, its reading and its writing end, both overlapped and not inherited.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let mode = PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_WAIT;
+    ends(PIPE_ACCESS_INBOUND, mode, GENERIC_WRITE)
+}
+
+/// The server's and the client's end of a new pipe.
+pub(crate) fn ends(access: u32, mode: u32, client: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     let name = unguessable();
-    let mode = PIPE_TYPE_BYTE | PIPE_READMODE_BYTE | PIPE_REJECT_REMOTE_CLIENTS | PIPE_WAIT;
-    let reader = create(&name, PIPE_ACCESS_INBOUND | FILE_FLAG_FIRST_PIPE_INSTANCE, mode, 1)?;
-    let writer = open(&name, GENERIC_WRITE)?;
-    Ok((reader, writer))
+    let mode = mode | PIPE_REJECT_REMOTE_CLIENTS;
+    let server = create(&name, access | FILE_FLAG_FIRST_PIPE_INSTANCE, mode, 1)?;
+    let client = open(&name, client)?;
+    Ok((server, client))
 }
 
 /// `CreateNamedPipe`: one more server's end of the pipe `name`, overlapped, of messages that are read as

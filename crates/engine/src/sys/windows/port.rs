@@ -41,11 +41,14 @@ pub(crate) enum Waited {
     Woken,
     /// Time is up.
     Timeout,
-    /// A call was made to this thread, that of a timer say.
+    /// A timer has called: this thread, or by a packet of its own. There may be packets, too.
     Called,
 }
 
 impl Port {
+    /// The key of packets that end a wait and say nothing.
+    pub(crate) const CALL: usize = 2;
+
     pub(crate) fn new() -> io::Result<Self> {
         // SAFETY: a port of no file, made for us.
         let handle = unsafe {
@@ -69,8 +72,9 @@ impl Port {
 
     /// Ends a wait, this one or the next.
     pub(crate) fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            self.post(WAKE_UP, ptr::null());
+        if !self.woken.swap(true, Ordering::AcqRel) && !self.post(WAKE_UP, ptr::null()) {
+            // The next one tries again.
+            self.woken.store(false, Ordering::Release);
         }
     }
 
@@ -80,10 +84,10 @@ impl Port {
         self.post(OPERATION, overlapped);
     }
 
-    fn post(&self, key: usize, overlapped: *const OVERLAPPED) {
-        // SAFETY: the kernel hands the pointer back and does not look at what it points to. The only
-        // error is a lack of memory in the kernel.
-        unsafe { PostQueuedCompletionStatus(self.raw(), 0, key, overlapped) };
+    /// False for lack of memory in the kernel.
+    fn post(&self, key: usize, overlapped: *const OVERLAPPED) -> bool {
+        // SAFETY: the kernel hands the pointer back and does not look at what it points to.
+        unsafe { PostQueuedCompletionStatus(self.raw(), 0, key, overlapped) != 0 }
     }
 
     /// Takes packets out of the queue, as soon as there are some, and puts those of operations into
@@ -112,12 +116,15 @@ impl Port {
         }
         let mut waited = Waited::Packets;
         for entry in entries.iter().take(count as usize) {
-            if entry.lpCompletionKey == WAKE_UP {
-                // Before the loop looks into its inbox, and after whoever woke it has filled it.
-                self.woken.swap(false, Ordering::AcqRel);
-                waited = Waited::Woken;
-            } else {
-                packets.push(entry.lpOverlapped);
+            match entry.lpCompletionKey {
+                WAKE_UP => {
+                    // Before the loop looks into its inbox, and after whoever woke it has filled it.
+                    self.woken.swap(false, Ordering::AcqRel);
+                    waited = Waited::Woken;
+                }
+                Self::CALL if waited == Waited::Woken => {}
+                Self::CALL => waited = Waited::Called,
+                _ => packets.push(entry.lpOverlapped),
             }
         }
         Ok(waited)

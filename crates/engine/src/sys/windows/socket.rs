@@ -21,7 +21,7 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 
 use super::address::Name;
-use super::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
+use super::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd, handle, owned_socket, socket};
 use crate::Address;
 use crate::sys::MAX_SLICES;
 
@@ -54,11 +54,13 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
             break right;
         }
     };
-    for end in [&left, &right] {
-        end.set_nonblocking(true)?;
-        end.set_nodelay(true)?;
+    let ends = (OwnedFd::from(left), OwnedFd::from(right));
+    for end in [&ends.0, &ends.1] {
+        // The standard library lets children have what it accepts.
+        prepare(end)?;
+        set_nodelay(end.as_fd())?;
     }
-    Ok((left.into(), right.into()))
+    Ok(ends)
 }
 
 /// `WSASocketW`, non-blocking and not inherited.
@@ -87,7 +89,7 @@ pub(crate) fn prepare(connection: &OwnedFd) -> io::Result<()> {
     set_nonblocking(fd)
 }
 
-pub(super) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
+pub(crate) fn set_nonblocking(fd: RawFd) -> io::Result<()> {
     let mut nonblocking = 1;
     // SAFETY: the argument is valid for reads and writes.
     check(unsafe { ioctlsocket(socket(fd), FIONBIO, &raw mut nonblocking) })
@@ -199,8 +201,21 @@ pub fn take_error(fd: BorrowedFd<'_>) -> io::Result<Option<io::Error>> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fd::AsFd;
+    use windows_sys::Win32::Foundation::GetHandleInformation;
+
     use super::*;
+
+    #[test]
+    fn children_have_no_end_of_a_pair() -> io::Result<()> {
+        let (left, right) = pair()?;
+        for end in [left, right] {
+            let mut flags = HANDLE_FLAG_INHERIT;
+            // SAFETY: the flags are valid for writes.
+            assert_ne!(unsafe { GetHandleInformation(handle(end.as_raw_fd()), &raw mut flags) }, 0);
+            assert_eq!(flags & HANDLE_FLAG_INHERIT, 0);
+        }
+        Ok(())
+    }
 
     #[test]
     fn accepted_connections() -> io::Result<()> {
