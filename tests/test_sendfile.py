@@ -11,6 +11,7 @@ import pathlib
 import signal
 import socket
 import ssl
+import sys
 import threading
 from asyncio import constants
 from typing import Any, AsyncIterator, Awaitable, Callable, Dict, Iterator, List, NamedTuple, Tuple
@@ -293,8 +294,10 @@ class TestSocket:
 
         run(main)
 
-    def test_a_pipe(self, run: Run, pair: Pair) -> None:
+    def test_a_pipe(self, run: Run, backend: Backend, pair: Pair) -> None:
         """What cannot be sent by sendfile(2), nor be positioned."""
+        if backend.is_oracle and sys.version_info >= (3, 13, 14):
+            pytest.skip("asyncio positions it, and fails")
         left, right = pair
 
         class Unseekable(io.FileIO):

@@ -900,8 +900,8 @@ def test_emfile_does_not_spin(loop: Any) -> None:
     with few_descriptors():
         loop.run_until_complete(main())
     del loop.time
-    # asyncio 3.9 to 3.13 goes round its accepting loop `backlog` times before it leaves it.
-    assert 1 <= len(contexts) <= 100
+    # asyncio goes round its accepting loop `backlog` times, or once more, before it leaves it.
+    assert 1 <= len(contexts) <= 101
 
 
 @pytest.mark.unix("a limit of descriptors")

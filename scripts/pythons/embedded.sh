@@ -31,7 +31,8 @@ platform=manylinux_2_17_x86_64
 
 stdlib=$("$here/library.sh" "$plain" "$work/library")
 tar -C "$stdlib" -c --exclude=sitecustomize.py --exclude=lib-dynload --exclude=site-packages --exclude='config-*' \
-    --exclude='_sysconfigdata*' --exclude='*build-details*' --exclude=__pycache__ . | tar -C "$library" -x
+    --exclude='_sysconfigdata*' --exclude='*build-details*' --exclude=EXTERNALLY-MANAGED --exclude=__pycache__ \
+    . | tar -C "$library" -x
 # What pip, maturin and PyO3 ask of it; there are no headers for more.
 abiflags=${version#"$plain"}
 tag=cpython-${version//./}-x86_64-linux-$libc

@@ -24,7 +24,7 @@ for_windows=("$PYTHON" -m pip download -q --only-binary=:all: --platform win_amd
 
 library=$("$here/../pythons/library.sh" "$plain" "$parts/library")
 tar -C "$library" -c --exclude=sitecustomize.py --exclude=lib-dynload --exclude=site-packages \
-    --exclude='config-*' --exclude=__pycache__ . | tar -C "$target/Lib" -x
+    --exclude='config-*' --exclude=__pycache__ --exclude=EXTERNALLY-MANAGED . | tar -C "$target/Lib" -x
 
 x86_64-w64-mingw32-gcc -O2 -municode "-DPYTHON_DLL=\"python$tag.dll\"" -o "$target/python.exe" "$here/python.c"
 [ "$version" != "$plain" ] || "$here/forward.sh" "$target/python$tag.dll" "$target/python3.dll"

@@ -3,8 +3,8 @@
 The tests make their loops by a few names, and nothing else of asyncio is touched:
 ``asyncio.SelectorEventLoop``, ``asyncio.EventLoop`` (3.13), ``asyncio.BaseEventLoop`` (some tests
 make one and put mocks where asyncio keeps its selector), ``asyncio.DefaultEventLoopPolicy``
-(``asyncio.events`` looks it up in the package when a policy is first needed, so
-``asyncio.new_event_loop``, ``asyncio.run`` and ``asyncio.Runner`` follow) and the loop with a
+(``asyncio.events`` looks it up when a policy is first needed, in the package, or from 3.14 on in the
+module of the system, so ``asyncio.new_event_loop``, ``asyncio.run`` and ``asyncio.Runner`` follow) and the loop with a
 virtual clock of ``test.test_asyncio.utils``. It happens in the forked child, so that the process
 which loaded the tests can run each of them on any backend.
 """
@@ -52,6 +52,8 @@ def install(backend: str) -> None:
     if sys.version_info >= (3, 13):
         _replace(asyncio, "EventLoop", loop_class)
     if sys.version_info >= (3, 14):
+        system = importlib.import_module(f"asyncio.{'windows' if WINDOWS else 'unix'}_events")
+        _replace(system, "_DefaultEventLoopPolicy", policy_class)
         _replace(asyncio, "_DefaultEventLoopPolicy", policy_class)
     clock = VirtualTimeOfProactor if backend == "proactor" else VirtualTime
     test_loop_class = type("TestLoop", (clock, base_class), {})

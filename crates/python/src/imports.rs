@@ -61,6 +61,18 @@ pub(crate) struct Imports {
     pub(crate) loop_keyword: Py<PyTuple>,
 }
 
+/// Whether this is 3.13 from the first patch on, 3.14 from the second on, or a later version: for what asyncio has
+/// changed in both.
+pub(crate) fn is_since(py: Python<'_>, patch_of_13: u8, patch_of_14: u8) -> bool {
+    let version = py.version_info();
+    match version.minor {
+        ..=12 => false,
+        13 => version.patch >= patch_of_13,
+        14 => version.patch >= patch_of_14,
+        _ => true,
+    }
+}
+
 impl Imports {
     /// The class of futures. Looked up at each use, as asyncio does: programs replace it.
     #[inline]

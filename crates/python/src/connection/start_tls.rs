@@ -8,6 +8,7 @@ use super::Optional;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Kept};
 use crate::ffi::Ref;
+use crate::imports::is_since;
 use crate::transports::tls::{Tls, TlsProtocol};
 
 /// The arguments of `start_tls`.
@@ -105,10 +106,31 @@ impl Upgrade {
         let tls = tls.protocol(core, self.protocol.bind(py), Some(&waiter), false)?;
         let transport = self.transport.bind(py);
         transport.call_method0(intern!(py, "pause_reading"))?;
+        if self.server_side && is_since(py, 13, 4) {
+            self.take_what_was_read(&tls)?;
+        }
         transport.call_method1(intern!(py, "set_protocol"), (&tls,))?;
         let call_soon = core.getattr(intern!(py, "call_soon"))?;
         let made = call_soon.call1((tls.getattr(intern!(py, "connection_made"))?, transport))?;
         let resumed = call_soon.call1((transport.getattr(intern!(py, "resume_reading"))?,))?;
         Ok((tls, [waiter, made, resumed]))
+    }
+
+    /// What a stream's reader has, and nobody has read, is the beginning of the handshake (gh-142352).
+    fn take_what_was_read(&self, tls: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+        let py = tls.py();
+        let protocol = self.protocol.bind(py);
+        let streams = py.import("asyncio.streams")?;
+        if !protocol.is_instance(&streams.getattr(intern!(py, "StreamReaderProtocol"))?)? {
+            return Ok(());
+        }
+        let reader = protocol.getattr_opt(intern!(py, "_stream_reader"))?;
+        let Some(reader) = reader.filter(|reader| !reader.is_none()) else { return Ok(()) };
+        let buffer = reader.getattr(intern!(py, "_buffer"))?;
+        if buffer.is_truthy()? {
+            tls.get().feed(&buffer)?;
+            buffer.call_method0(intern!(py, "clear"))?;
+        }
+        Ok(())
     }
 }

@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::coroutine::{self, Coroutine, Flow, Kept};
 use crate::error;
 use crate::ffi::{self, Ref};
-use crate::imports::imports;
+use crate::imports::{imports, is_since};
 use crate::transports::tls::Tls;
 use crate::transports::unix_path::BoundPath;
 
@@ -243,7 +243,11 @@ impl Server {
                     Err(error) => error,
                 };
                 if Python::attach(|py| error::is_cancelled(py, &error)) {
-                    Python::attach(|py| Self::do_close(this.bind(py)))?;
+                    Python::attach(|py| {
+                        Self::do_close(this.bind(py))?;
+                        // A handler that waits for its client would keep the server (gh-123720).
+                        if is_since(py, 15, 7) { this.get().close_clients(py) } else { Ok(()) }
+                    })?;
                     // The cancellation is what the caller gets, whatever comes of this wait.
                     let closed = Self::until_closed(&flow, &this).await;
                     drop(closed);

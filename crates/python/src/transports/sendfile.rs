@@ -17,7 +17,7 @@ use crate::cell::LoopCell;
 use crate::core::{Core, Entry};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
-use crate::imports::imports;
+use crate::imports::{imports, is_since};
 
 /// How many bytes one system call sends at most: enough that calls cost nothing beside the data, and little
 /// enough that others wait for a fraction of a millisecond.
@@ -304,7 +304,7 @@ impl Sendfile {
 }
 
 /// Whether a file begins at the offset also if that is 0 and its position another, and is left there also if
-/// nothing was sent: from Python 3.14 on.
+/// nothing was sent: from Python 3.13.14 and 3.14.6 on (gh-150107).
 pub(crate) fn always_sets_position(py: Python<'_>) -> bool {
-    py.version_info() >= (3, 14)
+    is_since(py, 14, 6)
 }

@@ -11,7 +11,7 @@ use super::{Stream, SubprocessTransport};
 use crate::core::Entry;
 use crate::coroutine;
 use crate::ffi::{self, Ref};
-use crate::imports::imports;
+use crate::imports::{imports, is_since};
 use crate::report;
 
 /// The exit code of a process whose own nobody can know any more.
@@ -151,9 +151,9 @@ pub(super) fn process_exited(
     Ok(())
 }
 
-/// From 3.11 to 3.13 asyncio's `_wait` waits for the pipes too.
+/// From 3.11 on asyncio's `_wait` waits for the pipes too, until 3.13.15 and 3.14.7 (gh-119710).
 fn wakes_with_connection_lost(py: Python<'_>) -> bool {
-    matches!(py.version_info().minor, 11..=13)
+    py.version_info() >= (3, 11) && !is_since(py, 15, 7)
 }
 
 /// Queues `connection_lost` once the process has ended and its pipes are lost.

@@ -10,7 +10,7 @@ use super::protocol::{Phase, TlsProtocol, Told};
 use super::{handshake, reading, writing};
 use crate::error;
 use crate::ffi;
-use crate::imports::tls_imports;
+use crate::imports::{is_since, tls_imports};
 use crate::report;
 
 /// Closes, once: `SSLProtocol._start_shutdown`. What was written is sent before.
@@ -27,11 +27,18 @@ pub(super) fn start(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     }
     mark_closed(this, py);
     this.set_phase(Phase::Flushing);
+    start_timer(layer)?;
+    flush(layer)
+}
+
+/// Lets the end take so long and no longer.
+fn start_timer(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
+    let this = layer.get();
     let delay = Some(&this.shutdown_timeout);
     let timer = TlsProtocol::schedule(layer, "call_later", delay, "_check_shutdown_timeout")?;
     let before = this.state.borrow_mut().timer.replace(timer.into());
     drop(before);
-    flush(layer)
+    Ok(())
 }
 
 /// The transport for the protocol above is closing, whoever has closed it.
@@ -79,7 +86,12 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         Ok(true) => {
             writing::send_out(layer)?;
             tell_eof(layer)?;
-            this.cancel_timer(py)?;
+            if !is_since(py, u8::MAX, 10) {
+                this.cancel_timer(py)?;
+            } else if this.state.borrow().timer.is_none() {
+                // What is still queued goes first, which a peer that does not read can delay (gh-160520).
+                start_timer(layer)?;
+            }
             let Some(lower) = this.lower(py) else { return Ok(()) };
             let close = lower.object(py).getattr(intern!(py, "close"))?;
             this.core.bind(py).call_method1(intern!(py, "call_soon"), (close,)).map(drop)

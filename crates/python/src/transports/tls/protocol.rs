@@ -176,6 +176,16 @@ impl TlsProtocol {
         Ok(this)
     }
 
+    /// `data` came from the peer, and is looked at later.
+    pub(crate) fn feed(&self, data: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = data.py();
+        if let Ok(data) = data.cast::<PyBytes>() {
+            return self.session.feed(py, data.as_bytes());
+        }
+        let data = py.get_type::<PyBytes>().call1((data,))?;
+        self.session.feed(py, data.cast::<PyBytes>()?.as_bytes())
+    }
+
     /// The transport for the protocol above; `None` once the connection is lost.
     pub(crate) fn transport<'py>(&self, py: Python<'py>) -> Option<Bound<'py, TlsTransport>> {
         self.state.borrow().transport.as_ref().map(|transport| transport.bind(py).clone())
@@ -332,14 +342,8 @@ impl TlsProtocol {
 
     /// The transport below has received `data`; only one that is not ours says so.
     fn data_received(slf: &Bound<'_, Self>, data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let session = &slf.get().session;
         // All at once: it may be called again, by what the protocol does with the beginning.
-        if let Ok(data) = data.cast::<PyBytes>() {
-            session.feed(slf.py(), data.as_bytes())?;
-        } else {
-            let data = data.py().get_type::<PyBytes>().call1((data,))?;
-            session.feed(slf.py(), data.cast::<PyBytes>()?.as_bytes())?;
-        }
+        slf.get().feed(data)?;
         reading::receive(slf, &[])
     }
 
