@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.backends import Backend
-from support.recorders import BufferedRecorder
+from support.recorders import BufferedRecorder, Recorder
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import tcp_pair
@@ -60,6 +60,60 @@ def test_small_messages_into_a_bytearray(run: Run, authority: Authority, backend
             assert await end.protocol.received(16) == b"firstsecondthird"
 
     run(main)
+
+
+@NEW
+@pytest.mark.parametrize("buffered", [False, True], ids=["plain", "buffered"])
+def test_what_has_come_when_an_exception_leaves_the_loop(
+    loop: Any, authority: Authority, buffered: bool
+) -> None:
+    """The rest of it is delivered when the loop runs again."""
+    message = MEGABYTE[:200_000]
+    left = [KeyboardInterrupt, SystemExit]
+
+    class Leaving(Recorder):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            if left:
+                raise left.pop()
+
+    class LeavingBuffered(BufferedRecorder):
+        def __init__(self) -> None:
+            super().__init__(1000)
+
+        def get_buffer(self, sizehint: int) -> Any:
+            return memoryview(super().get_buffer(sizehint))
+
+        def buffer_updated(self, nbytes: int) -> None:
+            super().buffer_updated(nbytes)
+            if left:
+                raise left.pop()
+
+    async def connect() -> Any:
+        ours, theirs = tcp_pair()
+        peer = TlsPeer(theirs, authority.server(), server_side=True)
+        connecting = asyncio.ensure_future(
+            loop.create_connection(
+                LeavingBuffered if buffered else Leaving,
+                sock=ours,
+                ssl=authority.client(),
+                server_hostname=NAME,
+            )
+        )
+        await peer.handshake()
+        return (*await connecting, peer)
+
+    transport, protocol, peer = loop.run_until_complete(connect())
+    with contextlib.closing(peer):
+        saying = loop.create_task(peer.say(message, b"end"))
+        receiving = loop.create_task(protocol.received(len(message) + 3))
+        for error in (SystemExit, KeyboardInterrupt):
+            with pytest.raises(error):
+                loop.run_until_complete(receiving)
+        assert loop.run_until_complete(receiving) == message + b"end"
+        loop.run_until_complete(saying)
+        transport.abort()
+        loop.run_until_complete(turns(3))
 
 
 @NEW

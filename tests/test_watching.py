@@ -80,6 +80,30 @@ def test_a_writer_is_called_when_there_is_room(loop: Any, pair: Pair, as_object:
     assert loop.remove_writer(watched) is True
 
 
+def test_a_peer_that_sends_no_more_makes_no_room(loop: Any, pair: Pair) -> None:
+    """And when there is room, that is a level nevertheless."""
+    left, right = pair
+    sent = fill(left)
+    right.shutdown(socket.SHUT_WR)
+    right.setblocking(True)
+    calls: List[str] = []
+
+    async def main() -> None:
+        room = asyncio.Event()
+        loop.add_writer(left, lambda: (calls.append("room"), room.set()))
+        await turns(20)
+        assert calls == []
+        await loop.run_in_executor(None, right.recv, sent, socket.MSG_WAITALL)
+        await room.wait()
+        for _ in range(3):
+            seen = len(calls)
+            await turns(2)
+            assert len(calls) > seen
+        assert loop.remove_writer(left) is True
+
+    loop.run_until_complete(main())
+
+
 def test_a_reader_is_called_again_while_there_is_data(loop: Any, pair: Pair) -> None:
     """Watching is level-triggered."""
     left, right = pair

@@ -156,6 +156,21 @@ class StreamContract:
 
         run(main)
 
+    def test_the_socket_of_the_extra_information_when_all_is_over(self, run: Run) -> None:
+        """It is closed, and still there."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                info = link.transport.get_extra_info
+                link.transport.abort()
+                await link.protocol.lost()
+                await turns(1)
+                assert info("socket").fileno() == -1
+                assert info("socket").family == link.peer.sock.family
+                assert info("socket").type == socket.SOCK_STREAM
+
+        run(main)
+
     def test_the_socket_of_the_extra_information_is_guarded(self, run: Run) -> None:
         async def main() -> None:
             async with self.link() as link:

@@ -1,7 +1,9 @@
 //! Pipes that are full, terminals, and hang-ups.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use oxloop_engine::Interest;
 use oxloop_engine::proactor::Config;
@@ -57,7 +59,7 @@ pub(crate) fn hang_ups_count_in_every_direction_asked_for(config: Config) -> io:
         let done = bench.one()?;
         assert_eq!((done.token, done.returned), (poll, Brought::Readiness(interest)));
         bench.withdraw(poll)?;
-        assert!(bench.wait(Some(std::time::Duration::from_millis(1)))?.is_empty());
+        assert!(bench.wait(Some(Duration::from_millis(1)))?.is_empty());
         assert_eq!(bench.withdraw(silent)?.result, Err(libc::ECANCELED));
     }
     Ok(())
@@ -75,4 +77,30 @@ fn open_terminal() -> io::Result<(OwnedFd, std::fs::File)> {
     let terminal = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     rustix::io::ioctl_fionbio(&controller, true)?;
     Ok((controller, terminal))
+}
+
+/// A peer that sends no more makes no room, and there being room is a level afterwards, too.
+pub(crate) fn half_closed_peers_make_no_room(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (left, right) = UnixStream::pair()?;
+    left.set_nonblocking(true)?;
+    let mut sent = 0;
+    while let Ok(count) = (&left).write(&[0; 4096]) {
+        sent += count;
+    }
+    right.shutdown(Shutdown::Write)?;
+    let fd = left.as_raw_fd();
+    let room = bench.submit(Operation::Poll { fd, interest: Interest::WRITABLE });
+    for timeout in [NOW, NOW, Some(Duration::from_millis(1)), NOW] {
+        assert!(bench.wait(timeout)?.is_empty());
+    }
+    (&right).read_exact(&mut vec![0; sent])?;
+    for _ in 0..3 {
+        let done = bench.one()?;
+        let ready = Brought::Readiness(Interest::WRITABLE);
+        assert_eq!((done.token, done.returned, done.more), (room, ready, true));
+    }
+    assert_eq!(bench.withdraw(room)?.result, Err(libc::ECANCELED));
+    assert!(bench.proactor.is_empty() && bench.wait(NOW)?.is_empty());
+    Ok(())
 }

@@ -38,6 +38,7 @@ on_every_setup! { descriptors:
     full_pipes_wait_for_room
     terminals
     hang_ups_count_in_every_direction_asked_for
+    half_closed_peers_make_no_room
 }
 
 on_every_setup! { pressure:

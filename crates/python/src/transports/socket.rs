@@ -48,6 +48,14 @@ impl Kind {
         Ok(object)
     }
 
+    /// A Python socket of this kind that is closed.
+    pub(crate) fn closed_object(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        let class = imports(py).socket_class.bind(py);
+        let object = class.call1((self.family, self.type_, self.protocol))?;
+        object.call_method0(intern!(py, "close"))?;
+        Ok(object)
+    }
+
     pub(crate) fn is_tcp(self) -> bool {
         // `proto` may be 0 for a TCP socket: `socket.socket(AF_INET, SOCK_STREAM)`.
         (self.family == numbers::AF_INET || self.family == numbers::AF_INET6)
@@ -58,9 +66,16 @@ impl Kind {
 
 /// Who owns the descriptor.
 pub(crate) enum Socket {
-    Descriptor { fd: OwnedFd, kind: Kind },
-    Object { object: Ref, fd: RawFd },
-    Closed,
+    Descriptor {
+        fd: OwnedFd,
+        kind: Kind,
+    },
+    Object {
+        object: Ref,
+        fd: RawFd,
+    },
+    /// What kind it was of, if there was no object.
+    Closed(Option<Kind>),
 }
 
 impl Socket {
@@ -74,7 +89,7 @@ impl Socket {
     pub(crate) fn shared(&self, py: Python<'_>) -> Option<Ref> {
         match self {
             Self::Object { object, .. } => Some(object.clone_ref(py)),
-            Self::Descriptor { .. } | Self::Closed => None,
+            Self::Descriptor { .. } | Self::Closed(_) => None,
         }
     }
 
@@ -87,18 +102,23 @@ impl Socket {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(self, Self::Closed)
+        matches!(self, Self::Closed(_))
     }
 
     /// Takes the socket out, and leaves it closed.
     pub(crate) fn take(&mut self) -> Self {
-        std::mem::replace(self, Self::Closed)
+        let kind = match self {
+            Self::Descriptor { kind, .. } => Some(*kind),
+            Self::Object { .. } => None,
+            Self::Closed(kind) => *kind,
+        };
+        std::mem::replace(self, Self::Closed(kind))
     }
 
     pub(crate) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Object { object, .. } => visit.call(&**object),
-            Self::Descriptor { .. } | Self::Closed => Ok(()),
+            Self::Descriptor { .. } | Self::Closed(_) => Ok(()),
         }
     }
 
@@ -108,7 +128,7 @@ impl Socket {
         match self {
             Self::Descriptor { fd, .. } => Some(fd.as_fd()),
             Self::Object { fd, .. } => ffi::borrow_fd(*fd),
-            Self::Closed => None,
+            Self::Closed(_) => None,
         }
     }
 
@@ -117,7 +137,7 @@ impl Socket {
         match self {
             Self::Descriptor { fd, .. } => Number::Known(fd.as_raw_fd()),
             Self::Object { object, .. } => Number::Asked(object.clone_ref(py)),
-            Self::Closed => Number::Closed,
+            Self::Closed(_) => Number::Closed,
         }
     }
 
@@ -142,7 +162,7 @@ impl Socket {
                 drop(fd);
                 Ok(())
             }
-            Self::Closed => Ok(()),
+            Self::Closed(_) => Ok(()),
         }
     }
 }
@@ -223,7 +243,7 @@ pub(crate) fn describe<'py>(
             };
             extra.set_item(intern!(py, "peername"), peer)?;
         }
-        Socket::Closed => {}
+        Socket::Closed(_) => {}
     }
     Ok(())
 }

@@ -45,6 +45,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) served: bool,
     /// Whether a poll, once reported, may miss a wait.
     pub(super) patient: bool,
+    /// Whether a poll waits for a change: the level says that the peer sends no more, and nothing else.
+    pub(super) edge: bool,
 }
 
 /// An operation. Those that go on are small, as each connection has one all the time.
@@ -98,7 +100,8 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Poll { fd, interest } => Work::Poll { fd, interest },
             operation => Work::Once(Box::new(Once { operation, message: None })),
         };
-        Self { owner, work, cancelled: false, resting: true, served: false, patient: false }
+        let (cancelled, served, patient, edge) = (false, false, false, false);
+        Self { owner, work, cancelled, resting: true, served, patient, edge }
     }
 
     /// Whether it has completions before its last one.
@@ -117,6 +120,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// this value lives and is not asked again: buffers by the promise of [`Lent`] and
     /// [`LentMut`], the rest in the box.
     pub(super) fn entry(&mut self, multishot: bool) -> io::Result<Entry> {
+        let edge = self.edge;
         Ok(match &mut self.work {
             Work::Accept { fd } => opcode::AcceptMulti::new(types::Fd(*fd))
                 .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -130,7 +134,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             Work::Poll { fd, interest } => {
                 let bits = poll_bits(*interest).cast_unsigned();
-                opcode::PollAdd::new(types::Fd(*fd), bits.into()).build()
+                opcode::PollAdd::new(types::Fd(*fd), bits.into()).multi(edge).build()
             }
             Work::Once(once) => return once.entry(),
         })
@@ -295,9 +299,10 @@ pub(super) const fn is_readiness(result: i32) -> bool {
 }
 
 /// The readiness that the result of a poll means: the bits of poll(2), of which errors and hang-ups
-/// are of every direction, as is a failure.
+/// are of every direction, as is a failure. That the peer sends no more, which `io_uring` tells
+/// unasked, is something to read.
 pub(super) fn readiness(bits: i32, interest: Interest) -> Interest {
-    const READ: i32 = libc::POLLIN as i32;
+    const READ: i32 = (libc::POLLIN | libc::POLLRDHUP) as i32;
     const WRITE: i32 = libc::POLLOUT as i32;
     if bits < 0 {
         return interest;
@@ -356,5 +361,10 @@ mod tests {
         assert_eq!(writable, Interest::WRITABLE);
         let end = readiness(libc::POLLIN.into(), Interest::WRITABLE);
         assert_eq!(end, Interest::NONE);
+        let half_closed = libc::POLLRDHUP.into();
+        assert_eq!(readiness(half_closed, Interest::WRITABLE), Interest::NONE);
+        assert_eq!(readiness(half_closed, Interest::BOTH), Interest::READABLE);
+        let room = (libc::POLLRDHUP | libc::POLLOUT).into();
+        assert_eq!(readiness(room, Interest::WRITABLE), Interest::WRITABLE);
     }
 }

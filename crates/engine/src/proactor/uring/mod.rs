@@ -13,6 +13,8 @@
 //! * A multishot poll, for all its flags, tells of changes, not of a level. A level is what a poll
 //!   of one shot sees when it is submitted, so a poll is submitted again by the wait that follows
 //!   its completion.
+//! * A poll always waits for the end of what the peer sends (`POLLRDHUP`), too, and it is a level. Who
+//!   waits for room only, and has no use for it, waits for a change after that, until there is room.
 //! * ENOBUFS of a receive says that the buffers are all taken, not that the stream has failed.
 //! * A thread that ends takes its operations with it: the kernel cancels them.
 //! * Linux 6.18 does the deferred work of 20 operations in one call, and not more unless more

@@ -61,7 +61,21 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                 }
             }
             Work::Poll { interest, .. } if is_readiness(result) => {
-                Returned::Readiness(readiness(result, interest))
+                let readiness = readiness(result, interest);
+                if more && !operation.edge {
+                    return; // told already: a level soon
+                }
+                operation.edge = readiness.is_empty();
+                if operation.edge {
+                    if !more {
+                        self.rest(token, completions);
+                    }
+                    return;
+                }
+                if more {
+                    self.unwanted.push(token); // a level again
+                }
+                Returned::Readiness(readiness)
             }
             // Not by its owner: the proactor is suspended, or the thread that submitted it is gone.
             _ if result == -libc::ECANCELED && operation.goes_on() => {

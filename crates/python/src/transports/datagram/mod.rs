@@ -150,7 +150,7 @@ impl DatagramTransport {
     fn socket_object<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         match &self.state.borrow().socket {
             Socket::Object { object, .. } => Some(object.bind(py).clone()),
-            Socket::Descriptor { .. } | Socket::Closed => None,
+            Socket::Descriptor { .. } | Socket::Closed(_) => None,
         }
     }
 

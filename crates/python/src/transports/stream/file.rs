@@ -24,7 +24,7 @@ impl StreamTransport {
             let state = this.state.borrow();
             let object = match &state.socket {
                 Socket::Object { object, .. } => Some(object.bind(py).clone()),
-                Socket::Descriptor { .. } | Socket::Closed => None,
+                Socket::Descriptor { .. } | Socket::Closed(_) => None,
             };
             (state.socket.raw_fd(), object)
         };

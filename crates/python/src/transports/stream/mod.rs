@@ -185,7 +185,11 @@ impl StreamTransport {
         }
         if name.eq(intern!(py, "socket"))? {
             let protocol = slf.get().protocol_made_with();
-            let Some(object) = slf.get().socket_object(py)? else { return Ok(default) };
+            let object = match slf.get().socket_object(py)? {
+                None => slf.get().closed_socket(py)?,
+                object => object,
+            };
+            let Some(object) = object else { return Ok(default) };
             let socket = exposed(&object, slf.as_any(), protocol)?;
             extra.set_item(name, &socket)?;
             return Ok(Some(socket));
@@ -397,7 +401,7 @@ impl StreamTransport {
     fn socket_object<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let kind = match &self.state.borrow().socket {
             Socket::Object { object, .. } => return Ok(Some(object.bind(py).clone())),
-            Socket::Closed => return Ok(None),
+            Socket::Closed(_) => return Ok(None),
             Socket::Descriptor { kind, .. } => *kind,
         };
         let fd = self.watch.fd();
@@ -420,6 +424,14 @@ impl StreamTransport {
             Socket::Object { object, .. } => Ok(Some(object.bind(py).clone())),
             _ => Ok(None),
         }
+    }
+}
+
+impl StreamTransport {
+    /// A closed Python socket in the place of the descriptor that was closed, whose kind it still tells.
+    fn closed_socket<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let Socket::Closed(Some(kind)) = self.state.borrow().socket else { return Ok(None) };
+        kind.closed_object(py).map(Some)
     }
 }
 

@@ -13,6 +13,7 @@ use super::protocol::{Phase, TlsProtocol};
 use super::session::{RECORD, Session};
 use super::{closing, handshake, writing};
 use crate::buffer::View;
+use crate::error;
 use crate::ffi;
 
 /// How much a session is given at a time, in bytes: two records.
@@ -117,12 +118,27 @@ enum Stop {
 }
 
 fn deliver(layer: &Bound<'_, TlsProtocol>, data: &[u8]) -> PyResult<()> {
+    let mut input = Input { session: &layer.get().session, rest: data };
+    give(layer, &mut input).or_else(|error| interrupted(layer, input.rest, error))
+}
+
+/// If an exception is about to leave the loop, `rest` is delivered when the loop runs again.
+#[cold]
+fn interrupted(layer: &Bound<'_, TlsProtocol>, rest: &[u8], error: PyErr) -> PyResult<()> {
+    let py = layer.py();
+    if error::leaves_the_loop(py, &error) {
+        layer.get().session.feed(py, rest)?;
+        TlsProtocol::schedule(layer, "call_soon", None, "_resume")?;
+    }
+    Err(error)
+}
+
+/// Gives the protocol what there is, for as long as it wants it.
+fn give(layer: &Bound<'_, TlsProtocol>, input: &mut Input<'_>) -> PyResult<()> {
     let this = layer.get();
-    let mut input = Input { session: &this.session, rest: data };
     while wants_data(this) {
         let buffered = this.state.borrow().buffered;
-        let stop =
-            if buffered { fill_buffer(layer, &mut input)? } else { hand_over(layer, &mut input)? };
+        let stop = if buffered { fill_buffer(layer, input)? } else { hand_over(layer, input)? };
         match stop {
             Stop::Full => {}
             Stop::Empty => return Ok(()),
