@@ -9,7 +9,6 @@ import fractions
 import functools
 import gc
 import inspect
-import os
 import threading
 import time
 import weakref
@@ -19,6 +18,7 @@ import pytest
 from support.backends import PY312, PY314, Backend
 from support.reports import Reports
 from support.running import Run, turns
+from support.threads import give_way
 
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
@@ -1011,7 +1011,7 @@ def test_a_handle_cannot_be_cancelled_while_it_runs_elsewhere(loop: Any) -> None
         assert not handle.cancelled()
         for _ in range(1000):
             order.append("runs")
-            os.sched_yield()
+            give_way()
 
     def cancel() -> None:
         cancelling.set()
