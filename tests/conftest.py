@@ -167,11 +167,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, None
     if (
         WINDOWS
         and backend is not None
-        and backend.is_oracle
+        and (backend.is_oracle or backend.selector is not None)
         and outcome.excinfo is not None
         and issubclass(outcome.excinfo[0], NotImplementedError)
     ):
-        outcome.force_exception(pytest.skip.Exception(f"not in asyncio's {backend.class_name}"))
+        # asyncio's loops lack much there, and a selector pipes and processes.
+        outcome.force_exception(pytest.skip.Exception(f"not in {backend.name}'s loop on Windows"))
 
 
 def restore_policies() -> None:

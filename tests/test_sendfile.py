@@ -852,14 +852,12 @@ class TestTransport:
         async def main() -> None:
             loop = asyncio.get_running_loop()
             reader, writer = os.pipe()
-            transport, _ = await loop.connect_write_pipe(
-                asyncio.BaseProtocol, os.fdopen(writer, "wb", 0)
-            )
-            with pytest.raises(RuntimeError, match="sendfile is not supported for transport <"):
-                await loop.sendfile(transport, file)
-            transport.close()
-            os.close(reader)
-            await turns(2)
+            with os.fdopen(reader, "rb", 0), os.fdopen(writer, "wb", 0) as pipe:
+                transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
+                with pytest.raises(RuntimeError, match="sendfile is not supported for transport <"):
+                    await loop.sendfile(transport, file)
+                transport.close()
+                await turns(2)
 
         run(main)
 

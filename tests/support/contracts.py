@@ -21,7 +21,8 @@ from typing import Any, AsyncIterator, Awaitable, Callable, Dict, List, Optional
 
 import pytest
 
-from support.backends import PY312, Backend
+from support.backends import GIL, PY312, Backend
+from support.platforms import WINDOWS
 from support.recorders import BufferedRecorder, Recorder, Recording
 from support.reports import Reports
 from support.running import Run, turns
@@ -841,7 +842,12 @@ class StreamContract:
         run(main)
 
     def test_a_large_write_from_another_thread_while_the_loop_waits(self, run: Run) -> None:
-        """It is done, or it is refused before a byte is sent; the connection lives either way."""
+        """It is done, or it is refused before a byte is sent; the connection lives either way.
+
+        Without a GIL it takes to know that the loop waits: one that begins to in the middle of a write refuses its end.
+        """
+        if WINDOWS and not GIL:
+            pytest.skip("Windows does not tell whether a thread waits")
 
         async def main() -> None:
             async with self.link() as link:

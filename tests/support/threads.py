@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+import time
 from typing import Any, Callable, List
+
+from support.platforms import WINDOWS
 
 # The system calls in which a loop waits, by number on x86-64 and on arm64: epoll_wait, epoll_pwait,
 # epoll_pwait2, poll, ppoll, select, pselect6, io_uring_enter.
@@ -13,6 +16,14 @@ WAITS = {
     "x86_64": {"232", "281", "441", "7", "271", "23", "270", "426"},
     "aarch64": {"22", "441", "73", "72", "426"},
 }
+
+
+def give_way() -> None:
+    """Let other threads run: sched_yield(2), or Sleep(0) of Windows."""
+    if WINDOWS:
+        time.sleep(0)
+    else:
+        os.sched_yield()
 
 
 def waits_in_the_kernel(thread: int) -> bool:
@@ -36,7 +47,7 @@ async def call_while_waiting(call: Callable[[], Any]) -> List[BaseException]:
 
     def work() -> None:
         while not waits_in_the_kernel(mine):
-            os.sched_yield()
+            give_way()
         try:
             call()
         except RuntimeError as error:
