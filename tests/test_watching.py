@@ -564,6 +564,26 @@ def test_a_character_device_that_cannot_be_waited_for(loop: Any, backend: Backen
             loop.remove_reader(device)
 
 
+@pytest.mark.unix("io_uring")
+def test_data_that_has_been_taken_before_the_loop_looks(
+    loop: Any, pair: Pair, backend: Backend
+) -> None:
+    """Where the kernel notes that it came, the reader is called once, and finds nothing."""
+    left, right = pair
+    calls: List[str] = []
+
+    async def main() -> None:
+        loop.add_reader(left, calls.append, "call")
+        await turns(20)
+        right.send(b"data")
+        assert left.recv(10) == b"data"
+        await turns(20)
+        assert calls == (["call"] if backend.name == "proactor" else [])
+        loop.remove_reader(left)
+
+    loop.run_until_complete(main())
+
+
 def test_a_close_without_a_removal(loop: Any, pair: Pair, backend: Backend) -> None:
     """Where the kernel keeps what it watches open, the peer sees the end when the watch ends."""
     left, right = pair
