@@ -369,3 +369,29 @@ def test_a_reader_of_addresses_of_the_users(run: Run, monkeypatch: pytest.Monkey
             await protocol.lost()
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "keywords"),
+    [
+        ("getaddrinfo", (LOCALHOST, 80), ("family", "type", "proto", "flags")),
+        ("create_connection", (Recorder, LOCALHOST, 1), ("family", "proto")),
+        ("create_connection", (Recorder, "localhost", 1), ("family", "proto", "flags")),
+        ("create_server", (Recorder, LOCALHOST, 0), ("family",)),
+        ("create_server", (Recorder, "localhost", 0), ("family", "flags")),
+        ("create_datagram_endpoint", (Recorder, (LOCALHOST, 0)), ("family", "proto")),
+        ("create_datagram_endpoint", (Recorder, ("localhost", 0)), ("family", "proto", "flags")),
+    ],
+    ids=repr,
+)
+def test_a_hint_that_is_none(
+    run: Run, method: str, arguments: Tuple[Any, ...], keywords: Tuple[str, ...]
+) -> None:
+    """`None` is no number: it does not stand for the default."""
+
+    async def main() -> None:
+        for keyword in keywords:
+            with pytest.raises(TypeError):
+                await getattr(asyncio.get_running_loop(), method)(*arguments, **{keyword: None})
+
+    run(main)

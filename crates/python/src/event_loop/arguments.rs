@@ -30,6 +30,6 @@ impl FromPyObject<'_, '_> for Truth {
 }
 
 /// A keyword, or the number that it is by default.
-pub(super) fn or_number(py: Python<'_>, value: Option<Ref>, otherwise: i32) -> Ref {
-    value.unwrap_or_else(|| PyInt::new(py, otherwise).into_any().into())
+pub(super) fn or_number(py: Python<'_>, value: Given, otherwise: i32) -> Ref {
+    value.0.unwrap_or_else(|| PyInt::new(py, otherwise).into_any().into())
 }

@@ -173,17 +173,20 @@ impl EventLoop {
 
     /// socket.getaddrinfo without blocking the loop. A coroutine.
     #[pyo3(
-        signature = (host, port, *, family=None, r#type=None, proto=None, flags=None),
+        signature = (
+            host, port, *, family=Given::default(), r#type=Given::default(), proto=Given::default(),
+            flags=Given::default()
+        ),
         text_signature = "($self, host, port, *, family=0, type=0, proto=0, flags=0)"
     )]
     fn getaddrinfo<'py>(
         slf: &Bound<'py, Self>,
         host: &Bound<'py, PyAny>,
         port: &Bound<'py, PyAny>,
-        family: Option<Ref>,
-        r#type: Option<Ref>,
-        proto: Option<Ref>,
-        flags: Option<Ref>,
+        family: Given,
+        r#type: Given,
+        proto: Given,
+        flags: Given,
     ) -> PyResult<Bound<'py, PyAny>> {
         let py = slf.py();
         let hints = [family, r#type, proto, flags].map(|hint| or_number(py, hint, 0));
@@ -191,11 +194,11 @@ impl EventLoop {
     }
 
     /// socket.getnameinfo without blocking the loop. A coroutine.
-    #[pyo3(signature = (sockaddr, flags=None), text_signature = "($self, sockaddr, flags=0)")]
+    #[pyo3(signature = (sockaddr, flags=Given::default()), text_signature = "($self, sockaddr, flags=0)")]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
         sockaddr: &Bound<'py, PyAny>,
-        flags: Option<Ref>,
+        flags: Given,
     ) -> PyResult<Bound<'py, PyAny>> {
         let flags = or_number(slf.py(), flags, 0);
         dns::getnameinfo(slf.as_super(), sockaddr, flags.bind(slf.py()))
@@ -217,9 +220,10 @@ impl EventLoop {
     /// `all_errors`), `ValueError` for arguments that contradict each other.
     #[pyo3(
         signature = (
-            protocol_factory, host=None, port=None, *, ssl=None, family=None, proto=None, flags=None,
-            sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_errors=Truth(false)
+            protocol_factory, host=None, port=None, *, ssl=None, family=Given::default(),
+            proto=Given::default(), flags=Given::default(), sock=None, local_addr=None,
+            server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+            happy_eyeballs_delay=None, interleave=None, all_errors=Truth(false)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, ssl=None, family=0, \
 proto=0, flags=0, sock=None, local_addr=None, server_hostname=None, ssl_handshake_timeout=None, \
@@ -231,9 +235,9 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         host: Option<Ref>,
         port: Option<Ref>,
         ssl: Option<Ref>,
-        family: Option<Ref>,
-        proto: Option<Ref>,
-        flags: Option<Ref>,
+        family: Given,
+        proto: Given,
+        flags: Given,
         sock: Option<Ref>,
         local_addr: Option<Ref>,
         server_hostname: Option<Ref>,
@@ -286,9 +290,10 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
     /// interfaces) and port, or on sock; return a Server. A coroutine.
     #[pyo3(
         signature = (
-            protocol_factory, host=None, port=None, *, family=None, flags=None, sock=None, backlog=100,
-            ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, ssl_handshake_timeout=None,
-            ssl_shutdown_timeout=None, start_serving=Truth(true)
+            protocol_factory, host=None, port=None, *, family=Given::default(),
+            flags=Given::default(), sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None,
+            keep_alive=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None,
+            start_serving=Truth(true)
         ),
         text_signature = "($self, protocol_factory, host=None, port=None, *, family=0, flags=1, \
 sock=None, backlog=100, ssl=None, reuse_address=None, reuse_port=None, keep_alive=None, \
@@ -299,8 +304,8 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         protocol_factory: Ref,
         host: Option<Ref>,
         port: Option<Ref>,
-        family: Option<Ref>,
-        flags: Option<Ref>,
+        family: Given,
+        flags: Given,
         sock: Option<Ref>,
         backlog: i32,
         ssl: Option<Ref>,
@@ -547,8 +552,9 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True, clean
     /// contradict each other.
     #[pyo3(
         signature = (
-            protocol_factory, local_addr=None, remote_addr=None, *, family=None, proto=None, flags=None,
-            reuse_address=Given::default(), reuse_port=None, allow_broadcast=None, sock=None
+            protocol_factory, local_addr=None, remote_addr=None, *, family=Given::default(),
+            proto=Given::default(), flags=Given::default(), reuse_address=Given::default(),
+            reuse_port=None, allow_broadcast=None, sock=None
         ),
         text_signature = "($self, protocol_factory, local_addr=None, remote_addr=None, *, family=0, \
 proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
@@ -558,9 +564,9 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         protocol_factory: Ref,
         local_addr: Option<Ref>,
         remote_addr: Option<Ref>,
-        family: Option<Ref>,
-        proto: Option<Ref>,
-        flags: Option<Ref>,
+        family: Given,
+        proto: Given,
+        flags: Given,
         reuse_address: Given,
         reuse_port: Option<Ref>,
         allow_broadcast: Option<Ref>,
@@ -663,14 +669,14 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
 
     /// Receive a datagram into buf; return the number of bytes and the address. A coroutine.
     #[pyo3(
-        signature = (sock, buf, nbytes=None),
+        signature = (sock, buf, nbytes=Given::default()),
         text_signature = "($self, sock, buf, nbytes=0)"
     )]
     fn sock_recvfrom_into<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
         buf: &Bound<'py, PyAny>,
-        nbytes: Option<Ref>,
+        nbytes: Given,
     ) -> PyResult<Bound<'py, PyAny>> {
         let nbytes = or_number(slf.py(), nbytes, 0);
         sock::recvfrom_into(slf.as_super(), sock, buf, nbytes.bind(slf.py()))
@@ -730,7 +736,7 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         count: Option<Ref>,
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let offset = or_number(slf.py(), offset.0, 0);
+        let offset = or_number(slf.py(), offset, 0);
         let asked = sendfile::Asked { file, offset, count };
         sendfile::sock_sendfile(slf.as_super(), sock, asked, fallback.0)
     }
@@ -751,7 +757,7 @@ proto=0, flags=0, reuse_port=None, allow_broadcast=None, sock=None)"
         count: Option<Ref>,
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
-        let offset = or_number(slf.py(), offset.0, 0);
+        let offset = or_number(slf.py(), offset, 0);
         let asked = sendfile::Asked { file, offset, count };
         sendfile::sendfile(slf.as_super(), transport, asked, fallback.0)
     }
