@@ -10,7 +10,9 @@ import contextlib
 import gc
 import itertools
 import os
-from typing import Any, AsyncIterator, List, Tuple
+import warnings
+from pathlib import Path
+from typing import Any, AsyncIterator, Iterator, List, Tuple
 
 import pytest
 from support.backends import Backend
@@ -191,6 +193,55 @@ class TestPipes:
             writing.close()
             await writer.lost()
             await reader.lost()
+
+        run(main)
+
+
+@contextlib.contextmanager
+def files_that_wait(kind: str, tmp_path: Path) -> Iterator[Any]:
+    """The ends of what was not made for overlapped operations, the reading one first."""
+    from asyncio import windows_utils
+
+    if kind == "pipe":
+        ends = windows_utils.pipe(overlapped=(False, False))  # type: ignore[attr-defined]
+        files = [windows_utils.PipeHandle(end) for end in ends]  # type: ignore[attr-defined]
+    elif kind == "os.pipe":
+        reader, writer = os.pipe()
+        files = [open(reader, "rb", 0), open(writer, "wb", 0)]
+    else:
+        path = tmp_path / "file"
+        path.write_bytes(b"data")
+        files = [open(path, "rb", 0), open(path, "r+b", 0)]
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            stack.callback(file.close)
+        yield files
+
+
+@pytest.mark.usefixtures("needs_pipes")
+@pytest.mark.parametrize("kind", ["pipe", "os.pipe", "file"])
+class TestFilesThatWait:
+    """What no operation can be asked of: who writes is told at once, who reads by its first read."""
+
+    def test_reading(self, run: Run, kind: str, tmp_path: Path, reports: Reports) -> None:
+        async def main() -> None:
+            with files_that_wait(kind, tmp_path) as (file, _):
+                transport, protocol = await asyncio.get_running_loop().connect_read_pipe(
+                    Recorder, file
+                )
+                assert isinstance(await protocol.lost(), OSError)
+                transport.close()
+            reports.take()
+
+        run(main)
+
+    def test_writing(self, run: Run, kind: str, tmp_path: Path) -> None:
+        async def main() -> None:
+            with files_that_wait(kind, tmp_path) as (_, file), warnings.catch_warnings():
+                warnings.simplefilter("ignore", ResourceWarning)  # of asyncio's transport
+                with pytest.raises(OSError, match="WinError"):
+                    await asyncio.get_running_loop().connect_write_pipe(Recorder, file)
+                gc.collect()
 
         run(main)
 

@@ -13,9 +13,7 @@ use std::ptr;
 use std::sync::Arc;
 
 use windows_sys::Wdk::Storage::FileSystem::{
-    FILE_COMPLETION_INFORMATION, FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT,
-    FileModeInformation, FileReplaceCompletionInformation, NtQueryInformationFile,
-    NtSetInformationFile,
+    FILE_COMPLETION_INFORMATION, FileReplaceCompletionInformation, NtSetInformationFile,
 };
 use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, HANDLE};
 use windows_sys::Win32::Networking::WinSock::{
@@ -32,9 +30,9 @@ use windows_sys::core::GUID;
 
 use super::afd::Driver;
 use super::in_flight::{File, Told};
+use crate::sys::descriptor;
 use crate::sys::fd::{RawFd, handle, socket};
 use crate::sys::port::Port;
-use crate::sys::status;
 
 /// No packet for what ends at once, and no event that nobody waits for.
 #[expect(clippy::cast_possible_truncation, reason = "small numbers")]
@@ -75,7 +73,7 @@ impl Kernel {
     pub(super) fn associate(&self, fd: RawFd, file: File) -> Result<Told, i32> {
         match self.port.associate(fd).map_err(|error| number(&error)) {
             Err(REFUSED) => {
-                if file == File::Pipe && waits(handle(fd)) {
+                if file == File::Pipe && !descriptor::is_overlapped(fd).unwrap_or(true) {
                     return Err(REFUSED);
                 }
                 self.replace(fd);
@@ -152,21 +150,6 @@ fn read_bytes(pipe: HANDLE) {
     let mode = PIPE_READMODE_BYTE;
     // SAFETY: the mode is valid for reads, and the kernel checks the handle.
     unsafe { SetNamedPipeHandleState(pipe, &raw const mode, ptr::null(), ptr::null()) };
-}
-
-/// Whether operations of a file end before the call that starts them returns: whether it was opened
-/// without `FILE_FLAG_OVERLAPPED`.
-fn waits(file: HANDLE) -> bool {
-    const SYNCHRONOUS: u32 = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
-    let mut mode = 0_u32;
-    let mut block = IO_STATUS_BLOCK::default();
-    // SAFETY: the mode and the block are valid for writes, and the kernel checks the handle.
-    let result = unsafe {
-        let size = size_of_val(&mode).try_into().unwrap_or(0);
-        let mode = (&raw mut mode).cast();
-        NtQueryInformationFile(file, &raw mut block, mode, size, FileModeInformation)
-    };
-    status::is_success(result) && mode & SYNCHRONOUS != 0
 }
 
 /// One of Winsock's functions, asked for once.

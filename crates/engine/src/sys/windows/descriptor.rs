@@ -4,15 +4,21 @@
 use std::collections::BTreeMap;
 use std::{io, ptr};
 
+use windows_sys::Wdk::Storage::FileSystem::{
+    FILE_SYNCHRONOUS_IO_ALERT, FILE_SYNCHRONOUS_IO_NONALERT, FileModeInformation,
+    NtQueryInformationFile,
+};
 use windows_sys::Win32::Foundation::GetHandleInformation;
 use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET};
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_TYPE_CHAR, FILE_TYPE_PIPE, FILE_TYPE_UNKNOWN, GetFileType,
 };
+use windows_sys::Win32::System::IO::IO_STATUS_BLOCK;
 use windows_sys::Win32::System::Pipes::{GetNamedPipeInfo, PIPE_SERVER_END};
 
 use super::fd::{RawFd, handle};
 use super::socket::option;
+use super::status;
 
 /// WSAENOTSOCK when `fd` is no open socket.
 pub(crate) fn check_open(fd: RawFd) -> io::Result<()> {
@@ -80,6 +86,24 @@ pub(crate) fn object(fd: RawFd) -> Option<Object> {
         FILE_TYPE_UNKNOWN => Object::Waitable,
         _ => Object::File,
     })
+}
+
+/// Whether operations of a file may go on after the call that starts them: whether it was opened with
+/// `FILE_FLAG_OVERLAPPED`.
+pub(crate) fn is_overlapped(fd: RawFd) -> io::Result<bool> {
+    const SYNCHRONOUS: u32 = FILE_SYNCHRONOUS_IO_ALERT | FILE_SYNCHRONOUS_IO_NONALERT;
+    let mut mode = 0_u32;
+    let mut block = IO_STATUS_BLOCK::default();
+    // SAFETY: the mode and the block are valid for writes, and the kernel checks the handle.
+    let result = unsafe {
+        let size = size_of_val(&mode).try_into().unwrap_or(0);
+        let mode = (&raw mut mode).cast();
+        NtQueryInformationFile(handle(fd), &raw mut block, mode, size, FileModeInformation)
+    };
+    if !status::is_success(result) {
+        return Err(io::Error::from_raw_os_error(status::win32(result)));
+    }
+    Ok(mode & SYNCHRONOUS == 0)
 }
 
 /// Which file `fd` is open for; `None` if it is not open.

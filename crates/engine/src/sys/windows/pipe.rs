@@ -14,7 +14,7 @@ use std::io::{self, IoSlice};
 use std::os::windows::ffi::OsStrExt;
 use std::ptr;
 
-use windows_sys::Win32::Foundation::{ERROR_INVALID_HANDLE, GENERIC_READ, GENERIC_WRITE};
+use windows_sys::Win32::Foundation::{ERROR_INVALID_PARAMETER, GENERIC_READ, GENERIC_WRITE};
 use windows_sys::Win32::Storage::FileSystem::{
     CreateFileW, FILE_FLAG_FIRST_PIPE_INSTANCE, FILE_FLAG_OVERLAPPED, OPEN_EXISTING,
     PIPE_ACCESS_DUPLEX, PIPE_ACCESS_INBOUND,
@@ -24,7 +24,7 @@ use windows_sys::Win32::System::Pipes::{
     PIPE_TYPE_BYTE, PIPE_TYPE_MESSAGE, PIPE_UNLIMITED_INSTANCES, PIPE_WAIT,
 };
 
-use super::descriptor::{Object, object};
+use super::descriptor::{Object, is_overlapped, object};
 use super::fd::{AsRawFd, BorrowedFd, OwnedFd, owned};
 use super::socket;
 pub use crate::sys::kind::Kind;
@@ -100,15 +100,27 @@ fn unguessable() -> Vec<u16> {
     wide(OsStr::new(&name))
 }
 
-/// What kind of file `fd` is open on.
+/// What kind of file `fd` is open on. The numbers of C's files, which are no handles, are of another kind.
 pub fn kind(fd: BorrowedFd<'_>) -> io::Result<Kind> {
     match object(fd.as_raw_fd()) {
         Some(Object::Socket) => Ok(Kind::Socket),
         Some(Object::Pipe) => Ok(Kind::Fifo),
         Some(Object::CharacterDevice) => Ok(Kind::CharacterDevice),
-        Some(Object::File | Object::Waitable) => Ok(Kind::Other),
-        None => Err(io::Error::from_raw_os_error(ERROR_INVALID_HANDLE.cast_signed())),
+        Some(Object::File | Object::Waitable) | None => Ok(Kind::Other),
     }
+}
+
+/// Succeeds if operations can be asked of a pipe, as asyncio finds out when a transport that writes is made; one that
+/// reads is told by its first read.
+///
+/// # Errors
+/// `ERROR_INVALID_PARAMETER` for what was opened without `FILE_FLAG_OVERLAPPED` (such as the files of C), and whatever
+/// the kernel says of what is no file.
+pub fn check_overlapped(fd: BorrowedFd<'_>) -> io::Result<()> {
+    if is_overlapped(fd.as_raw_fd())? {
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(ERROR_INVALID_PARAMETER.cast_signed()))
 }
 
 /// Makes a socket non-blocking. Overlapped pipes are as they are.

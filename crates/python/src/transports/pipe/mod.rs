@@ -150,7 +150,7 @@ impl PipeTransport {
             core: core.into(),
             end,
             kind,
-            operated: sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo,
+            operated: is_operated(kind),
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
             watch: Watch::new(py, fd)?,
             state: LoopCell::new(state),
@@ -197,12 +197,24 @@ impl PipeTransport {
     }
 }
 
+/// Whether it is read from and written to by operations: what cannot be is told so by the first one.
+const fn is_operated(kind: sys::pipe::Kind) -> bool {
+    sys::pipe::COMPLETES && matches!(kind, sys::pipe::Kind::Fifo | sys::pipe::Kind::Other)
+}
+
 /// Checks what `fd` is open on, and makes it non-blocking.
 fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
     let Some(descriptor) = ffi::borrow_fd(fd) else {
         return Err(os_error(&std::io::Error::from_raw_os_error(sys::os_error::EBADF)));
     };
     let kind = sys::pipe::kind(descriptor).map_err(|error| os_error(&error))?;
+    if is_operated(kind) {
+        check_operations(core, "pipes")?;
+        if end != End::Reading {
+            sys::pipe::check_overlapped(descriptor).map_err(|error| os_error(&error))?;
+        }
+        return Ok(kind);
+    }
     if kind == sys::pipe::Kind::Other {
         return Err(PyValueError::new_err(match end {
             End::Reading => "Pipe transport is for pipes/sockets only.",
@@ -210,9 +222,6 @@ fn prepare(core: &Core, fd: RawFd, end: End) -> PyResult<sys::pipe::Kind> {
                 "Pipe transport is only for pipes, sockets and character devices"
             }
         }));
-    }
-    if sys::pipe::COMPLETES && kind == sys::pipe::Kind::Fifo {
-        return check_operations(core, "pipes").map(|()| kind);
     }
     sys::pipe::set_nonblocking(descriptor).map_err(|error| os_error(&error))?;
     Ok(kind)
