@@ -10,7 +10,6 @@ import contextlib
 import gc
 import itertools
 import os
-import warnings
 from pathlib import Path
 from typing import Any, AsyncIterator, Iterator, List, Tuple
 
@@ -235,13 +234,14 @@ class TestFilesThatWait:
 
         run(main)
 
-    def test_writing(self, run: Run, kind: str, tmp_path: Path) -> None:
+    def test_writing(self, run: Run, backend: Backend, kind: str, tmp_path: Path) -> None:
+        if backend.is_oracle:
+            pytest.skip("asyncio leaves a transport behind, which warns when it is collected")
+
         async def main() -> None:
-            with files_that_wait(kind, tmp_path) as (_, file), warnings.catch_warnings():
-                warnings.simplefilter("ignore", ResourceWarning)  # of asyncio's transport
+            with files_that_wait(kind, tmp_path) as (_, file):
                 with pytest.raises(OSError, match="WinError"):
                     await asyncio.get_running_loop().connect_write_pipe(Recorder, file)
-                gc.collect()
 
         run(main)
 
