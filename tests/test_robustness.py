@@ -6,6 +6,7 @@ a transport, calls after the end. asyncio survives each; what might kill the pro
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import inspect
@@ -16,7 +17,7 @@ import threading
 import types
 import weakref
 from fractions import Fraction
-from typing import Any, Callable, Generator, List, Optional
+from typing import Any, Callable, Generator, Iterator, List, Optional
 
 import pytest
 from support.backends import GIL, PY312, Backend
@@ -25,7 +26,7 @@ from support.recorders import Recorder
 from support.reports import Reports
 from support.running import Run, turns
 from support.signals import USER
-from support.sockets import LOCALHOST, pair_at, tcp_pair
+from support.sockets import LOCALHOST, listener, pair_at, tcp_pair
 from support.threads import call_while_waiting
 from support.user_selectors import CountingSelectSelector, UserSelector
 
@@ -582,9 +583,9 @@ def test_an_unclosed_loop_with_handlers_at_exit(backend: Backend) -> None:
 # Descriptors that run out
 
 
-@pytest.mark.unix("a limit of descriptors")
-def test_a_loop_runs_when_no_descriptor_is_left(loop: Any) -> None:
-    """All that a loop needs it opens when it is made."""
+@contextlib.contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """The process can open nothing meanwhile."""
     import resource
 
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -592,9 +593,33 @@ def test_a_loop_runs_when_no_descriptor_is_left(loop: Any) -> None:
     os.close(lowest)
     resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, before[1]))
     try:
-        loop.run_until_complete(asyncio.sleep(0.001))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@pytest.mark.unix("a limit of descriptors")
+def test_a_loop_runs_when_no_descriptor_is_left(loop: Any) -> None:
+    """All that a loop needs it opens when it is made."""
+    with no_descriptor_left():
+        loop.run_until_complete(asyncio.sleep(0.001))
+
+
+@pytest.mark.unix("a limit of descriptors")
+def test_the_socket_of_a_lost_connection_when_no_descriptor_is_left(run: Run) -> None:
+    async def main() -> None:
+        with listener() as listening:
+            transport, protocol = await asyncio.get_running_loop().create_connection(
+                Recorder, *listening.getsockname()
+            )
+            transport.abort()
+            await protocol.lost()
+            await turns(1)
+            with no_descriptor_left():
+                sock = transport.get_extra_info("socket")
+            assert sock is None or sock.fileno() == -1
+
+    run(main)
 
 
 # Coroutines of the loop that are dropped

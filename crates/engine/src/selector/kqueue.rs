@@ -23,7 +23,7 @@ pub struct Kqueue {
     sources: DescriptorMap<Source>,
     /// How many entries of `sources` there are.
     registered: usize,
-    /// What the kernel does not watch in a queue; `None` before there was such a thing.
+    /// What the kernel does not watch in a queue, if there is such a thing.
     refused: Option<Box<Refused>>,
 }
 
@@ -80,7 +80,7 @@ impl Kqueue {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<()> {
-        if self.refused.as_ref().is_none_or(|refused| refused.is_empty()) {
+        if self.refused.is_none() {
             return self.take(events, timeout);
         }
         // A queue is readable by what was ready when it was looked at last, be it ready or not by now: so it
@@ -127,7 +127,13 @@ impl Kqueue {
     }
 
     fn forget_refused(&mut self, fd: RawFd) -> io::Result<()> {
-        self.refused.as_mut().map_or(Ok(()), |refused| refused.deregister(fd))
+        let refused = self.refused.as_mut().filter(|refused| refused.contains(fd));
+        let Some(refused) = refused else { return Ok(()) };
+        refused.deregister(fd)?;
+        if refused.is_empty() {
+            self.refused = None;
+        }
+        Ok(())
     }
 
     /// Has the filters of `interest` and no others. Deleting one that is not there, or whose descriptor

@@ -8,30 +8,30 @@ use std::time::Duration;
 
 use super::Events;
 use super::select::Select;
-use crate::sys::descriptor::DescriptorMap;
 use crate::sys::fd::RawFd;
 use crate::{Interest, Token};
 
 /// The name of the queue. It is never reported.
 const QUEUE: Token = Token::reserved(u32::MAX);
 
-/// The descriptors that a queue has refused.
+/// The descriptors that a queue has refused, and the queue.
 #[derive(Debug)]
-pub(super) struct Refused {
-    select: Select,
-    known: DescriptorMap<()>,
-    count: usize,
-}
+pub(super) struct Refused(Select);
 
 impl Refused {
     pub(super) fn new(queue: RawFd) -> io::Result<Self> {
         let mut select = Select::default();
         select.register(queue, QUEUE, Interest::READABLE)?;
-        Ok(Self { select, known: DescriptorMap::default(), count: 0 })
+        Ok(Self(select))
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
-        self.count == 0
+    pub(super) fn contains(&self, fd: RawFd) -> bool {
+        self.0.sources.get(fd).is_some()
+    }
+
+    /// Whether there is nothing but the queue.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.sources.iter().nth(1).is_none()
     }
 
     pub(super) fn register(
@@ -40,19 +40,11 @@ impl Refused {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        self.select.register(fd, token, interest)?;
-        if self.known.insert(fd, ()).is_none() {
-            self.count += 1;
-        }
-        Ok(())
+        self.0.register(fd, token, interest)
     }
 
     pub(super) fn deregister(&mut self, fd: RawFd) -> io::Result<()> {
-        if self.known.remove(fd).is_some() {
-            self.count -= 1;
-            self.select.deregister(fd)?;
-        }
-        Ok(())
+        self.0.deregister(fd)
     }
 
     /// Reports what is ready, too, and ends when something is in the queue: whether it is.
@@ -61,7 +53,7 @@ impl Refused {
         events: &mut Events,
         timeout: Option<Duration>,
     ) -> io::Result<bool> {
-        self.select.wait(events, timeout)?;
+        self.0.wait(events, timeout)?;
         let with_queue = events.len();
         events.events.retain(|event| event.token != QUEUE);
         Ok(events.len() < with_queue)

@@ -20,7 +20,7 @@ use crate::{Interest, Token};
 /// The descriptors that are selected from.
 #[derive(Default)]
 pub struct Select {
-    sources: DescriptorMap<(Token, Interest)>,
+    pub(super) sources: DescriptorMap<(Token, Interest)>,
     /// Who is watched, one bit for each number.
     wanted: Sets,
     /// What the kernel reads and writes: a copy of `wanted` at first, then who is ready.

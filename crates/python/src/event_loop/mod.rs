@@ -367,7 +367,8 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     // Pipes
 
     /// Read from pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
-    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    /// protocol). A coroutine. Raises `ValueError` for a regular file. On Windows the pipe has to be overlapped;
+    /// of any other the protocol loses its connection by an `OSError`.
     fn connect_read_pipe<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Ref,
@@ -390,7 +391,8 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     }
 
     /// Write to pipe: a file object over a pipe, a FIFO, a socket or a character device. Return (transport,
-    /// protocol). A coroutine. Raises `ValueError` for a regular file.
+    /// protocol). A coroutine. Raises `ValueError` for a regular file, on Windows `OSError` for what is not
+    /// overlapped.
     fn connect_write_pipe<'py>(
         slf: &Bound<'py, Self>,
         protocol_factory: Ref,

@@ -38,7 +38,6 @@ mod timer;
 mod wait_packet;
 mod withdrawal;
 
-use std::collections::HashMap;
 use std::fmt::{self, Debug, Formatter};
 use std::io;
 use std::mem;
@@ -46,6 +45,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustc_hash::FxHashMap;
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_ENTRY};
 
 use self::begin::Begun;
@@ -71,7 +71,7 @@ pub struct Iocp<B: Lent, M: LentMut> {
     in_flight: Slots<InFlight<B, M>>,
     /// Those of them that are the kernel's, and do not rest, by what the port calls them. It may call others:
     /// a program may begin operations of its own by a file that the port is told of, and so may another process.
-    lent: HashMap<NonNull<OVERLAPPED>, Token>,
+    lent: FxHashMap<NonNull<OVERLAPPED>, Token>,
     /// Operations that the next wait starts: new ones, and those that go on.
     resting: Vec<Token>,
     /// Receivers that found no free buffer, longest first.
@@ -110,7 +110,7 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
             timer: Timer::new(),
             buffers: Buffers::new(&config),
             in_flight: Slots::new(),
-            lent: HashMap::new(),
+            lent: FxHashMap::default(),
             resting: Vec::new(),
             starved: Vec::new(),
             accepting: false,

@@ -98,7 +98,8 @@ pub(crate) type Open =
     for<'py> fn(&Bound<'py, Core>, &Opening<'_, 'py>) -> PyResult<Bound<'py, PyAny>>;
 
 impl ReadPipeTransport {
-    /// Makes a transport that reads and queues its `connection_made`. `ValueError` for a regular file.
+    /// Makes a transport that reads and queues its `connection_made`. `ValueError` for a regular file; on Windows its
+    /// first read fails.
     pub(crate) fn open<'py>(
         core: &Bound<'py, Core>,
         opening: &Opening<'_, 'py>,
@@ -111,7 +112,8 @@ impl ReadPipeTransport {
 }
 
 impl WritePipeTransport {
-    /// Makes a transport that writes and queues its `connection_made`. `ValueError` for a regular file.
+    /// Makes a transport that writes and queues its `connection_made`. `ValueError` for a regular file, on Windows
+    /// `OSError` for whatever is not overlapped.
     pub(crate) fn open<'py>(
         core: &Bound<'py, Core>,
         opening: &Opening<'_, 'py>,

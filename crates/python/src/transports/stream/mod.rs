@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 
 use oxloop_engine::sys::fd::{BorrowedFd, RawFd};
 use oxloop_engine::{Volume, WriteQueue};
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
@@ -431,7 +431,11 @@ impl StreamTransport {
     /// A closed Python socket in the place of the descriptor that was closed, whose kind it still tells.
     fn closed_socket<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let Socket::Closed(Some(kind)) = self.state.borrow().socket else { return Ok(None) };
-        kind.closed_object(py).map(Some)
+        match kind.closed_object(py) {
+            // It is open for a moment, and there is no descriptor to be had.
+            Err(error) if error.is_instance_of::<PyOSError>(py) => Ok(None),
+            closed => closed.map(Some),
+        }
     }
 }
 
