@@ -12,6 +12,9 @@ pub(crate) struct Imports {
     futures: Py<PyDict>,
     /// The names of `asyncio.tasks`, see [`Imports::task`].
     tasks: Py<PyDict>,
+    /// `_asyncio`, held for the interpreter's last steps: before 3.12 its tasks cannot be shown without it, and one that is
+    /// destroyed while it is pending is reported as long as there is a loop.
+    _in_c: Option<Py<PyModule>>,
     pub(crate) handle: Py<PyAny>,
     pub(crate) timer_handle: Py<PyAny>,
     /// New in Python 3.14.
@@ -140,6 +143,7 @@ fn load(py: Python<'_>) -> PyResult<Imports> {
     Ok(Imports {
         futures: py.import("asyncio.futures")?.dict().unbind(),
         tasks: py.import("asyncio.tasks")?.dict().unbind(),
+        _in_c: py.import("_asyncio").ok().map(Bound::unbind),
         handle: object(&asyncio, "Handle")?,
         thread_safe_handle: events.getattr_opt("_ThreadSafeHandle")?.map(pyo3::Bound::unbind),
         timer_handle: object(&asyncio, "TimerHandle")?,

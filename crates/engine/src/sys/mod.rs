@@ -10,6 +10,12 @@ mod outgoing;
 #[cfg(any(windows, not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue))]
 mod send_one_by_one;
 
+#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
+#[path = "no_thread_exit.rs"]
+pub mod thread_exit;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub use unix::thread_exit;
+
 #[cfg(unix)]
 mod unix;
 #[cfg(unix)]

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use oxloop_engine::Timestamp;
+use oxloop_engine::sys::thread_exit::Stay;
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -26,6 +27,7 @@ use crate::signals;
 /// `loop.run_forever()`.
 pub(super) fn run_forever(event_loop: &Bound<'_, Core>) -> PyResult<()> {
     let core = event_loop.get();
+    let _stay = Stay::new();
     core.check_closed()?;
     check_running(event_loop)?;
     let _running = Running::start(event_loop)?;
@@ -306,6 +308,7 @@ pub(super) fn run_until_complete<'py>(
     future: &Bound<'py, PyAny>,
 ) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
+    let _stay = Stay::new();
     event_loop.get().check_closed()?;
     check_running(event_loop)?;
     let asyncio = imports(py);

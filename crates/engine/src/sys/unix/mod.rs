@@ -12,6 +12,8 @@ pub mod pipe;
 pub mod process;
 pub mod sigpipe;
 pub mod socket;
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+pub mod thread_exit;
 
 // What makes descriptors: in one call where the system can, in several where it cannot.
 #[cfg(not(target_vendor = "apple"))]
