@@ -1,6 +1,6 @@
 """Threads: a loop in each of many at once, and what may happen when one touches the loop of another.
 
-SPEC section 2: loop state belongs to the running thread; misuse from another one raises, and is never undefined
+Loop state belongs to the running thread; misuse from another one raises, and is never undefined
 behaviour, with the GIL or without.
 """
 
