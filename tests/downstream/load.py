@@ -201,8 +201,9 @@ async def load(names: List[str], minutes: float, clients: int, seed: int) -> Non
         print(f"{action:20} {count}")
     for server in servers:
         print(
-            f"{server.name}: {server.descriptors} descriptors as before, "
-            f"{server.resident[-1] >> 20} MiB, {server.growth():+.1%}"
+            f"{server.name}: {server.descriptors} descriptors as before, {server.growth():+.1%} of",
+            *(f"{size >> 20}" for size in server.resident),
+            "MiB",
         )
         if len(server.resident) >= ENOUGH:
             assert server.growth() < TOLERANCE, f"{server.name} grows"

@@ -5,10 +5,38 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::EventLoop;
 use crate::core::Core;
 use crate::error;
 use crate::ffi::{self, Ref};
 use crate::report;
+
+#[pymethods]
+impl EventLoop {
+    /// Set what is called with (loop, context) for errors that nobody else handles; None for the default.
+    fn set_exception_handler(slf: &Bound<'_, Self>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
+        set_handler(slf.as_super(), handler)
+    }
+
+    /// What `set_exception_handler()` set, or None.
+    fn get_exception_handler<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let handler = slf.as_super().get().exception_handler.borrow();
+        handler.as_ref().map(|handler| handler.bind(slf.py()).clone())
+    }
+
+    /// Log the error of context to the logger "asyncio".
+    fn default_exception_handler(
+        slf: &Bound<'_, Self>,
+        context: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        default_handler(slf.as_super(), context)
+    }
+
+    /// Hand context to the exception handler.
+    fn call_exception_handler(slf: &Bound<'_, Self>, context: &Bound<'_, PyAny>) -> PyResult<()> {
+        call_handler(slf.as_super(), context)
+    }
+}
 
 /// `loop.set_exception_handler(handler)`.
 pub(super) fn set_handler(

@@ -10,12 +10,53 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyTuple};
 
+use super::EventLoop;
 use crate::callback;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
+
+#[pymethods]
+impl EventLoop {
+    /// Wait for the threads of the default executor to end, for timeout seconds at most. A coroutine.
+    #[pyo3(signature = (timeout=None))]
+    fn shutdown_default_executor<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        shutdown(slf.as_super(), timeout)
+    }
+
+    /// Call func(*args) in an executor (None: the default one); return an asyncio.Future.
+    #[pyo3(signature = (executor, func, *args))]
+    fn run_in_executor<'py>(
+        slf: &Bound<'py, Self>,
+        executor: Option<&Bound<'py, PyAny>>,
+        func: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        run(slf.as_super(), executor, func, args)
+    }
+
+    /// Set the executor that `run_in_executor(None`, ...) uses: a `ThreadPoolExecutor`.
+    fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
+        set_default(slf.as_super(), executor)
+    }
+
+    #[getter]
+    fn _default_executor<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let executor = slf.as_super().get().executor.borrow();
+        executor.as_ref().map(|executor| executor.bind(slf.py()).clone())
+    }
+
+    #[setter(_default_executor)]
+    fn replace_default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
+        let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
+        drop(before);
+    }
+}
 
 /// `loop.run_in_executor(executor, func, *args)`: an asyncio future.
 pub(crate) fn run<'py>(

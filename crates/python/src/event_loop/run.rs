@@ -14,6 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use super::EventLoop;
 use crate::core::{Arrival, Core, Entry, KeptWrite};
 use crate::error;
 use crate::ffi;
@@ -22,6 +23,51 @@ use crate::imports::imports;
 use crate::poller::Poller;
 use crate::report;
 use crate::signals;
+
+#[pymethods]
+impl EventLoop {
+    /// Run until `stop()` is called.
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        run_forever(slf.as_super())
+    }
+
+    /// Run until the future (or coroutine, which becomes a task) is done; return its result or raise its
+    /// exception.
+    fn run_until_complete<'py>(
+        slf: &Bound<'py, Self>,
+        future: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        run_until_complete(slf.as_super(), future)
+    }
+
+    /// Stop after the current turn; before `run_forever()` is called, after the first one.
+    fn stop(slf: &Bound<'_, Self>) {
+        slf.as_super().get().stopping.store(true, Relaxed);
+    }
+
+    /// Whether the loop is running.
+    fn is_running(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_running()
+    }
+
+    /// Whether the loop was closed.
+    fn is_closed(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_closed()
+    }
+
+    /// Close the loop: queues are emptied, the default executor is shut down without waiting. Idempotent.
+    /// Raises `RuntimeError` while the loop runs.
+    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        close(slf.as_super())
+    }
+
+    fn _set_coroutine_origin_tracking(
+        slf: &Bound<'_, Self>,
+        enabled: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        track_origins(slf.as_super(), enabled.is_truthy()?)
+    }
+}
 
 /// `loop.run_forever()`.
 pub(super) fn run_forever(event_loop: &Bound<'_, Core>) -> PyResult<()> {

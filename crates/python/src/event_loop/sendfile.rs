@@ -6,6 +6,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PySequence};
 
+use super::EventLoop;
+use super::arguments::{Given, Truth, or_number};
 use super::sock;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -14,6 +16,71 @@ use crate::imports::imports;
 use crate::transports::fallback::SendfileFallback;
 use crate::transports::sendfile::{Range, Sendfile, always_sets_position, not_available};
 use crate::transports::stream::StreamTransport;
+
+#[pymethods]
+impl EventLoop {
+    /// Send a file over a socket; return the number of bytes. A coroutine.
+    ///
+    /// From offset on, count bytes or all there are; the file's position is behind them afterwards, also when
+    /// something fails. Without fallback what the kernel cannot send itself is a `SendfileNotAvailableError`.
+    #[pyo3(
+        signature = (sock, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, sock, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sock_sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = or_number(slf.py(), offset, 0);
+        let asked = Asked { file, offset, count };
+        sock_sendfile(slf.as_super(), sock, asked, fallback.0)
+    }
+
+    /// Send a file over a transport, behind what was written to it; return the number of bytes. A coroutine.
+    ///
+    /// As `sock_sendfile()`. Nothing may be written, and nothing is received, until it ends. Raises `RuntimeError`
+    /// if the transport is closing or not one of bytes.
+    #[pyo3(
+        signature = (transport, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, transport, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        transport: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = or_number(slf.py(), offset, 0);
+        let asked = Asked { file, offset, count };
+        sendfile(slf.as_super(), transport, asked, fallback.0)
+    }
+
+    fn _sock_sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sock_native(slf.as_super(), sock, Asked { file, offset, count })
+    }
+
+    fn _sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        transp: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        native(slf.as_super(), transp, Asked { file, offset, count })
+    }
+}
 
 /// How many bytes are read at a time for a socket (`SENDFILE_FALLBACK_READBUFFER_SIZE`).
 const SOCKET_BLOCK: usize = 256 * 1024;

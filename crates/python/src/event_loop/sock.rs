@@ -9,6 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PySequence;
 
+use super::EventLoop;
+use super::arguments::{Given, or_number};
 use crate::buffer::View;
 use crate::core::{Core, READ_SIZE};
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -16,6 +18,87 @@ use crate::dns;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
+
+#[pymethods]
+impl EventLoop {
+    /// Receive at most n bytes. A coroutine.
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        n: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        recv(slf.as_super(), sock, n)
+    }
+
+    /// Receive into buf; return the number of bytes. A coroutine.
+    fn sock_recv_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        recv_into(slf.as_super(), sock, buf)
+    }
+
+    /// Receive a datagram of at most bufsize bytes; return it and its address. A coroutine.
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        recvfrom(slf.as_super(), sock, bufsize)
+    }
+
+    /// Receive a datagram into buf; return the number of bytes and the address. A coroutine.
+    #[pyo3(
+        signature = (sock, buf, nbytes=Given::default()),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: &Bound<'py, PyAny>,
+        nbytes: Given,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let nbytes = or_number(slf.py(), nbytes, 0);
+        recvfrom_into(slf.as_super(), sock, buf, nbytes.bind(slf.py()))
+    }
+
+    /// Send all of data. A coroutine.
+    fn sock_sendall<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sendall(slf.as_super(), sock, data)
+    }
+
+    /// Send a datagram to address; return the number of bytes. A coroutine.
+    fn sock_sendto<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        sendto(slf.as_super(), sock, data, address)
+    }
+
+    /// Connect to address. A coroutine.
+    fn sock_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        address: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        connect(slf.as_super(), sock, address)
+    }
+
+    /// Accept a connection; return its non-blocking socket and the peer's address. A coroutine.
+    fn sock_accept<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        accept(slf.as_super(), sock)
+    }
+}
 
 /// A socket method of the loop in progress.
 pub(super) struct Operation {

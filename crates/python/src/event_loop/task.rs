@@ -9,11 +9,39 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use super::EventLoop;
 use crate::core::Core;
 use crate::coroutine::Coroutine;
 use crate::ffi::{self, Arguments, Ref};
 use crate::imports::imports;
 use crate::report;
+
+#[pymethods]
+impl EventLoop {
+    /// Close all asynchronous generators that are still open. A coroutine.
+    fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        shutdown_asyncgens(slf.as_super())
+    }
+
+    /// Set what `create_task()` calls, as factory(loop, coro, **keywords); None for asyncio.Task.
+    fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
+        set_factory(slf.as_super(), factory)
+    }
+
+    /// What `set_task_factory()` set, or None.
+    fn get_task_factory<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let factory = slf.as_super().get().task_factory.borrow();
+        factory.as_ref().map(|factory| factory.bind(slf.py()).clone())
+    }
+
+    fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        asyncgen_started(slf.as_super(), agen)
+    }
+
+    fn _asyncgen_finalizer_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        asyncgen_finalized(slf.as_super(), agen)
+    }
+}
 
 /// What the running asyncio does with the keywords of `create_task`.
 #[derive(Clone, Copy, PartialEq)]
