@@ -26,10 +26,37 @@ impl EventLoop {
         slf: &Bound<'py, Self>,
         timeout: Option<f64>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        shutdown(slf.as_super(), timeout)
+        Coroutine::spawn(slf.py(), "EventLoop.shutdown_default_executor", move |flow| {
+            let this = flow.keep(slf.as_super());
+            async move {
+                let started = Python::attach(|py| {
+                    let core = this.get();
+                    core.executor_shutdown.store(true, Relaxed);
+                    let executor =
+                        core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
+                    executor
+                        .map(|executor| start_shutdown(&flow, this.bind(py), executor))
+                        .transpose()
+                })?;
+                if let Some((executor, thread, future)) = started {
+                    let deadline = match timeout {
+                        Some(timeout) => Some(Python::attach(|py| {
+                            let now = Core::now(this.bind(py))?.as_seconds();
+                            Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
+                        })?),
+                        None => None,
+                    };
+                    flow.wait_until(&this, &future, deadline).await?;
+                    Python::attach(|py| {
+                        finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
+                    })?;
+                }
+                Ok(ffi::none())
+            }
+        })
     }
 
-    /// Call func(*args) in an executor (None: the default one); return an asyncio.Future.
+    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`.
     #[pyo3(signature = (executor, func, *args))]
     fn run_in_executor<'py>(
         slf: &Bound<'py, Self>,
@@ -37,12 +64,44 @@ impl EventLoop {
         func: &Bound<'py, PyAny>,
         args: &Bound<'py, PyTuple>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        run(slf.as_super(), executor, func, args)
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        let core = event_loop.get();
+        core.check_closed()?;
+        if core.debug() {
+            callback::check(func, "run_in_executor")?;
+        }
+        let executor = match executor {
+            Some(executor) => executor.clone(),
+            None => default(event_loop)?,
+        };
+        let mut call = vec![func.clone()];
+        call.extend(args.iter());
+        let submitted = executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), event_loop)?;
+        imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
     }
 
-    /// Set the executor that `run_in_executor(None`, ...) uses: a `ThreadPoolExecutor`.
+    /// Set the executor that `run_in_executor(None, ...)` uses: a `ThreadPoolExecutor`. Raises `TypeError` for any other
+    /// from Python 3.11 on.
     fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
-        set_default(slf.as_super(), executor)
+        let py = slf.py();
+        if !executor.is_instance(&thread_pool_class(py)?)? {
+            // Refused from 3.11 on; before, asyncio only warned.
+            if py.version_info() >= (3, 11) {
+                return Err(PyTypeError::new_err("executor must be ThreadPoolExecutor instance"));
+            }
+            PyErr::warn(
+                py,
+                &py.get_type::<PyDeprecationWarning>(),
+                c"Using the default executor that is not an instance of ThreadPoolExecutor is deprecated",
+                1,
+            )?;
+        }
+        let before = slf.as_super().get().executor.replace(Some(executor.into()));
+        drop(before);
+        Ok(())
     }
 
     #[getter]
@@ -56,31 +115,6 @@ impl EventLoop {
         let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
         drop(before);
     }
-}
-
-/// `loop.run_in_executor(executor, func, *args)`: an asyncio future.
-pub(crate) fn run<'py>(
-    event_loop: &Bound<'py, Core>,
-    executor: Option<&Bound<'py, PyAny>>,
-    function: &Bound<'py, PyAny>,
-    arguments: &Bound<'py, PyTuple>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let core = event_loop.get();
-    core.check_closed()?;
-    if core.debug() {
-        callback::check(function, "run_in_executor")?;
-    }
-    let executor = match executor {
-        Some(executor) => executor.clone(),
-        None => default(event_loop)?,
-    };
-    let mut call = vec![function.clone()];
-    call.extend(arguments.iter());
-    let submitted = executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "loop"), event_loop)?;
-    imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
 }
 
 fn default<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
@@ -102,62 +136,6 @@ fn default<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
 
 fn thread_pool_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("concurrent.futures")?.getattr("ThreadPoolExecutor")
-}
-
-/// `loop.set_default_executor(executor)`.
-pub(super) fn set_default(
-    event_loop: &Bound<'_, Core>,
-    executor: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = event_loop.py();
-    if !executor.is_instance(&thread_pool_class(py)?)? {
-        // Refused from 3.11 on; before, asyncio only warned.
-        if py.version_info() >= (3, 11) {
-            return Err(PyTypeError::new_err("executor must be ThreadPoolExecutor instance"));
-        }
-        PyErr::warn(
-            py,
-            &py.get_type::<PyDeprecationWarning>(),
-            c"Using the default executor that is not an instance of ThreadPoolExecutor is deprecated",
-            1,
-        )?;
-    }
-    let before = event_loop.get().executor.replace(Some(executor.into()));
-    drop(before);
-    Ok(())
-}
-
-/// `loop.shutdown_default_executor(timeout)`: waits until the threads have ended.
-pub(super) fn shutdown<'py>(
-    event_loop: &Bound<'py, Core>,
-    timeout: Option<f64>,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.shutdown_default_executor", move |flow| {
-        let this = flow.keep(event_loop);
-        async move {
-            let started = Python::attach(|py| {
-                let core = this.get();
-                core.executor_shutdown.store(true, Relaxed);
-                let executor =
-                    core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
-                executor.map(|executor| start_shutdown(&flow, this.bind(py), executor)).transpose()
-            })?;
-            if let Some((executor, thread, future)) = started {
-                let deadline = match timeout {
-                    Some(timeout) => Some(Python::attach(|py| {
-                        let now = Core::now(this.bind(py))?.as_seconds();
-                        Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
-                    })?),
-                    None => None,
-                };
-                flow.wait_until(&this, &future, deadline).await?;
-                Python::attach(|py| {
-                    finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
-                })?;
-            }
-            Ok(ffi::none())
-        }
-    })
 }
 
 /// Starts a thread that waits for the executor's; it resolves the future with `True`.

@@ -143,13 +143,12 @@ impl EventLoop {
         let message = format!("unclosed event loop {}", slf.repr()?);
         let warned = report::resource_warning(slf.py(), &message, slf.as_any());
         if !core.is_running() {
-            run::close(slf.as_super())?;
+            Self::close(slf)?;
         }
         warned
     }
 
-    /// The name of the backend: "epoll", "poll", "select", "kqueue", "`io_uring`", or None for a selector of the
-    /// user's.
+    /// The name of the backend: epoll, poll, select, kqueue, `io_uring` or iocp; None for a selector of the user's.
     #[getter]
     fn _backend(slf: &Bound<'_, Self>) -> Option<&'static str> {
         slf.as_super().get().poller.borrow().name()

@@ -36,8 +36,25 @@ impl EventLoop {
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let offset = or_number(slf.py(), offset, 0);
-        let asked = Asked { file, offset, count };
-        sock_sendfile(slf.as_super(), sock, asked, fallback.0)
+        let fallback = fallback.0;
+        Coroutine::spawn(slf.py(), "EventLoop.sock_sendfile", |flow| {
+            let operation = sock::Operation::new(&flow, slf.as_super(), sock);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let (core, sock) = (&operation.core, &operation.socket);
+                let native = Python::attach(|py| {
+                    operation.check(py)?;
+                    part.check(py, Some(sock))?;
+                    call_native(py, core, "_sock_sendfile_native", sock, &part)
+                })?;
+                match flow.wait(native).await {
+                    Err(error) if fallback && is_not_available(&error) => {}
+                    outcome => return outcome,
+                }
+                let target = Target::Socket(sock.clone());
+                read_and_send(&flow, core, &part, &target, SOCKET_BLOCK).await
+            }
+        })
     }
 
     /// Send a file over a transport, behind what was written to it; return the number of bytes. A coroutine.
@@ -57,10 +74,32 @@ impl EventLoop {
         fallback: Truth,
     ) -> PyResult<Bound<'py, PyAny>> {
         let offset = or_number(slf.py(), offset, 0);
-        let asked = Asked { file, offset, count };
-        sendfile(slf.as_super(), transport, asked, fallback.0)
+        let fallback = fallback.0;
+        Coroutine::spawn(slf.py(), "EventLoop.sendfile", |flow| {
+            let core = flow.keep(slf.as_super());
+            let transport = flow.keep(transport);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let native = Python::attach(|py| {
+                    let native = can_native(transport.bind(py))?;
+                    let call = || call_native(py, &core, "_sendfile_native", &transport, &part);
+                    native.then(call).transpose()
+                })?;
+                if let Some(native) = native {
+                    match flow.wait(native).await {
+                        Err(error) if fallback && is_not_available(&error) => {}
+                        outcome => return outcome,
+                    }
+                }
+                if !fallback {
+                    return Err(Python::attach(|py| disabled(transport.bind(py))));
+                }
+                send_by_transport(&flow, &core, transport, &part).await
+            }
+        })
     }
 
+    /// Send to a socket by sendfile(2). A coroutine.
     fn _sock_sendfile_native<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -68,9 +107,26 @@ impl EventLoop {
         offset: Ref,
         count: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        sock_native(slf.as_super(), sock, Asked { file, offset, count })
+        Coroutine::spawn(slf.py(), "EventLoop._sock_sendfile_native", |flow| {
+            let core = flow.keep(slf.as_super());
+            let sock = flow.keep(sock);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let sendfile = Python::attach(|py| {
+                    let sock = sock.bind(py);
+                    let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+                    core.get().check_no_transport(py, fd)?;
+                    let (file, range) = (part.file.bind(py), part.range(py)?);
+                    let sendfile = Sendfile::new(core.bind(py), Some(sock), fd, file, range)?;
+                    Sendfile::start(&sendfile)?;
+                    Ok::<_, PyErr>(flow.keep(sendfile))
+                })?;
+                sent(&flow, &sendfile).await
+            }
+        })
     }
 
+    /// Send by sendfile(2), behind what was written to a transport. A coroutine.
     fn _sendfile_native<'py>(
         slf: &Bound<'py, Self>,
         transp: &Bound<'py, PyAny>,
@@ -78,7 +134,22 @@ impl EventLoop {
         offset: Ref,
         count: Option<Ref>,
     ) -> PyResult<Bound<'py, PyAny>> {
-        native(slf.as_super(), transp, Asked { file, offset, count })
+        Coroutine::spawn(slf.py(), "EventLoop._sendfile_native", |flow| {
+            let transport = transp.cast::<StreamTransport>().ok().map(|own| flow.keep(own));
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let Some(transport) = transport else {
+                    let message = "sendfile syscall is not supported";
+                    return Err(Python::attach(|py| not_available(py, message)));
+                };
+                let resume = Python::attach(|py| pause_reading(transport.bind(py).as_any()))?;
+                let sent = send_natively(&flow, &transport, &part).await;
+                if resume {
+                    Python::attach(|py| resume_reading(transport.bind(py).as_any()))?;
+                }
+                sent
+            }
+        })
     }
 }
 
@@ -89,14 +160,7 @@ const SOCKET_BLOCK: usize = 256 * 1024;
 /// asyncio reads a quarter of that, and switches threads four times as often.
 const TRANSPORT_BLOCK: usize = 64 * 1024;
 
-/// A file, and what of it is to be sent, as the user has said it.
-pub(super) struct Asked {
-    pub(super) file: Ref,
-    pub(super) offset: Ref,
-    pub(super) count: Option<Ref>,
-}
-
-/// The same, kept by a flow.
+/// A file, and what of it is to be sent, as the user has said it; kept by a flow.
 struct Part {
     file: Kept,
     offset: Kept,
@@ -104,12 +168,9 @@ struct Part {
 }
 
 impl Part {
-    fn new(flow: &Flow, asked: Asked) -> Self {
-        Self {
-            file: flow.keep(asked.file),
-            offset: flow.keep(asked.offset),
-            count: asked.count.map(|count| flow.keep(count)),
-        }
+    fn new(flow: &Flow, file: Ref, offset: Ref, count: Option<Ref>) -> Self {
+        let count = count.map(|count| flow.keep(count));
+        Self { file: flow.keep(file), offset: flow.keep(offset), count }
     }
 
     /// `TypeError` or `ValueError` for what can be sent to no socket, or not to this one.
@@ -195,64 +256,6 @@ fn is_not_available(error: &PyErr) -> bool {
     Python::attach(|py| error.is_instance(py, imports(py).sendfile_not_available.bind(py)))
 }
 
-/// `loop.sock_sendfile(sock, file, offset, count, fallback=fallback)`.
-pub(super) fn sock_sendfile<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    asked: Asked,
-    fallback: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.sock_sendfile", |flow| {
-        let operation = sock::Operation::new(&flow, event_loop, socket);
-        let part = Part::new(&flow, asked);
-        async move {
-            let (core, socket) = (&operation.core, &operation.socket);
-            let native = Python::attach(|py| {
-                operation.check(py)?;
-                part.check(py, Some(socket))?;
-                call_native(py, core, "_sock_sendfile_native", socket, &part)
-            })?;
-            match flow.wait(native).await {
-                Err(error) if fallback && is_not_available(&error) => {}
-                outcome => return outcome,
-            }
-            let target = Target::Socket(socket.clone());
-            read_and_send(&flow, core, &part, &target, SOCKET_BLOCK).await
-        }
-    })
-}
-
-/// `loop.sendfile(transport, file, offset, count, fallback=fallback)`.
-pub(super) fn sendfile<'py>(
-    event_loop: &Bound<'py, Core>,
-    transport: &Bound<'py, PyAny>,
-    asked: Asked,
-    fallback: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.sendfile", |flow| {
-        let core = flow.keep(event_loop);
-        let transport = flow.keep(transport);
-        let part = Part::new(&flow, asked);
-        async move {
-            let native = Python::attach(|py| {
-                let native = can_native(transport.bind(py))?;
-                let call = || call_native(py, &core, "_sendfile_native", &transport, &part);
-                native.then(call).transpose()
-            })?;
-            if let Some(native) = native {
-                match flow.wait(native).await {
-                    Err(error) if fallback && is_not_available(&error) => {}
-                    outcome => return outcome,
-                }
-            }
-            if !fallback {
-                return Err(Python::attach(|py| disabled(transport.bind(py))));
-            }
-            send_by_transport(&flow, &core, transport, &part).await
-        }
-    })
-}
-
 /// Whether the transport is one to which the kernel may send.
 ///
 /// # Errors
@@ -296,55 +299,6 @@ fn call_native(
     let count = part.count.as_ref().map(|count| count.bind(py));
     let arguments = (target.bind(py), part.file.bind(py), part.offset.bind(py), count);
     core.bind(py).call_method1(name, arguments).map(Ref::from)
-}
-
-/// Sends to a socket by sendfile(2).
-pub(super) fn sock_native<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    asked: Asked,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop._sock_sendfile_native", |flow| {
-        let core = flow.keep(event_loop);
-        let socket = flow.keep(socket);
-        let part = Part::new(&flow, asked);
-        async move {
-            let sendfile = Python::attach(|py| {
-                let socket = socket.bind(py);
-                let fd: RawFd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
-                core.get().check_no_transport(py, fd)?;
-                let (file, range) = (part.file.bind(py), part.range(py)?);
-                let sendfile = Sendfile::new(core.bind(py), Some(socket), fd, file, range)?;
-                Sendfile::start(&sendfile)?;
-                Ok::<_, PyErr>(flow.keep(sendfile))
-            })?;
-            sent(&flow, &sendfile).await
-        }
-    })
-}
-
-/// Sends behind what was written to a transport by sendfile(2).
-pub(super) fn native<'py>(
-    event_loop: &Bound<'py, Core>,
-    transport: &Bound<'py, PyAny>,
-    asked: Asked,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop._sendfile_native", |flow| {
-        let transport = transport.cast::<StreamTransport>().ok().map(|own| flow.keep(own));
-        let part = Part::new(&flow, asked);
-        async move {
-            let Some(transport) = transport else {
-                let message = "sendfile syscall is not supported";
-                return Err(Python::attach(|py| not_available(py, message)));
-            };
-            let resume = Python::attach(|py| pause_reading(transport.bind(py).as_any()))?;
-            let sent = send_natively(&flow, &transport, &part).await;
-            if resume {
-                Python::attach(|py| resume_reading(transport.bind(py).as_any()))?;
-            }
-            sent
-        }
-    })
 }
 
 async fn send_natively(

@@ -39,7 +39,8 @@ impl EventLoop {
         handle: &Bound<'py, PyAny>,
         callback: &Bound<'py, PyAny>,
     ) -> PyResult<()> {
-        add_signalled(slf.as_super(), handle, callback)
+        let fd = descriptor(handle)?;
+        add_any(slf.as_super(), handle, fd, Interest::READABLE, callback, &[])
     }
 
     /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
@@ -138,16 +139,6 @@ fn check_socket(fd: RawFd) -> PyResult<()> {
         return Err(os_error(&std::io::Error::from_raw_os_error(sys::os_error::EBADF)));
     }
     Ok(())
-}
-
-/// Calls `callback` whenever `handle` is signalled, a handle of Windows that can be waited for.
-pub(super) fn add_signalled(
-    event_loop: &Bound<'_, Core>,
-    handle: &Bound<'_, PyAny>,
-    callback: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let fd = descriptor(handle)?;
-    add_any(event_loop, handle, fd, Interest::READABLE, callback, &[])
 }
 
 fn add_any(
