@@ -152,7 +152,9 @@ fn guard_default(py: Python<'_>, result: PyResult<()>, message: &str) -> PyResul
     match result {
         Ok(()) => Ok(()),
         Err(error) if error::leaves_the_loop(py, &error) => Err(error),
-        Err(error) => report::log_exception(py, message, error::exception(py, &error).as_any()),
+        Err(error) => {
+            report::log_exception(py, "error", message, error::exception(py, &error).as_any())
+        }
     }
 }
 

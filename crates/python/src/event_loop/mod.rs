@@ -9,6 +9,7 @@ mod connections;
 mod exceptions;
 mod executor;
 mod pipes;
+mod processes;
 mod run;
 mod schedule;
 mod sendfile;
