@@ -7,9 +7,9 @@
 //!
 //! Prints the port (or the path) that it listens on, on one line, and serves until it is killed.
 //!
-//! A connection receives into the buffers that all share, until one of them is full: for as long as
-//! it receives much at a time it is polled, and its messages are moved by recv(2) and send(2) while
-//! the processor has them in its cache.
+//! A connection is polled for its first message and for as long as it receives much at a time: its
+//! messages are moved by recv(2) and send(2) while the processor has them in its cache. Otherwise
+//! it receives into the buffers that all share.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -176,7 +176,7 @@ impl Connection {
         Self {
             socket,
             receive: None,
-            way: (Way::Shared, Way::Shared),
+            way: (Way::Polled, Way::Polled),
             sending: false,
             ended: false,
             unsent: Vec::new(),

@@ -54,7 +54,7 @@
 //!
 //! * Small messages: [`Operation::Receive`], and a copy out of the chunk; an echo takes 0.96 to 1.0
 //!   with 10 to 1,000 connections.
-//! * Large ones, known by a chunk as large as a buffer: [`Operation::Poll`], then recv(2) into the
+//! * Large ones, and the first of a connection, as it may be large: [`Operation::Poll`], then recv(2) into the
 //!   final memory, and send(2) while the processor has it in its cache; 0.9 to 1.1. A turn that
 //!   receives for all connections first and sends for all afterwards moves each byte twice through
 //!   memory: into memory of their own ([`Operation::ReceiveInto`]) it took 1.16, by shared buffers

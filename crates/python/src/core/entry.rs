@@ -72,6 +72,8 @@ pub(crate) enum Reader {
     All(Run),
     /// What data has come.
     Data(Receive),
+    /// That there is something to read, as it is not known yet how much data comes at a time.
+    SomeData(Receive),
     /// That there is something to read, as of `All`, as much is expected; and what data had come before.
     MuchData(Receive),
     /// What connections have come.
@@ -85,9 +87,11 @@ impl Reader {
     pub(super) fn entry(self, object: Ref) -> Entry {
         match self {
             Self::Readable(run) | Self::All(run) => Entry::Native { object, run },
-            Self::Data(run) | Self::MuchData(run) | Self::Connections(run) | Self::Pipe(run) => {
-                Entry::Arrival { object, run, arrival: Arrival::Readable }
-            }
+            Self::Data(run)
+            | Self::SomeData(run)
+            | Self::MuchData(run)
+            | Self::Connections(run)
+            | Self::Pipe(run) => Entry::Arrival { object, run, arrival: Arrival::Readable },
         }
     }
 }

@@ -123,7 +123,7 @@ impl Core {
     ) -> PyResult<()> {
         let entry = reader.entry(object.into());
         let reading = match reader {
-            Reader::Readable(_) => Reading::Readiness,
+            Reader::Readable(_) | Reader::SomeData(_) => Reading::Readiness,
             Reader::All(_) => Reading::All,
             Reader::MuchData(_) => Reading::MuchData,
             Reader::Data(_) => Reading::Data,

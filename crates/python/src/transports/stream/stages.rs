@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use oxloop_engine::volume::Expected;
 use pyo3::intern;
 use pyo3::prelude::*;
 
@@ -36,8 +37,11 @@ impl Endpoint for StreamTransport {
     }
 
     fn reader(&self) -> Option<Reader> {
-        let much = self.state.borrow().volume.is_much();
-        let reader = if much { Reader::MuchData } else { Reader::Data };
+        let reader = match self.state.borrow().volume.expected() {
+            Expected::Unknown => Reader::SomeData,
+            Expected::Little => Reader::Data,
+            Expected::Much => Reader::MuchData,
+        };
         Some(reader(reading::arrived))
     }
 
