@@ -16,7 +16,7 @@ use crate::ffi::Ref;
 
 #[pymethods]
 impl EventLoop {
-    /// socket.getaddrinfo without blocking the loop. A coroutine.
+    /// socket.getaddrinfo without blocking the loop. A coroutine. Raises `socket.gaierror`.
     #[pyo3(
         signature = (
             host, port, *, family=Given::default(), r#type=Given::default(), proto=Given::default(),
@@ -38,7 +38,7 @@ impl EventLoop {
         dns::getaddrinfo(slf.as_super(), host, port, &hints)
     }
 
-    /// socket.getnameinfo without blocking the loop. A coroutine.
+    /// socket.getnameinfo without blocking the loop. A coroutine. Raises `socket.gaierror`.
     #[pyo3(signature = (sockaddr, flags=Given::default()), text_signature = "($self, sockaddr, flags=0)")]
     fn getnameinfo<'py>(
         slf: &Bound<'py, Self>,
@@ -59,7 +59,7 @@ impl EventLoop {
 
     /// Connect to a TCP server; return (transport, protocol). A coroutine.
     ///
-    /// host and port, or sock. Raises `OSError` if no address could be connected to (an `ExceptionGroup` with
+    /// host and port, or sock. Timeouts and delays are in seconds. Raises `OSError` if no address could be connected to (an `ExceptionGroup` with
     /// `all_errors`), `ValueError` for arguments that contradict each other.
     #[pyo3(
         signature = (
@@ -113,7 +113,8 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         connection::connect(slf.as_super(), client)
     }
 
-    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine.
+    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine. Timeouts are
+    /// in seconds. Raises `ValueError` for what is no stream socket, and for timeouts without ssl.
     #[pyo3(signature = (
         protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
     ))]
@@ -130,7 +131,8 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
     }
 
     /// Listen for TCP connections on host (a name, an address, a sequence of them, or None for all
-    /// interfaces) and port, or on sock; return a Server. A coroutine.
+    /// interfaces) and port, or on sock; return a Server. A coroutine. Timeouts are in seconds. Raises `OSError` if an
+    /// address cannot be had, `ValueError` for arguments that contradict each other.
     #[pyo3(
         signature = (
             protocol_factory, host=None, port=None, *, family=Given::default(),
@@ -179,7 +181,8 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
     }
 
     /// Encrypt the connection of transport with sslcontext; return the transport that protocol is to use from
-    /// then on. A coroutine.
+    /// then on. A coroutine. Timeouts are in seconds. Raises `TypeError` for another context or a transport that cannot be
+    /// encrypted, and what the handshake fails with (`ssl.SSLError`, `ConnectionError`).
     #[pyo3(signature = (
         transport, protocol, sslcontext, *, server_side=Truth(false), server_hostname=None,
         ssl_handshake_timeout=None, ssl_shutdown_timeout=None
@@ -210,7 +213,8 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     /// Connect to a Unix stream socket; return (transport, protocol). A coroutine.
     ///
     /// path (a str that begins with NUL is a name in Linux's abstract namespace), or sock. Raises `OSError` if
-    /// nobody listens there, `ValueError` for arguments that contradict each other.
+    /// nobody listens there, `ValueError` for arguments that contradict each other, `NotImplementedError` where Python has
+    /// no `socket.AF_UNIX`.
     #[pyo3(signature = (
         protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
         ssl_handshake_timeout=None, ssl_shutdown_timeout=None
@@ -239,7 +243,7 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
     /// Listen for connections on the Unix stream socket path, or on sock; return a Server. A coroutine.
     ///
     /// A socket that was left at path is replaced. With `cleanup_socket`, which is the default from Python 3.13
-    /// on, the file is removed when the server is closed.
+    /// on, the file is removed when the server is closed. Errors are those of `create_unix_connection()`.
     #[pyo3(
         signature = (
             protocol_factory, path=None, *, sock=None, backlog=100, ssl=None,

@@ -14,6 +14,7 @@ use crate::report;
 #[pymethods]
 impl EventLoop {
     /// Set what is called with (loop, context) for errors that nobody else handles; None for the default.
+    /// Raises `TypeError` for what cannot be called.
     fn set_exception_handler(slf: &Bound<'_, Self>, handler: &Bound<'_, PyAny>) -> PyResult<()> {
         if !handler.is_none() && !ffi::is_callable(handler) {
             return Err(PyTypeError::new_err(format!(

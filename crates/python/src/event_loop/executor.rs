@@ -20,7 +20,8 @@ use crate::imports::imports;
 
 #[pymethods]
 impl EventLoop {
-    /// Wait for the threads of the default executor to end, for timeout seconds at most. A coroutine.
+    /// Wait for the threads of the default executor to end, for timeout seconds at most (None: without end), and warn if
+    /// they have not. A coroutine.
     #[pyo3(signature = (timeout=None))]
     fn shutdown_default_executor<'py>(
         slf: &Bound<'py, Self>,
@@ -56,7 +57,8 @@ impl EventLoop {
         })
     }
 
-    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`.
+    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`. Raises `RuntimeError` if the
+    /// loop is closed or the default executor was shut down.
     #[pyo3(signature = (executor, func, *args))]
     fn run_in_executor<'py>(
         slf: &Bound<'py, Self>,

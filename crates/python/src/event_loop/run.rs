@@ -26,7 +26,8 @@ use crate::signals;
 
 #[pymethods]
 impl EventLoop {
-    /// Run until `stop()` is called.
+    /// Run until `stop()` is called. Raises `RuntimeError` if the loop is closed or runs already, and what leaves a
+    /// callback that is no `Exception` (`SystemExit`, `KeyboardInterrupt`).
     fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
         let event_loop = slf.as_super();
         let core = event_loop.get();
@@ -44,7 +45,7 @@ impl EventLoop {
     }
 
     /// Run until the future (or coroutine, which becomes a task) is done; return its result or raise its
-    /// exception.
+    /// exception. Raises `RuntimeError` if the loop is stopped before that, is closed, or runs already.
     fn run_until_complete<'py>(
         slf: &Bound<'py, Self>,
         future: &Bound<'py, PyAny>,

@@ -21,7 +21,10 @@ use crate::imports::imports;
 
 #[pymethods]
 impl EventLoop {
-    /// Receive at most n bytes. A coroutine.
+    /// Receive at most n bytes; none are the end. A coroutine.
+    ///
+    /// Raises what the socket's own method does (`OSError`), `TypeError` for a TLS socket, and in debug mode `ValueError`
+    /// for one that blocks; so do all of `sock_*`.
     fn sock_recv<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -92,7 +95,7 @@ impl EventLoop {
         })
     }
 
-    /// Send all of data. A coroutine.
+    /// Send all of data. A coroutine. How much was sent before an error, or before it was cancelled, is not told.
     fn sock_sendall<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,
@@ -133,7 +136,7 @@ impl EventLoop {
         })
     }
 
-    /// Connect to address. A coroutine.
+    /// Connect to address, which is looked up if need be. A coroutine.
     fn sock_connect<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,

@@ -59,6 +59,7 @@ impl EventLoop {
     }
 
     /// Set what `create_task()` calls, as factory(loop, coro, **keywords); None for asyncio.Task.
+    /// Raises `TypeError` for what cannot be called.
     fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
         if !factory.is_none() && !ffi::is_callable(factory) {
             return Err(PyTypeError::new_err("task factory must be a callable or None"));

@@ -43,7 +43,9 @@ impl EventLoop {
         add_any(slf.as_super(), handle, fd, Interest::READABLE, callback, &[])
     }
 
-    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from.
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from, in place of what was
+    /// called before. Raises `ValueError` for what has no number, `OSError` for what cannot be watched (a regular file;
+    /// on Windows all but sockets), `RuntimeError` if it is a transport's or the loop is closed.
     #[pyo3(signature = (fd, callback, *args))]
     fn add_reader<'py>(
         slf: &Bound<'py, Self>,
@@ -55,12 +57,14 @@ impl EventLoop {
         add(slf.as_super(), fd, Interest::READABLE, callback, &arguments)
     }
 
-    /// Stop watching fd for reading; return whether it was watched.
+    /// Stop watching fd for reading; return whether it was watched. Raises `ValueError` for what has no number,
+    /// `RuntimeError` if it is a transport's.
     fn remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         remove(slf.as_super(), fd, Interest::READABLE)
     }
 
-    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be written to.
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be written to. Errors are those of
+    /// `add_reader()`.
     #[pyo3(signature = (fd, callback, *args))]
     fn add_writer<'py>(
         slf: &Bound<'py, Self>,
@@ -72,12 +76,13 @@ impl EventLoop {
         add(slf.as_super(), fd, Interest::WRITABLE, callback, &arguments)
     }
 
-    /// Stop watching fd for writing; return whether it was watched.
+    /// Stop watching fd for writing; return whether it was watched. Errors are those of `remove_reader()`.
     fn remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
         remove(slf.as_super(), fd, Interest::WRITABLE)
     }
 
-    /// Call callback(*args) in the loop when the signal sig arrives.
+    /// Call callback(*args) in the loop when the signal sig arrives. Raises `ValueError` for what is no signal,
+    /// `RuntimeError` for one that cannot be caught and outside of the main thread, `TypeError` for coroutines.
     #[pyo3(signature = (sig, callback, *args))]
     fn add_signal_handler<'py>(
         slf: &Bound<'py, Self>,
@@ -89,7 +94,7 @@ impl EventLoop {
         signals::add_handler(slf.as_super(), sig, callback, &arguments)
     }
 
-    /// Remove the handler of the signal sig; return whether there was one.
+    /// Remove the handler of the signal sig; return whether there was one. Raises `ValueError` for what is no signal.
     fn remove_signal_handler(slf: &Bound<'_, Self>, sig: &Bound<'_, PyAny>) -> PyResult<bool> {
         signals::remove_signal_handler(slf.as_super(), sig)
     }
