@@ -59,8 +59,8 @@ impl EventLoop {
 
     /// Connect to a TCP server; return (transport, protocol). A coroutine.
     ///
-    /// host and port, or sock. Timeouts and delays are in seconds. Raises `OSError` if no address could be connected to (an `ExceptionGroup` with
-    /// `all_errors`), `ValueError` for arguments that contradict each other.
+    /// host and port, or sock. Timeouts and delays are in seconds. Raises `OSError` if no address could be connected to
+    /// (an `ExceptionGroup` with `all_errors`), `ValueError` for arguments that contradict each other.
     #[pyo3(
         signature = (
             protocol_factory, host=None, port=None, *, ssl=None, family=Given::default(),
@@ -113,8 +113,8 @@ ssl_shutdown_timeout=None, happy_eyeballs_delay=None, interleave=None, all_error
         connection::connect(slf.as_super(), client)
     }
 
-    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine. Timeouts are
-    /// in seconds. Raises `ValueError` for what is no stream socket, and for timeouts without ssl.
+    /// Make a transport of a socket that was accepted elsewhere; return (transport, protocol). A coroutine. Timeouts
+    /// are in seconds. Raises `ValueError` for what is no stream socket, and for timeouts without ssl.
     #[pyo3(signature = (
         protocol_factory, sock, *, ssl=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None
     ))]
@@ -180,8 +180,8 @@ ssl_handshake_timeout=None, ssl_shutdown_timeout=None, start_serving=True)"
         connection::create_server(slf.as_super(), listening)
     }
 
-    /// Encrypt the connection of transport with sslcontext; return the transport that protocol is to use from
-    /// then on. A coroutine. Timeouts are in seconds. Raises `TypeError` for another context or a transport that cannot be
+    /// Encrypt the connection of transport with sslcontext; return the transport that protocol is to use from then on.
+    /// A coroutine. Timeouts are in seconds. Raises `TypeError` for another context or a transport that cannot be
     /// encrypted, and what the handshake fails with (`ssl.SSLError`, `ConnectionError`).
     #[pyo3(signature = (
         transport, protocol, sslcontext, *, server_side=Truth(false), server_hostname=None,
@@ -212,9 +212,9 @@ server_hostname=None, ssl_handshake_timeout=None, ssl_shutdown_timeout=None)")]
 
     /// Connect to a Unix stream socket; return (transport, protocol). A coroutine.
     ///
-    /// path (a str that begins with NUL is a name in Linux's abstract namespace), or sock. Raises `OSError` if
-    /// nobody listens there, `ValueError` for arguments that contradict each other, `NotImplementedError` where Python has
-    /// no `socket.AF_UNIX`.
+    /// path (a str that begins with NUL is a name in Linux's abstract namespace), or sock. Raises `OSError` if nobody
+    /// listens there, `ValueError` for arguments that contradict each other, `NotImplementedError` where Python has no
+    /// `socket.AF_UNIX`.
     #[pyo3(signature = (
         protocol_factory, path=None, *, ssl=None, sock=None, server_hostname=None,
         ssl_handshake_timeout=None, ssl_shutdown_timeout=None

@@ -20,8 +20,8 @@ use crate::imports::imports;
 
 #[pymethods]
 impl EventLoop {
-    /// Wait for the threads of the default executor to end, for timeout seconds at most (None: without end), and warn if
-    /// they have not. A coroutine.
+    /// Wait for the threads of the default executor to end, for timeout seconds at most (None: without end), and warn
+    /// if they have not. A coroutine.
     #[pyo3(signature = (timeout=None))]
     fn shutdown_default_executor<'py>(
         slf: &Bound<'py, Self>,
@@ -57,8 +57,8 @@ impl EventLoop {
         })
     }
 
-    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`. Raises `RuntimeError` if the
-    /// loop is closed or the default executor was shut down.
+    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`. Raises `RuntimeError` if
+    /// the loop is closed or the default executor was shut down.
     #[pyo3(signature = (executor, func, *args))]
     fn run_in_executor<'py>(
         slf: &Bound<'py, Self>,
@@ -85,8 +85,8 @@ impl EventLoop {
         imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
     }
 
-    /// Set the executor that `run_in_executor(None, ...)` uses: a `ThreadPoolExecutor`. Raises `TypeError` for any other
-    /// from Python 3.11 on.
+    /// Set the executor that `run_in_executor(None, ...)` uses: a `ThreadPoolExecutor`. Raises `TypeError` for any
+    /// other from Python 3.11 on.
     fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = slf.py();
         if !executor.is_instance(&thread_pool_class(py)?)? {

@@ -23,8 +23,8 @@ use crate::imports::imports;
 impl EventLoop {
     /// Receive at most n bytes; none are the end. A coroutine.
     ///
-    /// Raises what the socket's own method does (`OSError`), `TypeError` for a TLS socket, and in debug mode `ValueError`
-    /// for one that blocks; so do all of `sock_*`.
+    /// Raises what the socket's own method does (`OSError`), `TypeError` for a TLS socket, and in debug mode
+    /// `ValueError` for one that blocks; so do all of `sock_*`.
     fn sock_recv<'py>(
         slf: &Bound<'py, Self>,
         sock: &Bound<'py, PyAny>,

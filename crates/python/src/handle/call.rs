@@ -120,8 +120,8 @@ impl Call {
         }
     }
 
-    /// Drops it. A handle whose argument is a handle, and so on, is freed link by link: the interpreter would recurse, and
-    /// overflow the stack before Python 3.14.
+    /// Drops it. A handle whose argument is a handle, and so on, is freed link by link: the interpreter would recurse,
+    /// and overflow the stack before Python 3.14.
     #[inline]
     pub(super) fn free(self) {
         let Arguments::Inline { values: [Some(_), ..] } = &self.arguments else { return };
