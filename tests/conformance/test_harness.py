@@ -214,7 +214,7 @@ def test_stale_and_doubled_lines_are_faults(folder: Path) -> None:
     faults = Expectations("epoll").check(["test_a.A.test_is_here"], ["test_a"])
     assert len(faults) == 2
     assert "differs.txt:1" in faults[0]
-    assert "listed more than once: differs.txt:2, white_box.txt:1" in faults[1]
+    assert "listed more than once: white_box.txt:1, differs.txt:2" in faults[1]
 
 
 def test_nothing_is_expected_of_asyncio_but_to_pass(folder: Path) -> None:
