@@ -10,10 +10,12 @@ import gc
 import re
 import socket
 import ssl
+import struct
+import sys
 import warnings
 import weakref
 from asyncio.trsock import TransportSocket
-from typing import Any, AsyncIterator, Callable, Dict, List
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 import pytest
 from support.backends import PY312, PY313, Backend
@@ -214,7 +216,21 @@ def test_a_socket_of_the_callers(run: Run) -> None:
     run(main)
 
 
-def test_the_backlog(run: Run) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells of it")
+@pytest.mark.parametrize("backlog", [None, 1, 7])
+def test_the_backlog(run: Run, backlog: Optional[int]) -> None:
+    """tcp(7): of a socket that listens, `tcpi_sacked` of TCP_INFO is what listen(2) was given."""
+    options = {} if backlog is None else {"backlog": backlog}
+
+    async def main() -> None:
+        async with serving(Accepted(), **options) as server:
+            told = server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            assert struct.unpack_from("I", told, 28) == (backlog or 100,)
+
+    run(main)
+
+
+def test_more_clients_than_the_backlog(run: Run) -> None:
     async def main() -> None:
         accepted = Accepted()
         async with serving(accepted, backlog=1) as server:
