@@ -10,7 +10,8 @@
 # SOAK_ARGS=...            for scripts/soak.py: --loop poll, --seed 1, --only tcp_client,udp
 # WHEELS_ARGS=...          for scripts/wheels.py: --python 3.13 --kind musllinux
 # WINDOWS_ARGS=quick       which part of `make test-windows`: see scripts/windows/test.sh
-# MINUTES=60               how long `make soak` and the soak of `make sanitize` take
+# LOAD_ARGS=...            for python -m tests.downstream.load: --loop asyncio, --clients 200
+# MINUTES=60               how long `make soak`, `make load` and the soak of `make sanitize` take
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -48,6 +49,7 @@ help:
 	@echo "make test-all       make test on CPython 3.9 to 3.15 and free-threaded 3.14, and a table"
 	@echo "make test-windows   the tests on CPython for Windows 3.13, 3.14 and free-threaded 3.14, under Wine"
 	@echo "make downstream     uvicorn, aiohttp, asyncpg and others on oxloop and on asyncio, and a table"
+	@echo "make load           a real uvicorn and a real aiohttp on the proactor, under load for ten minutes"
 	@echo "make wheels         wheels for Linux and Windows for each CPython found, and an sdist, installed and tried"
 	@echo "make check-targets  type-check oxloop for the systems that this one is not"
 	@echo "make test-kqueue    the selector of macOS and FreeBSD, on Linux over libkqueue"
@@ -130,6 +132,10 @@ $(DOWNSTREAM_INSTALLED): $(INSTALLED) $(DOWNSTREAM_STAMP)
 .PHONY: downstream
 downstream: $(DOWNSTREAM_INSTALLED)
 	@$(DOWNSTREAM)/bin/python -m tests.downstream $(DOWNSTREAM_ARGS)
+
+.PHONY: load
+load: $(DOWNSTREAM_INSTALLED)
+	@$(DOWNSTREAM)/bin/python -m tests.downstream.load --minutes $(or $(MINUTES),10) $(LOAD_ARGS)
 
 .PHONY: lint
 lint: lint-rust lint-python

@@ -152,7 +152,7 @@ def test_get_running_loop_is_of_the_current_thread(package: Any) -> None:
 
 
 def test_get_running_loop_agrees_with_asyncios(oxloop: Any) -> None:
-    """SPEC section 1: "the same one that asyncio.get_running_loop() reports"."""
+    """It is the same one that asyncio.get_running_loop() reports."""
     for loop in (oxloop.SelectorEventLoop(), asyncio.SelectorEventLoop()):
 
         async def main() -> Tuple[Any, Any]:
@@ -243,7 +243,7 @@ PIDFD = pytest.mark.skipif(
 
 @pytest.mark.parametrize("name", STDLIB)
 def test_each_selector_of_the_standard_library(package: Any, name: str) -> None:
-    """SPEC section 1: each "choose[s] the native backend of that kind"."""
+    """Each chooses the native backend of that kind."""
     selector = getattr(selectors, name)()
     loop = package.SelectorEventLoop(selector)
     loop.run_until_complete(use_everything(loop))
@@ -284,9 +284,7 @@ def test_what_is_no_selector_is_refused(oxloop: Any) -> None:
 
 
 def test_a_users_own_selector_is_honoured_through_its_methods(package: Any) -> None:
-    """SPEC section 1: "any other selectors.BaseSelector subclass is honoured through its own
-    methods".
-    """
+    """Any other subclass of selectors.BaseSelector is used through its own methods."""
     selector = UserSelector()
     loop = package.SelectorEventLoop(selector)
     loop.run_until_complete(use_everything(loop))
@@ -388,7 +386,7 @@ def test_a_users_own_selector_with_a_virtual_clock(package: Any) -> None:
 
 
 def test_a_subclass_of_a_selector_of_the_standard_library(package: Any) -> None:
-    """SPEC section 1: a subclass is "any other": the methods it overrides are called."""
+    """A subclass is the user's own: the methods it overrides are called."""
     selector = CountingSelectSelector()
     loop = package.SelectorEventLoop(selector)
     loop.run_until_complete(use_everything(loop))
@@ -470,7 +468,7 @@ def test_the_interface(package: Any) -> None:
 
 
 def test_the_classes_are_asyncios_to_issubclass(oxloop: Any) -> None:
-    """SPEC section 1: "subclasses of asyncio's abstract class where it exists"."""
+    """They are subclasses of asyncio's abstract class where it exists."""
     assert issubclass(oxloop.DefaultEventLoopPolicy, oxloop.AbstractEventLoopPolicy)
     assert oxloop.EventLoopPolicy is oxloop.DefaultEventLoopPolicy
     if not PY314:
@@ -607,7 +605,7 @@ def test_get_event_loop_inside_a_coroutine_is_the_running_loop(package: Any) -> 
 def test_get_event_loop_of_the_policy_inside_is_the_running_loop(oxloop: Any) -> None:
     """ "An exception to this rule happens when get_event_loop() is called from a running
     future/coroutine, in which case it will return the current loop running that
-    future/coroutine." SPEC section 1: "for the function and for the policy's method".
+    future/coroutine." So it is for the function and for the policy's method.
     """
     policy = oxloop.DefaultEventLoopPolicy()
     set_loop, running = policy.new_event_loop(), policy.new_event_loop()
@@ -662,7 +660,7 @@ def test_none_restores_the_default_policy(package: Any) -> None:
 
 
 def test_set_event_loop_policy_refuses_other_types(oxloop: Any) -> None:
-    """SPEC section 1: "A wrong type is a TypeError"."""
+    """A wrong type is a TypeError, and changes nothing."""
     before = oxloop.get_event_loop_policy()
     for wrong in ("policy", 3, oxloop.DefaultEventLoopPolicy, object()):
         with pytest.raises(TypeError):
@@ -672,9 +670,7 @@ def test_set_event_loop_policy_refuses_other_types(oxloop: Any) -> None:
 
 @pytest.mark.skipif(PY314, reason="asyncio has deprecated policies")
 def test_a_policy_that_is_set_is_asyncios_too(oxloop: Any) -> None:
-    """SPEC section 1: "... of asyncio's too, so that asyncio.run follows it; None gives each its
-    default back".
-    """
+    """... so that asyncio.run follows it; None gives each of the two its default back."""
     policy = oxloop.DefaultEventLoopPolicy()
     oxloop.set_event_loop_policy(policy)
     assert asyncio.get_event_loop_policy() is policy
@@ -691,7 +687,7 @@ def test_a_policy_that_is_set_is_asyncios_too(oxloop: Any) -> None:
 
 @pytest.mark.skipif(PY314, reason="asyncio has deprecated policies")
 def test_an_oxloop_policy_set_through_asyncio_is_seen(oxloop: Any) -> None:
-    """SPEC section 1: "an oxloop policy that was set through asyncio is seen here as well"."""
+    """An oxloop policy that was set through asyncio is seen by oxloop."""
     policy = oxloop.DefaultEventLoopPolicy()
     asyncio.set_event_loop_policy(policy)
     assert oxloop.get_event_loop_policy() is policy
@@ -705,7 +701,7 @@ def test_an_oxloop_policy_set_through_asyncio_is_seen(oxloop: Any) -> None:
 
 
 def test_importing_sets_and_patches_nothing(oxloop: Any) -> None:
-    """SPEC sections 1 and 5: "importing oxloop sets nothing"; monkeypatching asyncio at import."""
+    """Seen elsewhere: asyncio is changed by the import. Importing oxloop sets nothing."""
     child = run_python(
         "import asyncio, sys, signal, threading, asyncio.events, asyncio.base_events\n"
         f"import asyncio.selector_events, asyncio.{'windows' if WINDOWS else 'unix'}_events\n"
@@ -849,7 +845,7 @@ def start_child(code: int) -> int:
 
 @pytest.mark.unix("child watchers")
 def test_the_default_child_watcher(oxloop: Any) -> None:
-    """SPEC section 1: child watchers "on every Python version"."""
+    """There are child watchers on every Python version."""
     watcher = oxloop.get_child_watcher()
     assert isinstance(watcher, oxloop.AbstractChildWatcher)
     assert oxloop.get_child_watcher() is watcher
@@ -858,7 +854,7 @@ def test_the_default_child_watcher(oxloop: Any) -> None:
 
 @pytest.mark.unix("child watchers")
 def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) -> None:
-    """SPEC section 1: "asyncio's own class where it still has one"."""
+    """It is asyncio's own class where asyncio still has one."""
     if PY314:
         pytest.skip("asyncio has none")
     with warnings.catch_warnings():
@@ -870,7 +866,7 @@ def test_the_abstract_child_watcher_is_asyncios_where_it_has_one(oxloop: Any) ->
 @PIDFD
 @pytest.mark.parametrize("code", [0, 1, 42])
 def test_the_default_child_watcher_tells_the_exit_code(oxloop: Any, code: int) -> None:
-    """SPEC section 1: "the default watches by pidfd": no thread, no SIGCHLD handler."""
+    """The default watches by pidfd: no thread, no SIGCHLD handler."""
     import signal
 
     before = threading.active_count()
@@ -956,7 +952,7 @@ def test_a_child_watcher_can_be_set(oxloop: Any) -> None:
 
 @pytest.mark.unix("child watchers")
 def test_a_child_watcher_of_another_type_is_refused(oxloop: Any) -> None:
-    """SPEC section 1: "a wrong type is refused"."""
+    """A wrong type is refused."""
     for wrong in ("watcher", 3, object()):
         with pytest.raises(TypeError):
             oxloop.set_child_watcher(wrong)
@@ -966,7 +962,7 @@ def test_a_child_watcher_of_another_type_is_refused(oxloop: Any) -> None:
 
 
 def test_every_name_of_the_package_is_there(oxloop: Any) -> None:
-    """SPEC section 1."""
+    """The chapter's names, and what oxloop has beside them."""
     names = """
         get_event_loop set_event_loop new_event_loop get_running_loop get_event_loop_policy
         set_event_loop_policy AbstractEventLoopPolicy DefaultEventLoopPolicy EventLoopPolicy

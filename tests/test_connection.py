@@ -407,7 +407,7 @@ if PY311:
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_arguments(run: Run, name: str) -> None:
-    """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+    """Wrong arguments raise asyncio's exception with its text."""
     options, error, text = WRONG[name]
 
     async def main() -> None:
@@ -474,7 +474,7 @@ def test_a_socket_that_is_not_connected(run: Run) -> None:
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_factory_that_raises(run: Run) -> None:
-    """SPEC section 5: a protocol factory that raises kills the process, or is dropped.
+    """Seen elsewhere: a protocol factory that raises kills the process, or is dropped.
 
     From Python 3.14 on the user's socket is closed, too.
     """

@@ -141,7 +141,7 @@ def take(sock: socket.socket) -> List[bytes]:
 
 
 def test_it_is_asyncios_transport_to_isinstance(run: Run, backend: Backend) -> None:
-    """SPEC section 1: types that pass asyncio's `isinstance` checks."""
+    """Types that pass asyncio's `isinstance` checks."""
 
     async def main() -> None:
         async with local() as (transport, _):
@@ -260,7 +260,7 @@ def test_the_largest_datagram(run: Run) -> None:
 
 
 def test_empty_datagrams_are_received(run: Run) -> None:
-    """SPEC section 5: empty datagrams dropped."""
+    """Seen elsewhere: empty datagrams dropped."""
 
     async def main() -> None:
         with bound_udp() as left:
@@ -284,7 +284,7 @@ def test_empty_datagrams_are_sent_from_313_on(run: Run) -> None:
 
 
 def test_ipv6(run: Run) -> None:
-    """SPEC section 5: IPv6 datagram addresses mangled."""
+    """Seen elsewhere: IPv6 datagram addresses mangled."""
 
     async def main() -> None:
         async with endpoint(("::1", 0)) as (left, _), endpoint(("::1", 0)) as (right, protocol):
@@ -423,7 +423,7 @@ def test_a_stale_unix_socket_is_replaced_and_a_file_is_not(run: Run) -> None:
 
 
 def test_econnrefused_keeps_the_transport_open(run: Run) -> None:
-    """SPEC section 5: ECONNREFUSED closes a UDP transport."""
+    """Seen elsewhere: ECONNREFUSED closes a UDP transport."""
 
     async def main() -> None:
         with bound_udp() as sock:

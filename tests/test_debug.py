@@ -54,7 +54,7 @@ def test_set_debug(loop: Any) -> None:
 def test_debug_mode_by_the_environment(
     backend: Backend, options: List[str], environment: Any, expected: str
 ) -> None:
-    """SPEC section 2: `PYTHONASYNCIODEBUG`, `-X dev`."""
+    """`PYTHONASYNCIODEBUG`, `-X dev`."""
     source = backend.source + "loop = new_loop()\nprint(loop.get_debug())\nloop.close()\n"
     child = run_python(source, options=options, environment=environment)
     assert (child.stdout.strip(), child.returncode) == (expected, 0), child.stderr
@@ -71,7 +71,7 @@ CALLERS = {
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_coroutine_functions_are_refused(loop: Any, name: str) -> None:
-    """SPEC section 5: debug mode refuses coroutines and non-callables in `call_soon`."""
+    """Debug mode refuses coroutines and non-callables in `call_soon`."""
     loop.set_debug(True)
     text = rf"coroutines cannot be used with {'call_at' if name == 'call_later' else name}\(\)"
     with pytest.raises(TypeError, match=text):
@@ -80,7 +80,7 @@ def test_coroutine_functions_are_refused(loop: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_coroutines_are_refused(loop: Any, name: str) -> None:
-    """SPEC section 5: debug mode refuses coroutines and non-callables in `call_soon`."""
+    """Debug mode refuses coroutines and non-callables in `call_soon`."""
     loop.set_debug(True)
     coroutine = coroutine_function()
     with pytest.raises(TypeError, match="coroutines cannot be used with "):
@@ -90,7 +90,7 @@ def test_coroutines_are_refused(loop: Any, name: str) -> None:
 
 @pytest.mark.parametrize("name", CALLERS)
 def test_what_is_not_callable_is_refused(loop: Any, name: str) -> None:
-    """SPEC section 5: debug mode refuses coroutines and non-callables in `call_soon`."""
+    """Debug mode refuses coroutines and non-callables in `call_soon`."""
     loop.set_debug(True)
     with pytest.raises(TypeError, match="a callable object was expected by .*, got 'spam'"):
         CALLERS[name](loop, "spam")
@@ -105,7 +105,7 @@ THREAD_CHECKED = {
 
 @pytest.mark.parametrize("name", THREAD_CHECKED)
 def test_a_call_from_another_thread_is_refused(loop: Any, name: str) -> None:
-    """Issue 2: a call from another thread in debug mode gives asyncio's exception."""
+    """A call from another thread in debug mode gives asyncio's exception."""
     loop.set_debug(True)
 
     def work() -> str:
@@ -178,7 +178,7 @@ def test_the_limit_for_slow_callbacks(loop: Any) -> None:
 
 
 def test_slow_callbacks_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """SPEC section 5: debug mode logs slow callbacks with asyncio's text."""
+    """Debug mode logs slow callbacks with asyncio's text."""
     loop.set_debug(True)
     loop.slow_callback_duration = 0.005
     handle = loop.call_soon(slow, loop)
@@ -193,7 +193,7 @@ def test_slow_callbacks_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) 
 
 
 def test_slow_timers_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """SPEC section 5: debug mode logs slow callbacks with asyncio's text."""
+    """Debug mode logs slow callbacks with asyncio's text."""
     loop.set_debug(True)
     loop.slow_callback_duration = 0.005
     loop.call_at(loop.time(), slow, loop)
@@ -204,7 +204,7 @@ def test_slow_timers_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> 
 
 
 def test_slow_steps_of_a_task_are_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """SPEC section 5: debug mode logs slow callbacks with asyncio's text: it names the task."""
+    """Debug mode logs slow callbacks with asyncio's text: it names the task."""
 
     async def slow_coroutine() -> None:
         slow(loop)
@@ -250,7 +250,7 @@ HANDLE_MAKERS = {
 
 @pytest.mark.parametrize("name", HANDLE_MAKERS)
 def test_handles_tell_where_they_were_made(loop: Any, name: str) -> None:
-    """SPEC section 5: debug mode keeps source tracebacks: the last entry is the caller's line."""
+    """Debug mode keeps source tracebacks: the last entry is the caller's line."""
     make: Callable[[Any], Any] = HANDLE_MAKERS[name]
     loop.set_debug(True)
     handle = make(loop)
@@ -265,7 +265,7 @@ def test_handles_tell_nothing_outside_debug_mode(loop: Any) -> None:
 
 
 def test_tasks_tell_where_they_were_made(run: Run) -> None:
-    """SPEC section 5: debug mode keeps source tracebacks: the last entry is the caller's line."""
+    """Debug mode keeps source tracebacks: the last entry is the caller's line."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -325,7 +325,7 @@ def test_closing_is_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_wrong_thread_never_crashes(loop: Any) -> None:
-    """SPEC section 1: a call from the wrong thread is never undefined behaviour."""
+    """A call from the wrong thread is never undefined behaviour."""
     loop.set_debug(False)
     stop = threading.Event()
 

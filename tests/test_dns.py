@@ -67,7 +67,7 @@ FAILURES: List[Tuple[Any, Any, Dict[str, Any]]] = [
 
 @pytest.mark.parametrize("query", QUERIES, ids=repr)
 def test_getaddrinfo_answers_what_the_socket_module_answers(run: Run, query: Any) -> None:
-    """SPEC section 5: `getaddrinfo` drops the IPv6 zone."""
+    """Seen elsewhere: `getaddrinfo` drops the IPv6 zone."""
     host, port, options = query
     expected = socket.getaddrinfo(host, port, **options)
 
@@ -118,7 +118,7 @@ def test_getaddrinfo_takes_options_by_keyword_only(run: Run) -> None:
 def test_getnameinfo_answers_what_the_socket_module_answers(
     run: Run, address: Any, flags: int
 ) -> None:
-    """SPEC section 5: `getaddrinfo` drops the IPv6 zone."""
+    """Seen elsewhere: `getaddrinfo` drops the IPv6 zone."""
 
     async def main() -> Any:
         loop = asyncio.get_running_loop()
@@ -158,7 +158,7 @@ class Answers:
 
 @pytest.mark.parametrize("how", ["attribute", "subclass"])
 def test_create_connection_asks_the_users_getaddrinfo(backend: Backend, how: str) -> None:
-    """SPEC section 5: a user's override of `loop.getaddrinfo` is ignored by `create_connection`."""
+    """Seen elsewhere: a user's override of `loop.getaddrinfo` is ignored by `create_connection`."""
     base = backend.loop_class()
 
     with listener() as listening:
@@ -217,7 +217,7 @@ def test_sock_connect_asks_the_users_getaddrinfo(loop: Any) -> None:
 
 @pytest.mark.parametrize("host", ["127.0.0.1", b"127.0.0.1"])
 def test_create_connection_to_a_number_asks_nobody(loop: Any, host: Any) -> None:
-    """SPEC section 2, DNS: asyncio's shortcut for a host that is an address already."""
+    """asyncio's shortcut for a host that is an address already."""
 
     async def main() -> None:
         with listener() as listening:
@@ -233,7 +233,7 @@ def test_create_connection_to_a_number_asks_nobody(loop: Any, host: Any) -> None
 
 
 def test_a_zone_reaches_the_users_getaddrinfo(loop: Any) -> None:
-    """SPEC section 5: `getaddrinfo` drops the IPv6 zone: a host with one is no plain number."""
+    """Seen elsewhere: `getaddrinfo` drops the IPv6 zone: a host with one is no plain number."""
 
     async def main() -> None:
         with listener() as listening:
@@ -248,7 +248,7 @@ def test_a_zone_reaches_the_users_getaddrinfo(loop: Any) -> None:
 
 
 def test_a_zone_is_kept_by_sock_connect(loop: Any) -> None:
-    """SPEC section 5: `getaddrinfo` drops the IPv6 zone."""
+    """Seen elsewhere: `getaddrinfo` drops the IPv6 zone."""
 
     async def main() -> None:
         asked: List[Any] = []

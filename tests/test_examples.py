@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -115,8 +116,8 @@ def test_echo_server_ends_by_ctrl_c() -> None:
         assert _ends_well(process) == "stopped\n"
 
 
+@pytest.mark.skipif(find_spec("aiohttp") is None, reason="no aiohttp for this Python")
 def test_http_server() -> None:
-    pytest.importorskip("aiohttp")
     with _server("http_server", "--once") as (process, (host, port)):
         with urlopen(f"http://{host}:{port}/you", timeout=LIMIT) as answer:
             assert answer.headers["Content-Type"] == "application/json; charset=utf-8"

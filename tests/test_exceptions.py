@@ -77,7 +77,7 @@ def test_the_context_of_a_failing_timer(loop: Any, reports: Reports) -> None:
 
 
 def test_the_context_has_a_source_traceback_in_debug_mode(loop: Any, reports: Reports) -> None:
-    """SPEC section 5: debug mode keeps source tracebacks."""
+    """Debug mode keeps source tracebacks."""
     loop.set_debug(True)
     loop.call_soon(fail)
     one_turn(loop)
@@ -148,7 +148,7 @@ def test_default_exception_handler_can_be_called_by_a_handler(loop: Any, reports
 
 
 def test_the_default_handler_shows_source_tracebacks(loop: Any, reports: Reports) -> None:
-    """SPEC section 5: debug mode keeps source tracebacks."""
+    """Debug mode keeps source tracebacks."""
     loop.set_debug(True)
     loop.set_exception_handler(None)
     loop.call_soon(fail)
@@ -205,7 +205,7 @@ def test_an_overridden_default_handler_that_raises_is_logged(
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_a_handler_that_exits_leaves_the_loop(loop: Any, error: Type[BaseException]) -> None:
-    """SPEC section 5: `KeyboardInterrupt` in a callback is swallowed."""
+    """Seen elsewhere: `KeyboardInterrupt` in a callback is swallowed."""
 
     def handler(loop: Any, context: Any) -> None:
         raise error("from the handler")
@@ -217,7 +217,7 @@ def test_a_handler_that_exits_leaves_the_loop(loop: Any, error: Type[BaseExcepti
 
 
 def test_the_loop_takes_a_replaced_call_exception_handler(loop: Any) -> None:
-    """SPEC section 5: `loop.call_exception_handler = ...` is used."""
+    """`loop.call_exception_handler = ...` is used."""
     calls: List[Dict[str, Any]] = []
     loop.call_exception_handler = calls.append
     loop.call_soon(fail)
@@ -227,7 +227,7 @@ def test_the_loop_takes_a_replaced_call_exception_handler(loop: Any) -> None:
 
 
 def test_an_overridden_call_exception_handler_is_used(backend: Backend) -> None:
-    """SPEC section 5: `loop.call_exception_handler = ...` is used."""
+    """`loop.call_exception_handler = ...` is used."""
     base = backend.loop_class()
     calls: List[Dict[str, Any]] = []
 
@@ -246,7 +246,7 @@ def test_an_overridden_call_exception_handler_is_used(backend: Backend) -> None:
 
 @pytest.mark.skipif(not PY312, reason="asyncio runs the handler in that context since 3.12")
 def test_the_handler_runs_in_the_failed_handles_context(loop: Any) -> None:
-    """SPEC section 5: the exception handler runs in the failed task's context."""
+    """The exception handler runs in the failed task's context."""
     got: List[str] = []
     loop.set_exception_handler(lambda loop, context: got.append(VARIABLE.get()))
     context = contextvars.Context()
@@ -269,7 +269,7 @@ def test_the_handler_runs_in_the_context_of_the_run(loop: Any) -> None:
 
 @pytest.mark.skipif(not PY312, reason="asyncio runs the handler in that context since 3.12")
 def test_the_handler_runs_in_the_failed_tasks_context(loop: Any) -> None:
-    """SPEC section 5: the exception handler runs in the failed task's context."""
+    """The exception handler runs in the failed task's context."""
     got: List[Any] = []
     loop.set_exception_handler(
         lambda loop, context: got.append((VARIABLE.get(), type(context["exception"])))

@@ -238,7 +238,7 @@ def test_close_does_not_wait_for_the_executor(loop: Any) -> None:
 
 
 def test_a_loop_starts_no_thread_by_itself(backend: Backend) -> None:
-    """SPEC section 5: process-wide surprises: extra threads per loop."""
+    """Seen elsewhere: extra threads per loop."""
     before = threading.enumerate()
     tasks_before = count_kernel_threads()
     loop = backend.new_loop()

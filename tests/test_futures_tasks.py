@@ -237,7 +237,7 @@ def keywords_given(loop: Any) -> List[Any]:
 
 
 def test_a_task_factory_gets_just_the_keywords_the_caller_gave(loop: Any) -> None:
-    """SPEC section 5: `create_task` hands a task factory only the keywords that the caller gave."""
+    """`create_task` hands a task factory only the keywords that the caller gave."""
     oracle = asyncio.SelectorEventLoop()
     try:
         expected = keywords_given(oracle)
@@ -247,7 +247,7 @@ def test_a_task_factory_gets_just_the_keywords_the_caller_gave(loop: Any) -> Non
 
 
 def test_a_task_factory_of_two_arguments_suffices(loop: Any) -> None:
-    """SPEC section 5: the loop passes keywords it should not."""
+    """Seen elsewhere: the loop passes keywords it should not."""
     loop.set_task_factory(lambda loop, coro: asyncio.Task(coro, loop=loop))
 
     async def main() -> Any:
@@ -281,7 +281,7 @@ def test_a_task_factory_that_raises(loop: Any) -> None:
 
 @pytest.mark.skipif(not PY312, reason="eager tasks are new in Python 3.12")
 def test_eager_tasks_run_at_once(loop: Any) -> None:
-    """SPEC section 5: `eager_task_factory` breaks because the loop passes keywords."""
+    """Seen elsewhere: `eager_task_factory` breaks because the loop passes keywords."""
     loop.set_task_factory(asyncio.eager_task_factory)
     got: List[str] = []
 
@@ -306,7 +306,7 @@ def test_eager_tasks_run_at_once(loop: Any) -> None:
 
 @pytest.mark.skipif(not PY312, reason="eager tasks are new in Python 3.12")
 def test_eager_tasks_with_a_context(loop: Any) -> None:
-    """SPEC section 5: `eager_task_factory` breaks because the loop passes keywords."""
+    """Seen elsewhere: `eager_task_factory` breaks because the loop passes keywords."""
     loop.set_task_factory(asyncio.eager_task_factory)
     context = contextvars.Context()
     context.run(VARIABLE.set, "given")
@@ -375,7 +375,7 @@ def test_cancellation_reaches_the_coroutine(run: Run) -> None:
 
 
 def test_a_wakeup_takes_one_turn(run: Run) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it."""
+    """A turn runs what asyncio would have run in it."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -468,7 +468,7 @@ def test_timeout_cancels_the_block(run: Run) -> None:
 
 @pytest.mark.skipif(not PY311, reason="asyncio.Runner is new in Python 3.11")
 def test_asyncio_runner_with_a_loop_factory(new_loop: Any) -> None:
-    """SPEC section 1: `asyncio.Runner(loop_factory=...)` works."""
+    """`asyncio.Runner(loop_factory=...)` works."""
     with asyncio.Runner(loop_factory=new_loop) as runner:
         assert runner.run(value(1)) == 1
         loop = runner.get_loop()
@@ -478,7 +478,7 @@ def test_asyncio_runner_with_a_loop_factory(new_loop: Any) -> None:
 
 @pytest.mark.skipif(not PY312, reason="asyncio.run(loop_factory=) is new in Python 3.12")
 def test_asyncio_run_with_a_loop_factory(new_loop: Any) -> None:
-    """SPEC section 1: `asyncio.run(main(), loop_factory=...)` works."""
+    """`asyncio.run(main(), loop_factory=...)` works."""
 
     async def main() -> Any:
         return asyncio.get_running_loop()

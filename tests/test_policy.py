@@ -1,4 +1,4 @@
-"""Event loop policies: SPEC's rules, the same on every Python version, in and out of asyncio."""
+"""Event loop policies: one set of rules on every Python version, in and out of asyncio."""
 
 from __future__ import annotations
 

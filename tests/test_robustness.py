@@ -279,7 +279,7 @@ def test_a_socket_whose_close_raises_does_not_stop_the_loop(run: Run, reports: R
 
 @left_unclosed
 def test_a_socket_closed_under_its_transport_is_not_written_to(run: Run) -> None:
-    """SPEC section 5: an fd closed behind the loop's back and reused: nobody else gets the bytes."""
+    """Seen elsewhere: an fd closed behind the loop's back and reused: nobody else gets the bytes."""
 
     async def main() -> None:
         left, right = tcp_pair()
@@ -305,7 +305,7 @@ def test_a_socket_closed_under_its_transport_is_not_written_to(run: Run) -> None
 
 
 def test_a_closed_transport_does_not_close_the_next_owner_of_its_number(run: Run) -> None:
-    """SPEC section 5: double close of an fd."""
+    """Seen elsewhere: double close of an fd."""
 
     async def main() -> None:
         left, right = tcp_pair()
@@ -886,7 +886,7 @@ def test_a_closed_server_cannot_start_again(run: Run) -> None:
 
 
 def test_the_default_handler_tells_where_the_handle_was_made(loop: Any, reports: Reports) -> None:
-    """SPEC section 5: debug mode keeps source tracebacks: also of the callback that reports."""
+    """Debug mode keeps source tracebacks: also of the callback that reports."""
     loop.set_exception_handler(None)
     loop.set_debug(True)
     loop.call_soon(lambda: loop.call_exception_handler({"message": "told by a callback"}))

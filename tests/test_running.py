@@ -119,7 +119,7 @@ def test_run_until_complete_takes_a_cancelled_task(loop: Any) -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_exits_propagate_from_a_callback(loop: Any, error: Type[BaseException]) -> None:
-    """SPEC section 5: `KeyboardInterrupt` in a callback is swallowed."""
+    """Seen elsewhere: `KeyboardInterrupt` in a callback is swallowed."""
 
     def leave() -> None:
         raise error("now")
@@ -133,7 +133,7 @@ def test_exits_propagate_from_a_callback(loop: Any, error: Type[BaseException]) 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_exits_propagate_from_a_coroutine(loop: Any, error: Type[BaseException]) -> None:
-    """SPEC section 5: `sys.exit()` in a coroutine hangs."""
+    """Seen elsewhere: `sys.exit()` in a coroutine hangs."""
 
     async def leave() -> None:
         await asyncio.sleep(0)
@@ -146,7 +146,7 @@ def test_exits_propagate_from_a_coroutine(loop: Any, error: Type[BaseException])
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 def test_exits_propagate_from_another_task(loop: Any, error: Type[BaseException]) -> None:
-    """SPEC section 5: `sys.exit()` in a coroutine hangs."""
+    """Seen elsewhere: `sys.exit()` in a coroutine hangs."""
 
     async def leave() -> None:
         raise error("now")
@@ -167,7 +167,7 @@ def test_exits_propagate_from_another_task(loop: Any, error: Type[BaseException]
 def test_exits_propagate_from_each_kind_of_callback(
     loop: Any, error: Type[BaseException], how: str
 ) -> None:
-    """SPEC section 5: `KeyboardInterrupt` in a callback is swallowed."""
+    """Seen elsewhere: `KeyboardInterrupt` in a callback is swallowed."""
     import socket
 
     def leave() -> None:
@@ -205,7 +205,7 @@ def test_callbacks_after_one_that_exits_run_in_the_next_run(loop: Any) -> None:
 
 
 def test_sys_exit_in_main_of_asyncio_run_leaves(backend: Backend) -> None:
-    """SPEC section 5: `sys.exit()` in a coroutine hangs."""
+    """Seen elsewhere: `sys.exit()` in a coroutine hangs."""
 
     async def main() -> None:
         sys.exit(3)
@@ -220,7 +220,7 @@ def test_sys_exit_in_main_of_asyncio_run_leaves(backend: Backend) -> None:
 
 
 def test_stop_lets_the_current_pass_end(loop: Any) -> None:
-    """SPEC section 5: one pass, `stop` after that pass."""
+    """One pass, `stop` after that pass."""
     ran: List[str] = []
 
     def first() -> None:
@@ -238,7 +238,7 @@ def test_stop_lets_the_current_pass_end(loop: Any) -> None:
 
 
 def test_stop_before_run_forever_makes_one_pass(loop: Any) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it."""
+    """A turn runs what asyncio would have run in it."""
     ran: List[str] = []
 
     def first() -> None:
@@ -344,7 +344,7 @@ def test_another_loop_cannot_be_run_inside(new_loop: NewLoop, backend: Backend) 
 
 
 def test_nested_run_until_complete_warns_of_its_coroutine(loop: Any) -> None:
-    """SPEC section 5: nested `run_until_complete` warns: the coroutine it refused never ran."""
+    """Nested `run_until_complete` warns: the coroutine it refused never ran."""
 
     async def main() -> None:
         with pytest.raises(RuntimeError, match="This event loop is already running"):
@@ -449,7 +449,7 @@ CLOSED_CALLS = {
 
 @pytest.mark.parametrize("name", CLOSED_CALLS)
 def test_a_closed_loop_refuses(loop: Any, name: str) -> None:
-    """SPEC section 5: `call_soon` on a closed loop is accepted."""
+    """Seen elsewhere: `call_soon` on a closed loop is accepted."""
     loop.close()
     with pytest.raises(RuntimeError, match="Event loop is closed"):
         CLOSED_CALLS[name](loop)

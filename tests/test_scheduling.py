@@ -80,7 +80,7 @@ def test_call_soon_runs_first_in_first_out(loop: Any) -> None:
 
 
 def test_call_soon_from_a_callback_runs_in_the_next_turn(loop: Any) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it."""
+    """A turn runs what asyncio would have run in it."""
     got: List[str] = []
 
     def first() -> None:
@@ -117,7 +117,7 @@ def test_io_is_polled_between_turns_of_callbacks(loop: Any) -> None:
 
 
 def test_due_timers_run_after_what_was_ready(loop: Any) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it."""
+    """A turn runs what asyncio would have run in it."""
     got: List[str] = []
     loop.call_later(-1, got.append, "timer")
     loop.call_soon(got.append, "soon")
@@ -136,7 +136,7 @@ def test_call_later_runs_in_order_of_time(loop: Any) -> None:
 
 
 def test_negative_delays_run_in_order_of_time(loop: Any) -> None:
-    """SPEC section 5: timers with negative delays run in time order."""
+    """Timers with negative delays run in time order."""
     got: List[int] = []
     for delay in (-1, -3, 0, -2, -100):
         loop.call_later(delay, got.append, delay)
@@ -145,7 +145,7 @@ def test_negative_delays_run_in_order_of_time(loop: Any) -> None:
 
 
 def test_call_at_in_the_past_runs_in_order_of_time(loop: Any) -> None:
-    """SPEC section 5: timers with negative delays run in time order."""
+    """Timers with negative delays run in time order."""
     got: List[float] = []
     now = loop.time()
     for when in (now - 1, 0, now - 2, -5.5, float("-inf")):
@@ -168,7 +168,7 @@ def test_many_timers_run_in_order_of_time(loop: Any) -> None:
 
 
 def test_a_timer_is_never_early(loop: Any) -> None:
-    """SPEC section 5: timers fire early, or late by a whole millisecond tick."""
+    """Seen elsewhere: timers fire early, or late by a whole millisecond tick."""
     resolution = time.get_clock_info("monotonic").resolution
     lateness: List[float] = []
     delays = [0.0001, 0.0005, 0.001, 0.0014, 0.0025, 0.0031, 0.007]
@@ -188,7 +188,7 @@ def test_a_timer_is_never_early(loop: Any) -> None:
 def test_timers_are_not_late_by_a_millisecond_tick(
     oxloop: Any, loop: Any, backend: Backend
 ) -> None:
-    """SPEC section 5: timers fire late by a whole millisecond tick. The best of many is judged.
+    """Seen elsewhere: timers fire late by a whole millisecond tick. The best of many is judged.
 
     Where the kernel has nanosecond timeouts only: poll() and old kernels' epoll_wait() round up.
     """
@@ -266,7 +266,7 @@ def test_unknown_keywords_are_refused(loop: Any, schedule: Any) -> None:
 
 @each_scheduler
 def test_callbacks_run_in_a_copy_of_the_current_context(loop: Any, schedule: Any) -> None:
-    """SPEC section 5: `call_soon_threadsafe` loses context variables."""
+    """Seen elsewhere: `call_soon_threadsafe` loses context variables."""
     got: List[str] = []
 
     def callback() -> None:
@@ -289,7 +289,7 @@ def test_callbacks_run_in_a_copy_of_the_current_context(loop: Any, schedule: Any
 
 @each_scheduler
 def test_callbacks_run_in_the_context_they_are_given(loop: Any, schedule: Any) -> None:
-    """SPEC section 5: `call_soon_threadsafe` loses context variables."""
+    """Seen elsewhere: `call_soon_threadsafe` loses context variables."""
     context = contextvars.Context()
     context.run(VARIABLE.set, "given")
     got: List[str] = []
@@ -319,7 +319,7 @@ def test_a_context_of_none_is_the_current_one(loop: Any, schedule: Any) -> None:
 
 
 def test_threadsafe_takes_the_calling_threads_context(loop: Any) -> None:
-    """SPEC section 5: `call_soon_threadsafe` loses context variables."""
+    """Seen elsewhere: `call_soon_threadsafe` loses context variables."""
     got: List[str] = []
 
     def work() -> None:
@@ -389,7 +389,7 @@ def test_threadsafe_calls_of_many_threads_all_run(loop: Any) -> None:
 
 
 def test_threadsafe_in_its_own_thread_keeps_the_order_with_call_soon(loop: Any) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it."""
+    """A turn runs what asyncio would have run in it."""
     got: List[int] = []
     for number in range(10):
         (loop.call_soon if number % 2 else loop.call_soon_threadsafe)(got.append, number)
@@ -473,7 +473,7 @@ def test_cancelling_after_the_call_is_harmless(loop: Any, schedule: Any) -> None
 def test_a_cancelled_handle_lets_go_of_its_callback_at_once(
     loop: Any, schedule: Any, debug: bool
 ) -> None:
-    """SPEC section 5: a cancelled timer keeps its callback alive until due."""
+    """Seen elsewhere: a cancelled timer keeps its callback alive until due."""
 
     class Callback:
         def __call__(self, argument: Any) -> None:
@@ -490,7 +490,7 @@ def test_a_cancelled_handle_lets_go_of_its_callback_at_once(
 
 
 def test_a_cancelled_far_timer_lets_go_of_its_callback_at_once(loop: Any) -> None:
-    """SPEC section 5: a cancelled timer keeps its callback alive until due."""
+    """Seen elsewhere: a cancelled timer keeps its callback alive until due."""
 
     class Callback:
         def __call__(self) -> None:
@@ -533,7 +533,7 @@ def test_cancelled_timers_do_not_pile_up(loop: Any) -> None:
 
 
 def test_handles_are_asyncios_to_isinstance(loop: Any) -> None:
-    """SPEC section 1: types that pass asyncio's `isinstance` checks."""
+    """Types that pass asyncio's `isinstance` checks."""
     soon = loop.call_soon(nothing)
     safe = loop.call_soon_threadsafe(nothing)
     timer = loop.call_later(1000, nothing)
@@ -654,7 +654,7 @@ def test_time_is_the_monotonic_clock(loop: Any) -> None:
 
 
 def test_a_virtual_clock_in_a_subclass(backend: Backend) -> None:
-    """SPEC section 5: a virtual clock in `loop.time`."""
+    """A virtual clock in `loop.time`."""
     base = backend.loop_class()
 
     class VirtualLoop(base):  # type: ignore[misc,valid-type]
@@ -678,7 +678,7 @@ def test_a_virtual_clock_in_a_subclass(backend: Backend) -> None:
 
 
 def test_a_virtual_clock_as_an_attribute(loop: Any) -> None:
-    """SPEC section 5: the loop takes replaced methods, a virtual clock in `loop.time`."""
+    """The loop takes replaced methods, a virtual clock in `loop.time`."""
     now = 50.0
     loop.time = lambda: now
     got: List[str] = []
@@ -693,7 +693,7 @@ def test_a_virtual_clock_as_an_attribute(loop: Any) -> None:
 
 
 def test_a_virtual_clock_drives_sleep(loop: Any) -> None:
-    """SPEC section 5: a virtual clock in `loop.time`: an hour of sleep takes no time."""
+    """A virtual clock in `loop.time`: an hour of sleep takes no time."""
     now = 0.0
     loop.time = lambda: now
 
@@ -713,7 +713,7 @@ def test_a_virtual_clock_drives_sleep(loop: Any) -> None:
 
 
 def test_the_loop_takes_new_attributes(loop: Any) -> None:
-    """SPEC section 5: transports and the loop take new attributes."""
+    """Transports and the loop take new attributes."""
     loop.colour = "red"
     assert loop.colour == "red"
     assert vars(loop)["colour"] == "red"
@@ -723,7 +723,7 @@ def test_the_loop_takes_new_attributes(loop: Any) -> None:
 
 
 def test_a_replaced_call_soon_is_used_by_tasks(loop: Any) -> None:
-    """SPEC section 5: the loop takes replaced methods."""
+    """The loop takes replaced methods."""
     original = loop.call_soon
     calls: List[Any] = []
 

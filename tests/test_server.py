@@ -10,10 +10,12 @@ import gc
 import re
 import socket
 import ssl
+import struct
+import sys
 import warnings
 import weakref
 from asyncio.trsock import TransportSocket
-from typing import Any, AsyncIterator, Callable, Dict, List
+from typing import Any, AsyncIterator, Callable, Dict, List, Optional
 
 import pytest
 from support.backends import PY312, PY313, Backend
@@ -102,7 +104,7 @@ def test_it_accepts_connections(run: Run) -> None:
 
 
 def test_it_is_asyncios_server_to_isinstance(run: Run) -> None:
-    """SPEC section 1: types that pass asyncio's `isinstance` checks."""
+    """Types that pass asyncio's `isinstance` checks."""
 
     async def main() -> None:
         async with serving() as server:
@@ -114,7 +116,7 @@ def test_it_is_asyncios_server_to_isinstance(run: Run) -> None:
 
 
 def test_its_sockets_are_transport_sockets(run: Run) -> None:
-    """SPEC section 5: `server.sockets` are `TransportSocket`s."""
+    """`server.sockets` are `TransportSocket`s."""
 
     async def main() -> None:
         async with serving() as server:
@@ -214,7 +216,21 @@ def test_a_socket_of_the_callers(run: Run) -> None:
     run(main)
 
 
-def test_the_backlog(run: Run) -> None:
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="Linux alone tells of it")
+@pytest.mark.parametrize("backlog", [None, 1, 7])
+def test_the_backlog(run: Run, backlog: Optional[int]) -> None:
+    """tcp(7): of a socket that listens, `tcpi_sacked` of TCP_INFO is what listen(2) was given."""
+    options = {} if backlog is None else {"backlog": backlog}
+
+    async def main() -> None:
+        async with serving(Accepted(), **options) as server:
+            told = server.sockets[0].getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 32)
+            assert struct.unpack_from("I", told, 28) == (backlog or 100,)
+
+    run(main)
+
+
+def test_more_clients_than_the_backlog(run: Run) -> None:
     async def main() -> None:
         accepted = Accepted()
         async with serving(accepted, backlog=1) as server:
@@ -324,7 +340,7 @@ WRONG: Dict[str, Any] = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_arguments(run: Run, name: str) -> None:
-    """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+    """Wrong arguments raise asyncio's exception with its text."""
     options, error, text = WRONG[name]
 
     async def main() -> None:
@@ -530,7 +546,7 @@ def test_close_can_be_repeated(run: Run) -> None:
 
 
 def test_close_leaves_its_clients_alone(run: Run) -> None:
-    """SPEC section 5: `Server.close()` kills its clients."""
+    """Seen elsewhere: `Server.close()` kills its clients."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -551,7 +567,7 @@ def test_close_leaves_its_clients_alone(run: Run) -> None:
 
 
 def test_wait_closed_waits_for_the_connections(run: Run, backend: Backend) -> None:
-    """SPEC section 5: `wait_closed()` returns early."""
+    """Seen elsewhere: `wait_closed()` returns early."""
     if not PY312:
         pytest.skip("asyncio's wait_closed() returns at once after close() before Python 3.12")
 
@@ -575,7 +591,7 @@ def test_wait_closed_waits_for_the_connections(run: Run, backend: Backend) -> No
 
 
 def test_wait_closed_before_close_waits(run: Run, backend: Backend) -> None:
-    """SPEC section 5: `wait_closed()` returns early."""
+    """Seen elsewhere: `wait_closed()` returns early."""
 
     async def main() -> None:
         async with serving() as server:
@@ -701,7 +717,7 @@ def test_a_dropped_server_leaves_its_socket_to_the_loop(run: Run) -> None:
 def test_a_factory_that_raises_does_not_stop_the_server(
     run: Run, reports: Reports, backend: Backend
 ) -> None:
-    """SPEC section 5: a protocol factory that raises kills the process, or is dropped."""
+    """Seen elsewhere: a protocol factory that raises kills the process, or is dropped."""
     made: List[Any] = []
 
     def factory() -> Any:
@@ -734,7 +750,7 @@ def test_a_factory_that_raises_does_not_stop_the_server(
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 def test_a_factory_that_exits_leaves_the_loop(loop: Any, reports: Reports, error: Any) -> None:
-    """SPEC section 5: `sys.exit()` in a coroutine hangs."""
+    """Seen elsewhere: `sys.exit()` in a coroutine hangs."""
 
     def factory() -> Any:
         raise error("in the factory")
@@ -777,7 +793,7 @@ def test_the_context_of_a_servers_callbacks(run: Run) -> None:
 def test_emfile_is_reported_and_the_listener_recovers(
     loop: Any, reports: Reports, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """SPEC section 5: EMFILE on accept stalls the listener. Issue 2: back-off on EMFILE."""
+    """Seen elsewhere: EMFILE on accept stalls the listener. Here it tries again later."""
     now = loop.time()
     loop.time = lambda: now  # a clock of our own, so that nobody waits for the retry
 
@@ -882,7 +898,7 @@ def test_a_listening_socket_that_listens_again(run: Run) -> None:
 
 @pytest.mark.unix("a limit of descriptors")
 def test_emfile_does_not_spin(loop: Any) -> None:
-    """SPEC section 5: EMFILE on accept: one report per retry, not one per turn."""
+    """EMFILE on accept gives one report per retry, not one per turn."""
     now = loop.time()
     loop.time = lambda: now
     contexts: List[Any] = []

@@ -141,7 +141,7 @@ def test_adding_again_replaces_the_handler(loop: Any) -> None:
 
 
 def test_a_signal_that_arrives_while_the_loop_is_not_running_is_kept(loop: Any) -> None:
-    """SPEC section 5: a signal that arrives while the loop is not running is not lost."""
+    """A signal that arrives while the loop is not running is not lost."""
     got: List[str] = []
     loop.add_signal_handler(USER, lambda: (got.append("kept"), loop.stop()))
     signal.raise_signal(USER)
@@ -151,7 +151,7 @@ def test_a_signal_that_arrives_while_the_loop_is_not_running_is_kept(loop: Any) 
 
 
 def test_a_signal_between_two_runs_is_kept(loop: Any) -> None:
-    """SPEC section 5: a signal that arrives while the loop is not running is not lost."""
+    """A signal that arrives while the loop is not running is not lost."""
     got: List[str] = []
     one_turn(loop)
     loop.add_signal_handler(USER, got.append, "kept")
@@ -243,7 +243,7 @@ def test_only_the_main_thread_adds_handlers(loop: Any) -> None:
 
 @pytest.mark.unix("SIGCHLD")
 def test_sigchld_is_allowed(loop: Any) -> None:
-    """SPEC section 5: `add_signal_handler(SIGCHLD)` is allowed."""
+    """`add_signal_handler(SIGCHLD)` is allowed."""
     loop.add_signal_handler(signal.SIGCHLD, loop.stop)
     child = subprocess.Popen([sys.executable, "-c", ""])
     loop.run_forever()
@@ -277,7 +277,7 @@ def test_a_handler_that_raises_is_reported(loop: Any, reports: Reports) -> None:
 
 
 def test_sigint_is_a_keyboard_interrupt(loop: Any) -> None:
-    """SPEC section 5: process-wide surprises: `SIGINT` lost."""
+    """Seen elsewhere: `SIGINT` lost."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     loop.call_soon(signal.raise_signal, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -286,7 +286,7 @@ def test_sigint_is_a_keyboard_interrupt(loop: Any) -> None:
 
 
 def test_sigint_interrupts_a_loop_that_waits(loop: Any) -> None:
-    """SPEC section 5: process-wide surprises: `SIGINT` lost."""
+    """Seen elsewhere: `SIGINT` lost."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with signalled_while_waiting(loop, signal.SIGINT), pytest.raises(KeyboardInterrupt):
         loop.run_forever()
@@ -343,7 +343,7 @@ def interrupt(child: Any, number: signal.Signals = signal.SIGINT) -> Any:
 
 @pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_a_program_that_waits(backend: Backend) -> None:
-    """SPEC section 5: process-wide surprises: `SIGINT` lost."""
+    """Seen elsewhere: `SIGINT` lost."""
     child = start_child(
         backend,
         "loop = new_loop()\n"
@@ -358,7 +358,7 @@ def test_ctrl_c_in_a_program_that_waits(backend: Backend) -> None:
 
 @pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_a_busy_program(backend: Backend) -> None:
-    """SPEC section 5: process-wide surprises: `SIGINT` lost."""
+    """Seen elsewhere: `SIGINT` lost."""
     child = start_child(
         backend,
         "loop = new_loop()\n"
@@ -393,7 +393,7 @@ def test_ctrl_c_in_a_runner_cancels_the_main_task(backend: Backend) -> None:
 
 @pytest.mark.unix("signals from one process to another")
 def test_ctrl_c_in_asyncio_run(backend: Backend) -> None:
-    """SPEC section 5: process-wide surprises: `SIGINT` lost."""
+    """Seen elsewhere: `SIGINT` lost."""
     child = start_child(
         backend,
         "class Policy(asyncio.DefaultEventLoopPolicy):\n"
@@ -438,7 +438,7 @@ def test_sigterm_with_a_handler_shuts_a_program_down(backend: Backend) -> None:
 
 
 def test_an_exit_in_a_signal_handler_leaves_the_loop(loop: Any) -> None:
-    """SPEC section 5: `sys.exit()` hangs."""
+    """Seen elsewhere: `sys.exit()` hangs."""
     loop.add_signal_handler(USER, sys.exit, 4)
     loop.call_soon(signal.raise_signal, USER)
     with pytest.raises(SystemExit):

@@ -139,7 +139,7 @@ def test_sock_recv_of_nothing(run: Run, pair: Pair) -> None:
 
 @pytest.mark.parametrize("name", WAITING)
 def test_reading_from_a_peer_that_resets(run: Run, pair: Pair, name: str) -> None:
-    """Issue 2: a peer that resets gives asyncio's exception."""
+    """A peer that resets gives asyncio's exception."""
     left, right = pair
 
     async def main() -> None:
@@ -277,7 +277,7 @@ def test_sock_sendall_needs_bytes(run: Run, pair: Pair, wrong: Any) -> None:
 
 
 def test_sock_sendall_to_a_peer_that_resets(run: Run, pair: Pair) -> None:
-    """Issue 2: a peer that resets gives asyncio's exception."""
+    """A peer that resets gives asyncio's exception."""
     left, right = pair
 
     async def main() -> None:
@@ -371,7 +371,7 @@ def test_sock_accept_on_unix_sockets(run: Run, tmp_path: Any) -> None:
 
 
 def test_sock_connect_connects_in_its_first_step(run: Run) -> None:
-    """SPEC section 5: `sock_connect` has called connect() in its first step."""
+    """`sock_connect` has called connect() in its first step."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -434,7 +434,7 @@ def test_sock_connect_of_a_connected_socket(run: Run, pair: Pair) -> None:
 
 @pytest.mark.parametrize("address", [(LOCALHOST,), LOCALHOST, None, 80, (LOCALHOST, "no service")])
 def test_sock_connect_with_a_wrong_address(run: Run, backend: Backend, address: Any) -> None:
-    """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+    """Wrong arguments raise asyncio's exception with its text."""
 
     async def attempt(loop: Any) -> Exception:
         with socket.socket() as sock:
@@ -690,7 +690,7 @@ def test_the_cancellation_of_a_replaced_read_leaves_the_later_one_alone(
 def test_a_socket_closed_while_a_read_waits_neither_hangs_nor_touches_another(
     run: Run, backend: Backend
 ) -> None:
-    """SPEC section 5: a socket closed while `sock_recv` waits on it touches no other fd.
+    """A socket closed while `sock_recv` waits on it touches no other fd.
 
     As with asyncio the waiting call is left to be cancelled; the new owner of the number reads.
     """
@@ -723,7 +723,7 @@ def test_a_socket_closed_while_a_read_waits_neither_hangs_nor_touches_another(
 
 
 def test_a_number_reused_while_an_old_read_waits(run: Run, backend: Backend) -> None:
-    """SPEC section 5: a socket closed while `sock_recv` waits on it touches no other fd."""
+    """A socket closed while `sock_recv` waits on it touches no other fd."""
     if backend.is_oracle:
         pytest.skip("asyncio believes that the descriptor is still registered")
 
@@ -782,7 +782,7 @@ def test_sock_sendto_and_sock_recvfrom(run: Run, datagrams: Pair) -> None:
 
 @with_datagrams
 def test_empty_datagrams_arrive(run: Run, datagrams: Pair) -> None:
-    """SPEC section 5: empty datagrams dropped."""
+    """Seen elsewhere: empty datagrams dropped."""
     left, right = datagrams
 
     async def main() -> None:
@@ -816,7 +816,7 @@ def test_sock_recvfrom_into(run: Run, datagrams: Pair) -> None:
 
 @with_datagrams
 def test_ipv6_datagram_addresses(run: Run) -> None:
-    """SPEC section 5: IPv6 datagram addresses mangled."""
+    """Seen elsewhere: IPv6 datagram addresses mangled."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -904,7 +904,7 @@ def test_an_echo_of_many_messages(run: Run, pair: Pair) -> None:
 
 
 def test_the_methods_return_awaitables_that_a_task_takes(run: Run, pair: Pair) -> None:
-    """DESIGN: Python sees a `collections.abc.Coroutine`, as create_task() needs."""
+    """Python sees a `collections.abc.Coroutine`, as create_task() needs."""
     from collections.abc import Coroutine
 
     left, right = pair

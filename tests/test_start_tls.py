@@ -102,7 +102,7 @@ def test_start_tls_is_seen_as_tls_on_the_wire(run: Run, authority: Authority) ->
 
 
 def test_start_tls_on_a_transport_with_a_method_replaced(run: Run, authority: Authority) -> None:
-    """SPEC section 5: transports take replaced methods (`transport.write = ...`)."""
+    """Transports take replaced methods (`transport.write = ...`)."""
 
     async def main() -> None:
         async with plain() as (near, far):

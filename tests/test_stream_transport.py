@@ -134,7 +134,7 @@ def test_an_adopted_socket_is_made_non_blocking(run: Run) -> None:
 
 
 def test_the_adopted_socket_object_is_closed_with_the_transport(run: Run) -> None:
-    """SPEC section 5: double close of an fd: the user's socket object knows that it is closed."""
+    """Seen elsewhere: double close of an fd: the user's socket object knows that it is closed."""
 
     async def main() -> None:
         left, right = tcp_pair()
@@ -289,7 +289,7 @@ def test_all_errors_is_taken_by_its_truth(run: Run, backend: Backend) -> None:
 
 @pytest.mark.parametrize("count", [1, 3000])
 def test_a_small_message_costs_little_memory(run: Run, backend: Backend, count: int) -> None:
-    """SPEC section 5: reading into a fresh 256 KiB bytes for each message."""
+    """Seen elsewhere: reading into a fresh 256 KiB bytes for each message."""
     if backend.is_oracle:
         pytest.skip("asyncio's read is one of 256 KiB, which is cut")
 

@@ -1,6 +1,6 @@
 """Threads: a loop in each of many at once, and what may happen when one touches the loop of another.
 
-SPEC section 2: loop state belongs to the running thread; misuse from another one raises, and is never undefined
+Loop state belongs to the running thread; misuse from another one raises, and is never undefined
 behaviour, with the GIL or without.
 """
 
@@ -189,6 +189,8 @@ def test_calls_from_other_threads_break_nothing(run: Run, backend: Backend) -> N
 
 def test_one_coroutine_and_many_threads(backend: Backend) -> None:
     """One of them resumes it; the others are told that it runs, or has ended."""
+    if backend.is_oracle and not GIL:
+        pytest.skip("CPython 3.14.0 without a GIL: its own coroutines crash now and then")
     refusals = {"coroutine already executing", "cannot reuse already awaited coroutine"}
     loop = backend.new_loop()
     for _ in range(200):

@@ -243,7 +243,7 @@ def test_data_that_comes_with_the_end_of_the_handshake(run: Run, authority: Auth
 def test_a_small_message_costs_little_memory(
     run: Run, authority: Authority, backend: Backend
 ) -> None:
-    """SPEC section 5: 256 KiB allocated per read."""
+    """Seen elsewhere: 256 KiB allocated per read."""
     if backend.is_oracle:
         pytest.skip("asyncio's TLS reads into 256 KiB")
 
@@ -374,7 +374,7 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_wrong_arguments(run: Run, name: str) -> None:
-    """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+    """Wrong arguments raise asyncio's exception with its text."""
     options, text = TEXTS[name]
 
     async def main() -> None:

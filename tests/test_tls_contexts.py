@@ -143,7 +143,7 @@ def test_an_empty_name_is_not_checked(run: Run, trusted: Authority) -> None:
     run(main)
 
 
-# The user's context, SPEC section 5: the user's `SSLContext` settings are ignored
+# The user's context. Seen elsewhere: its settings are ignored
 
 
 @VERSIONS

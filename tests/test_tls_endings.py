@@ -238,7 +238,7 @@ def ended(backend: Backend) -> List[str]:
 def test_close_says_goodbye(
     run: Run, authority: Authority, side: Any, version: ssl.TLSVersion
 ) -> None:
-    """SPEC section 5: close hangs."""
+    """Seen elsewhere: close hangs."""
 
     async def main() -> None:
         server = limited(authority.server(), version)
@@ -257,7 +257,7 @@ def test_close_says_goodbye(
 
 @EITHER_SIDE
 def test_close_and_a_peer_that_says_no_goodbye(run: Run, authority: Authority, side: Any) -> None:
-    """SPEC section 5: close hangs."""
+    """Seen elsewhere: close hangs."""
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -272,7 +272,7 @@ def test_close_and_a_peer_that_says_no_goodbye(run: Run, authority: Authority, s
 @NEW
 @EITHER_SIDE
 def test_close_and_a_peer_that_does_nothing(run: Run, authority: Authority, side: Any) -> None:
-    """SPEC section 5: close hangs."""
+    """Seen elsewhere: close hangs."""
 
     async def main() -> None:
         async with side(authority, ssl_shutdown_timeout=0.05) as (end, peer):
@@ -286,7 +286,7 @@ def test_close_and_a_peer_that_does_nothing(run: Run, authority: Authority, side
 
 @EITHER_SIDE
 def test_close_sends_what_is_buffered(run: Run, authority: Authority, side: Any) -> None:
-    """SPEC section 5: close hangs."""
+    """Seen elsewhere: close hangs."""
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -354,7 +354,7 @@ def test_data_goodbye_and_eof_at_once(
 def test_eof_without_goodbye(
     run: Run, authority: Authority, side: Any, keep_open: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """SPEC section 5: EOF without close_notify reaches `eof_received`."""
+    """EOF without close_notify reaches `eof_received`."""
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -377,7 +377,7 @@ def test_eof_without_goodbye(
 def test_data_before_eof_while_reading_is_paused(
     run: Run, authority: Authority, side: Any, goodbye: bool, backend: Backend
 ) -> None:
-    """SPEC section 5: data that came before EOF while reading was paused is delivered."""
+    """Data that came before EOF while reading was paused is delivered."""
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -473,7 +473,7 @@ def test_what_is_no_record_ends_the_connection(run: Run, authority: Authority, s
 
 @EITHER_SIDE
 def test_write_after_close(run: Run, authority: Authority, side: Any) -> None:
-    """SPEC section 5: `write()` after close raises where asyncio warns and drops."""
+    """Seen elsewhere: `write()` after close raises where asyncio warns and drops."""
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -506,7 +506,7 @@ def test_write_after_abort_warns(
 
 
 def test_a_server_that_closes_leaves_its_connections(run: Run, authority: Authority) -> None:
-    """SPEC section 5: `Server.close()` kills its clients; `wait_closed()` returns early."""
+    """Seen elsewhere: `Server.close()` kills its clients; `wait_closed()` returns early."""
 
     async def main() -> None:
         async with serving(Servant, authority.server()) as server:

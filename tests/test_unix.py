@@ -174,7 +174,7 @@ def test_a_path_that_is_no_utf8(run: Run) -> None:
 
 
 def test_the_credentials_of_the_peer(run: Run) -> None:
-    """Issue 3: SO_PEERCRED through the socket object."""
+    """SO_PEERCRED through the socket object."""
 
     async def main() -> None:
         with folder() as parent:

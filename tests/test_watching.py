@@ -179,7 +179,7 @@ def test_reader_and_writer_of_one_descriptor(loop: Any, pair: Pair) -> None:
 
 
 def test_readers_run_in_the_turn_that_found_them_ready(loop: Any, pair: Pair) -> None:
-    """SPEC section 5: a turn runs what asyncio would have run in it: callbacks first, then I/O."""
+    """A turn runs what asyncio would have run in it: callbacks first, then I/O."""
     left, right = pair
     calls: List[str] = []
     loop.add_reader(left, calls.append, "reader")
@@ -348,7 +348,7 @@ def test_a_pseudo_terminal_can_be_watched(loop: Any) -> None:
 
 @pytest.mark.unix("descriptors that are no sockets")
 def test_a_regular_file_is_as_with_asyncio(loop: Any, backend: Backend, tmp_path: Any) -> None:
-    """Issue 2: a regular file for `add_reader` gives asyncio's exception: EPERM from epoll."""
+    """A regular file for `add_reader` gives asyncio's exception: EPERM from epoll."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     oracle = backend.oracle_loop()
@@ -389,7 +389,7 @@ def test_the_callback_is_required(loop: Any, pair: Pair, method: str) -> None:
 
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])
 def test_a_closed_socket_object_is_refused(loop: Any, pair: Pair, method: str) -> None:
-    """Issue 2: bad input (a closed fd) gives asyncio's exception."""
+    """Bad input (a closed fd) gives asyncio's exception."""
     pair[0].close()
     with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
         getattr(loop, method)(pair[0], nothing)
@@ -397,7 +397,7 @@ def test_a_closed_socket_object_is_refused(loop: Any, pair: Pair, method: str) -
 
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])
 def test_a_closed_descriptor_is_refused(loop: Any, backend: Backend, method: str) -> None:
-    """Issue 2: bad input (a closed fd) gives asyncio's exception: EBADF from epoll_ctl(2)."""
+    """Bad input (a closed fd) gives asyncio's exception: EBADF from epoll_ctl(2)."""
     if backend.name not in ("asyncio", "epoll", "proactor"):
         pytest.skip("poll() and select() do not look at a descriptor before they wait")
     closed = os.dup(0)
@@ -453,7 +453,7 @@ def test_a_number_reused_by_a_file_before_its_removal(loop: Any, tmp_path: Any) 
 
 
 def test_a_number_reused_after_its_removal(loop: Any) -> None:
-    """SPEC section 5: an fd closed behind the loop's back and reused."""
+    """Seen elsewhere: an fd closed behind the loop's back and reused."""
     left, right = socket.socketpair()
     fd = left.fileno()
     loop.add_reader(fd, nothing)
@@ -471,7 +471,7 @@ def test_a_number_reused_after_its_removal(loop: Any) -> None:
 
 
 def test_a_number_closed_and_reused_behind_the_loops_back(loop: Any, backend: Backend) -> None:
-    """SPEC section 5: an fd closed behind the loop's back and reused gets a stale registration."""
+    """Seen elsewhere: an fd closed behind the loop's back and reused gets a stale registration."""
     if backend.is_oracle:
         pytest.skip("asyncio believes that the descriptor is still registered")
     left, right = socket.socketpair()
@@ -490,7 +490,7 @@ def test_a_number_closed_and_reused_behind_the_loops_back(loop: Any, backend: Ba
 
 
 def test_a_number_reused_with_the_other_interest(loop: Any) -> None:
-    """SPEC section 5: an fd closed behind the loop's back and reused gets a stale registration."""
+    """Seen elsewhere: an fd closed behind the loop's back and reused gets a stale registration."""
     left, right = socket.socketpair()
     fd = left.fileno()
     loop.add_reader(fd, nothing)
@@ -692,7 +692,7 @@ def test_an_eventfd_closed_and_made_again_while_the_loop_does_not_run(
 
 
 def test_closing_the_loop_closes_no_descriptor_of_the_users(loop: Any, pair: Pair) -> None:
-    """SPEC section 5: double close of an fd."""
+    """Seen elsewhere: double close of an fd."""
     left, right = pair
     loop.add_reader(left, nothing)
     loop.add_writer(right, nothing)

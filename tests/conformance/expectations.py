@@ -3,8 +3,9 @@
 A line of ``expectations/*.txt`` is ``pattern [versions] reason``: a pattern as of `fnmatch` over
 names such as ``test_events.PollEventLoopTests.test_close`` (its module is always spelled out),
 optionally the Python versions it is for (``[<3.12]``, ``[>=3.11.4,<3.13]``, ``[==3.9]``) and the
-kind of system (``[unix]``, ``[windows]``, ``[wine]``), and why. ``#`` begins a comment line. The file says what kind of reason it is. ``not_run.txt`` names
-what is left out altogether: modules, classes and tests.
+kind of system (``[unix]``, ``[windows]``, ``[wine]``), and why. ``#`` begins a comment line. The
+file says what kind of reason it is. ``not_run.txt`` names what is left out altogether: modules,
+classes and tests.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ FOLDER = Path(__file__).parent / "expectations"
 
 #: Each kind of reason for which a test may fail on oxloop, and what it means.
 KINDS = {
-    "later": "needs what a later release brings",
     "white_box": "tests asyncio's own private classes and attributes",
     "differs": "a difference on purpose, described in docs/compatibility.md",
 }

@@ -141,7 +141,7 @@ def outcome(ending: Ending, output: str = "", backend: str = "epoll") -> Outcome
     return Outcome("test_x.X.test_x", backend, ending, 0.1, output)
 
 
-LISTED = Expectation("later", "test_x.*", "TLS", "later.txt:1")
+LISTED = Expectation("differs", "test_x.*", "TLS", "differs.txt:1")
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_lines_are_read_for_their_versions(folder: Path) -> None:
-    (folder / "later.txt").write_text(
+    (folder / "differs.txt").write_text(
         "# a comment\n\n"
         "test_a.*  TLS and more\n"
         "test_b.*  [<3.12]  UDP\n"
@@ -191,33 +191,33 @@ def test_lines_are_read_for_their_versions(folder: Path) -> None:
     )
 
     def modules(*version: int) -> list[str]:
-        return [line.module for line in expectations.read("later", version)]
+        return [line.module for line in expectations.read("differs", version)]
 
     assert modules(3, 9, 18) == ["test_a", "test_b", "test_d"]
     assert modules(3, 11, 2) == ["test_a", "test_b"]
     assert modules(3, 11, 4) == ["test_a", "test_b", "test_c"]
     assert modules(3, 12, 0) == ["test_a", "test_c"]
     assert modules(3, 13, 0) == ["test_a"]
-    assert expectations.read("later", (3, 9, 18))[0].reason == "TLS and more"
+    assert expectations.read("differs", (3, 9, 18))[0].reason == "TLS and more"
 
 
 @pytest.mark.parametrize("line", ["test_a.*", "test_a.* [3.9] TLS", "test_a.* [<3] TLS"])
 def test_line_that_cannot_be_read_is_refused(folder: Path, line: str) -> None:
-    (folder / "later.txt").write_text(line)
-    with pytest.raises(BadExpectation, match=r"later\.txt:1"):
-        expectations.read("later", (3, 9, 18))
+    (folder / "differs.txt").write_text(line)
+    with pytest.raises(BadExpectation, match=r"differs\.txt:1"):
+        expectations.read("differs", (3, 9, 18))
 
 
 def test_stale_and_doubled_lines_are_faults(folder: Path) -> None:
-    (folder / "later.txt").write_text("test_a.A.test_gone TLS\ntest_a.A.test_is* TLS\n")
+    (folder / "differs.txt").write_text("test_a.A.test_gone TLS\ntest_a.A.test_is* TLS\n")
     (folder / "white_box.txt").write_text("test_a.A.test_is_here mocks\ntest_b.B.test mocks\n")
     faults = Expectations("epoll").check(["test_a.A.test_is_here"], ["test_a"])
     assert len(faults) == 2
-    assert "later.txt:1" in faults[0]
-    assert "listed more than once: later.txt:2, white_box.txt:1" in faults[1]
+    assert "differs.txt:1" in faults[0]
+    assert "listed more than once: white_box.txt:1, differs.txt:2" in faults[1]
 
 
 def test_nothing_is_expected_of_asyncio_but_to_pass(folder: Path) -> None:
-    (folder / "later.txt").write_text("test_a.* TLS\n")
+    (folder / "differs.txt").write_text("test_a.* TLS\n")
     assert Expectations("asyncio").find("test_a.A.test") is None
     assert Expectations("epoll").find("test_a.A.test") is not None

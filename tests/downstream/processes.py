@@ -70,7 +70,7 @@ async def _ask_about(address: Address, told: Path) -> Tuple[Set[str], Set[str]]:
         async with connected(*address) as client:
             return (await client.ask("/about")).json()
 
-    await until(lambda: _listens(address), "the server's socket")
+    await until(lambda: listens(address), "the server's socket")
     for about in await asyncio.gather(*[ask() for _ in range(20)]):
         loops.add(about["loop"])
         assert place.is_under_test(about["class"]), about
@@ -78,7 +78,7 @@ async def _ask_about(address: Address, told: Path) -> Tuple[Set[str], Set[str]]:
     return loops, pids
 
 
-def _listens(address: Address) -> bool:
+def listens(address: Address) -> bool:
     """Whether somebody listens there, by the kernel's table and not by a connection."""
     wanted = f"0100007F:{address[1]:04X}"
     with open("/proc/net/tcp", encoding="ascii") as table:

@@ -99,7 +99,7 @@ async def _websocket(request: web.Request) -> web.WebSocketResponse:
     return socket_
 
 
-def _application() -> web.Application:
+def new_application() -> web.Application:
     application = web.Application(client_max_size=64 << 20)
     gets = {"/bytes": _bytes, "/stream": _stream, "/wait": _wait, "/fail": _fail, "/ws": _websocket}
     application.add_routes([web.get(path, handler) for path, handler in gets.items()])
@@ -113,7 +113,7 @@ async def _serving(application: Any = None, **settings: Any) -> AsyncIterator[An
     """A server in this loop; yields its address."""
     events.clear()
     unix, tls = settings.pop("unix", ""), settings.pop("ssl_context", None)
-    runner = web.AppRunner(application or _application(), **settings)
+    runner = web.AppRunner(application or new_application(), **settings)
     await runner.setup()
     try:
         if unix:
@@ -453,7 +453,7 @@ async def check_server_in_a_thread() -> None:
 
 async def check_socket_site() -> None:
     """Sites on one port by SO_REUSEPORT and on a socket that the user made; IPv6 by name."""
-    runner = web.AppRunner(_application())
+    runner = web.AppRunner(new_application())
     await runner.setup()
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as listener:
         port = listener.getsockname()[1]
@@ -467,7 +467,7 @@ async def check_socket_site() -> None:
 
 async def check_test_classes() -> None:
     client: Any
-    async with TestServer(_application()) as server, TestClient(server) as client:
+    async with TestServer(new_application()) as server, TestClient(server) as client:
         async with client.get("/bytes?n=1000") as answer:
             assert await answer.read() == body(1000)
         async with client.ws_connect("/ws") as socket_:

@@ -73,7 +73,7 @@ class StreamContract:
     # What a transport is
 
     def test_it_is_asyncios_transport_to_isinstance(self, run: Run) -> None:
-        """SPEC section 1: types that pass asyncio's `isinstance` checks."""
+        """Types that pass asyncio's `isinstance` checks."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -86,7 +86,7 @@ class StreamContract:
         run(main)
 
     def test_it_takes_new_attributes(self, run: Run) -> None:
-        """SPEC section 5: transports take new attributes."""
+        """Transports take new attributes."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -97,7 +97,7 @@ class StreamContract:
         run(main)
 
     def test_it_takes_replaced_methods(self, run: Run) -> None:
-        """SPEC section 5: transports take replaced methods (`transport.write = ...`)."""
+        """Transports take replaced methods (`transport.write = ...`)."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -520,7 +520,7 @@ class StreamContract:
         run(main)
 
     def test_data_and_eof_that_came_while_paused_are_delivered(self, run: Run) -> None:
-        """SPEC section 5: data that came before EOF while reading was paused is delivered."""
+        """Data that came before EOF while reading was paused is delivered."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -664,7 +664,7 @@ class StreamContract:
 
     @pytest.mark.parametrize("wrong", ["text", 5, None, [b"x"], 1.5], ids=repr)
     def test_other_types_are_refused(self, run: Run, wrong: Any) -> None:
-        """SPEC section 5: wrong arguments raise asyncio's exception with its text."""
+        """Wrong arguments raise asyncio's exception with its text."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -770,7 +770,7 @@ class StreamContract:
         run(main)
 
     def test_a_mutable_buffer_may_be_changed_after_write(self, run: Run, backend: Backend) -> None:
-        """DESIGN decision 9: mutable buffers are snapshotted."""
+        """Mutable buffers are snapshotted."""
         if backend.is_oracle and PY312:
             pytest.skip("asyncio keeps a view of a bytearray since Python 3.12")
 
@@ -788,7 +788,7 @@ class StreamContract:
         run(main)
 
     def test_what_was_written_is_on_its_way_without_another_turn_of_ours(self, run: Run) -> None:
-        """DESIGN decision 9: `drain`, ... a stopping loop see to it that it is on its way."""
+        """`drain`, `close` and a stopping loop see to it that what was written is on its way."""
 
         async def main() -> Link:
             link = await self.open(Recorder)
@@ -812,7 +812,7 @@ class StreamContract:
         run(nothing, prepare=check)
 
     def test_a_write_from_another_thread_does_not_crash(self, run: Run) -> None:
-        """SPEC section 5: a transport touched from another thread aborts the process."""
+        """Seen elsewhere: a transport touched from another thread aborts the process."""
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
@@ -914,7 +914,7 @@ class StreamContract:
         ids=repr,
     )
     def test_set_write_buffer_limits(self, run: Run, limits: Dict[str, int], expected: Any) -> None:
-        """SPEC section 5: low-water mark in the wrong unit."""
+        """Seen elsewhere: low-water mark in the wrong unit."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -951,7 +951,7 @@ class StreamContract:
         run(main)
 
     def test_resume_writing_comes_at_the_low_water_mark(self, run: Run) -> None:
-        """SPEC section 5: low-water mark in the wrong unit: it counts bytes."""
+        """Seen elsewhere: low-water mark in the wrong unit: it counts bytes."""
 
         async def main() -> None:
             sizes: List[int] = []
@@ -1043,7 +1043,7 @@ class StreamContract:
     # Closing
 
     def test_close_calls_connection_lost_later_with_none(self, run: Run) -> None:
-        """SPEC section 5: `connection_lost` runs inside `close()`."""
+        """Seen elsewhere: `connection_lost` runs inside `close()`."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -1070,7 +1070,7 @@ class StreamContract:
         run(main)
 
     def test_close_sends_a_fin_while_references_live(self, run: Run) -> None:
-        """SPEC section 5: `transport.close()` sends no FIN while a reference lives."""
+        """Seen elsewhere: `transport.close()` sends no FIN while a reference lives."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -1107,7 +1107,7 @@ class StreamContract:
     def test_write_after_close_is_dropped_with_a_warning(
         self, run: Run, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """SPEC section 5: `write()` after close raises where asyncio warns and drops."""
+        """Seen elsewhere: `write()` after close raises where asyncio warns and drops."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -1206,7 +1206,7 @@ class StreamContract:
         run(main)
 
     def test_a_peer_that_resets(self, run: Run) -> None:
-        """Issue 2: a peer that resets gives asyncio's exception and leaks nothing."""
+        """A peer that resets gives asyncio's exception and leaks nothing."""
 
         async def main() -> None:
             async with self.link() as link:
@@ -1346,7 +1346,7 @@ class StreamContract:
         assert context["protocol"] is link.protocol
 
     def test_data_received_that_raises(self, run: Run, reports: Reports) -> None:
-        """SPEC section 5: `data_received` that raises kills the process, or is dropped."""
+        """Seen elsewhere: `data_received` that raises kills the process, or is dropped."""
 
         class Failing(Recorder):
             def data_received(self, data: bytes) -> None:
@@ -1483,7 +1483,7 @@ class StreamContract:
         assert [reference() for reference in gone] == [None, None, None]
 
     def test_pause_writing_that_raises(self, run: Run, reports: Reports) -> None:
-        """SPEC section 5: `pause_writing` that raises kills the process, or is dropped."""
+        """Seen elsewhere: `pause_writing` that raises kills the process, or is dropped."""
 
         class Failing(Recorder):
             def pause_writing(self) -> None:
@@ -1518,7 +1518,7 @@ class StreamContract:
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
     def test_exits_propagate_from_data_received(self, run: Run, error: Type[BaseException]) -> None:
-        """SPEC section 5: `KeyboardInterrupt` in a callback is swallowed."""
+        """Seen elsewhere: `KeyboardInterrupt` in a callback is swallowed."""
 
         class Leaving(Recorder):
             def data_received(self, data: bytes) -> None:

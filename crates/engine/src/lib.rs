@@ -1,8 +1,8 @@
 //! The event loop engine of oxloop.
 //!
-//! Everything an event loop is, short of an interpreter: readiness of file descriptors
-//! ([`Selector`]), operations that complete ([`Proactor`](proactor::Proactor)), timers ([`Timers`]), the queue of what runs next ([`Ready`]), the one door for
-//! other threads ([`Inbox`]) and the arithmetic of a turn ([`Engine`]).
+//! Everything an event loop is, short of an interpreter: readiness of file descriptors ([`Selector`]), operations that
+//! complete ([`Proactor`](proactor::Proactor)), timers ([`Timers`]), the queue of what runs next ([`Ready`]), the one
+//! door for other threads ([`Inbox`]) and the arithmetic of a turn ([`Engine`]).
 //!
 //! The engine is generic over the payload `T` that it schedules, takes the present time as an
 //! argument, keeps no global state and no thread of its own, and never calls back: it returns what

@@ -49,33 +49,22 @@ pub(crate) fn logger(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     imports(py).base_events.bind(py).getattr(intern!(py, "logger"))
 }
 
-/// Writes `message % arguments` to asyncio's log at `level` (a method of the logger).
+/// Writes `message` to asyncio's log at `level` (a method of the logger).
 pub(crate) fn log(py: Python<'_>, level: &str, message: &str) -> PyResult<()> {
     logger(py)?.call_method1(level, (message,))?;
     Ok(())
 }
 
-/// `logger.error(message, exc_info=exception)`.
+/// The same with a traceback, as by `exc_info=exception`.
 pub(crate) fn log_exception(
     py: Python<'_>,
+    level: &str,
     message: &str,
     exception: &Bound<'_, PyAny>,
 ) -> PyResult<()> {
     let keywords = PyDict::new(py);
     keywords.set_item(intern!(py, "exc_info"), exception)?;
-    logger(py)?.call_method("error", (message,), Some(&keywords))?;
-    Ok(())
-}
-
-/// `logger.debug(message, exc_info=True)` for an error that asyncio shows in debug mode only.
-pub(crate) fn debug_exception(
-    py: Python<'_>,
-    message: &str,
-    exception: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "exc_info"), exception)?;
-    logger(py)?.call_method("debug", (message,), Some(&keywords))?;
+    logger(py)?.call_method(level, (message,), Some(&keywords))?;
     Ok(())
 }
 

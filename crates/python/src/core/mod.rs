@@ -45,7 +45,8 @@ pub(crate) struct Core {
     pub(crate) engine: LoopCell<Engine<Entry>>,
     pub(crate) poller: LoopCell<Poller>,
     pub(crate) watches: LoopCell<Watches>,
-    /// Where other threads leave callbacks; `None` before `__init__`, and once the loop is closed, which closes its descriptor.
+    /// Where other threads leave callbacks; `None` before `__init__`, and once the loop is closed, which closes its
+    /// descriptor.
     inbox: LoopCell<Option<Arc<Inbox<Entry>>>>,
     pub(crate) signals: LoopCell<Signals>,
     /// What runs once the entries of this turn have: what they have written leaves together then.

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
 use pyo3::types::{PyDict, PyTuple};
 
+use super::EventLoop;
 use crate::callback;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -17,29 +18,105 @@ use crate::error;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 
-/// `loop.run_in_executor(executor, func, *args)`: an asyncio future.
-pub(crate) fn run<'py>(
-    event_loop: &Bound<'py, Core>,
-    executor: Option<&Bound<'py, PyAny>>,
-    function: &Bound<'py, PyAny>,
-    arguments: &Bound<'py, PyTuple>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let core = event_loop.get();
-    core.check_closed()?;
-    if core.debug() {
-        callback::check(function, "run_in_executor")?;
+#[pymethods]
+impl EventLoop {
+    /// Wait for the threads of the default executor to end, for timeout seconds at most (None: without end), and warn
+    /// if they have not. A coroutine.
+    #[pyo3(signature = (timeout=None))]
+    fn shutdown_default_executor<'py>(
+        slf: &Bound<'py, Self>,
+        timeout: Option<f64>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Coroutine::spawn(slf.py(), "EventLoop.shutdown_default_executor", move |flow| {
+            let this = flow.keep(slf.as_super());
+            async move {
+                let started = Python::attach(|py| {
+                    let core = this.get();
+                    core.executor_shutdown.store(true, Relaxed);
+                    let executor =
+                        core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
+                    executor
+                        .map(|executor| start_shutdown(&flow, this.bind(py), executor))
+                        .transpose()
+                })?;
+                if let Some((executor, thread, future)) = started {
+                    let deadline = match timeout {
+                        Some(timeout) => Some(Python::attach(|py| {
+                            let now = Core::now(this.bind(py))?.as_seconds();
+                            Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
+                        })?),
+                        None => None,
+                    };
+                    flow.wait_until(&this, &future, deadline).await?;
+                    Python::attach(|py| {
+                        finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
+                    })?;
+                }
+                Ok(ffi::none())
+            }
+        })
     }
-    let executor = match executor {
-        Some(executor) => executor.clone(),
-        None => default(event_loop)?,
-    };
-    let mut call = vec![function.clone()];
-    call.extend(arguments.iter());
-    let submitted = executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "loop"), event_loop)?;
-    imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
+
+    /// Call func(*args) in an executor (None: the default one); return an `asyncio.Future`. Raises `RuntimeError` if
+    /// the loop is closed or the default executor was shut down.
+    #[pyo3(signature = (executor, func, *args))]
+    fn run_in_executor<'py>(
+        slf: &Bound<'py, Self>,
+        executor: Option<&Bound<'py, PyAny>>,
+        func: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        let core = event_loop.get();
+        core.check_closed()?;
+        if core.debug() {
+            callback::check(func, "run_in_executor")?;
+        }
+        let executor = match executor {
+            Some(executor) => executor.clone(),
+            None => default(event_loop)?,
+        };
+        let mut call = vec![func.clone()];
+        call.extend(args.iter());
+        let submitted = executor.getattr(intern!(py, "submit"))?.call1(PyTuple::new(py, call)?)?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), event_loop)?;
+        imports(py).wrap_future.bind(py).call((submitted,), Some(&keywords))
+    }
+
+    /// Set the executor that `run_in_executor(None, ...)` uses: a `ThreadPoolExecutor`. Raises `TypeError` for any
+    /// other from Python 3.11 on.
+    fn set_default_executor(slf: &Bound<'_, Self>, executor: &Bound<'_, PyAny>) -> PyResult<()> {
+        let py = slf.py();
+        if !executor.is_instance(&thread_pool_class(py)?)? {
+            // Refused from 3.11 on; before, asyncio only warned.
+            if py.version_info() >= (3, 11) {
+                return Err(PyTypeError::new_err("executor must be ThreadPoolExecutor instance"));
+            }
+            PyErr::warn(
+                py,
+                &py.get_type::<PyDeprecationWarning>(),
+                c"Using the default executor that is not an instance of ThreadPoolExecutor is deprecated",
+                1,
+            )?;
+        }
+        let before = slf.as_super().get().executor.replace(Some(executor.into()));
+        drop(before);
+        Ok(())
+    }
+
+    #[getter]
+    fn _default_executor<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let executor = slf.as_super().get().executor.borrow();
+        executor.as_ref().map(|executor| executor.bind(slf.py()).clone())
+    }
+
+    #[setter(_default_executor)]
+    fn replace_default_executor(slf: &Bound<'_, Self>, executor: Option<&Bound<'_, PyAny>>) {
+        let before = slf.as_super().get().executor.replace(executor.map(Ref::from));
+        drop(before);
+    }
 }
 
 fn default<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
@@ -61,62 +138,6 @@ fn default<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
 
 fn thread_pool_class(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     py.import("concurrent.futures")?.getattr("ThreadPoolExecutor")
-}
-
-/// `loop.set_default_executor(executor)`.
-pub(super) fn set_default(
-    event_loop: &Bound<'_, Core>,
-    executor: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = event_loop.py();
-    if !executor.is_instance(&thread_pool_class(py)?)? {
-        // Refused from 3.11 on; before, asyncio only warned.
-        if py.version_info() >= (3, 11) {
-            return Err(PyTypeError::new_err("executor must be ThreadPoolExecutor instance"));
-        }
-        PyErr::warn(
-            py,
-            &py.get_type::<PyDeprecationWarning>(),
-            c"Using the default executor that is not an instance of ThreadPoolExecutor is deprecated",
-            1,
-        )?;
-    }
-    let before = event_loop.get().executor.replace(Some(executor.into()));
-    drop(before);
-    Ok(())
-}
-
-/// `loop.shutdown_default_executor(timeout)`: waits until the threads have ended.
-pub(super) fn shutdown<'py>(
-    event_loop: &Bound<'py, Core>,
-    timeout: Option<f64>,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.shutdown_default_executor", move |flow| {
-        let this = flow.keep(event_loop);
-        async move {
-            let started = Python::attach(|py| {
-                let core = this.get();
-                core.executor_shutdown.store(true, Relaxed);
-                let executor =
-                    core.executor.borrow().as_ref().map(|executor| executor.clone_ref(py));
-                executor.map(|executor| start_shutdown(&flow, this.bind(py), executor)).transpose()
-            })?;
-            if let Some((executor, thread, future)) = started {
-                let deadline = match timeout {
-                    Some(timeout) => Some(Python::attach(|py| {
-                        let now = Core::now(this.bind(py))?.as_seconds();
-                        Ok::<_, PyErr>(Timestamp::from_seconds(now + timeout))
-                    })?),
-                    None => None,
-                };
-                flow.wait_until(&this, &future, deadline).await?;
-                Python::attach(|py| {
-                    finish_shutdown(&executor, thread.bind(py), future.bind(py), timeout)
-                })?;
-            }
-            Ok(ffi::none())
-        }
-    })
 }
 
 /// Starts a thread that waits for the executor's; it resolves the future with `True`.

@@ -15,6 +15,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::PyDict;
 
+use super::EventLoop;
 use crate::core::{Arrival, Core, Entry, KeptWrite};
 use crate::error;
 use crate::ffi;
@@ -24,20 +25,124 @@ use crate::poller::Poller;
 use crate::report;
 use crate::signals;
 
-/// `loop.run_forever()`.
-pub(super) fn run_forever(event_loop: &Bound<'_, Core>) -> PyResult<()> {
-    let core = event_loop.get();
-    let _stay = Stay::new();
-    core.check_closed()?;
-    check_running(event_loop)?;
-    let _running = Running::start(event_loop)?;
-    // What an exception that left the loop has left undone.
-    end_turn(event_loop)?;
-    loop {
-        turn(event_loop)?;
-        if core.stopping.load(Relaxed) {
+#[pymethods]
+impl EventLoop {
+    /// Run until `stop()` is called. Raises `RuntimeError` if the loop is closed or runs already, and what leaves a
+    /// callback that is no `Exception` (`SystemExit`, `KeyboardInterrupt`).
+    fn run_forever(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let event_loop = slf.as_super();
+        let core = event_loop.get();
+        let _stay = Stay::new();
+        core.check_closed()?;
+        check_running(event_loop)?;
+        let _running = Running::start(event_loop)?;
+        // What an exception that left the loop has left undone.
+        end_turn(event_loop)?;
+        loop {
+            turn(event_loop)?;
+            if core.stopping.load(Relaxed) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Run until the future (or coroutine, which becomes a task) is done; return its result or raise its
+    /// exception. Raises `RuntimeError` if the loop is stopped before that, is closed, or runs already.
+    fn run_until_complete<'py>(
+        slf: &Bound<'py, Self>,
+        future: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        let _stay = Stay::new();
+        event_loop.get().check_closed()?;
+        check_running(event_loop)?;
+        let asyncio = imports(py);
+        let is_future = asyncio.is_future.bind(py).call1((future,))?.is_truthy()?;
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "loop"), event_loop)?;
+        let future = asyncio.ensure_future.bind(py).call((future,), Some(&keywords))?;
+        if !is_future {
+            // The exception, if there is one, is raised here: nobody needs to be told that it was not retrieved.
+            future.setattr(intern!(py, "_log_destroy_pending"), false)?;
+        }
+        let stop = stop_callback(py)?;
+        ffi::call_method(&future, intern!(py, "add_done_callback"), &[&stop])?;
+        let ran = ffi::call_method(event_loop.as_any(), intern!(py, "run_forever"), &[]);
+        let done = is_true(&future, "done");
+        if ran.is_err() && !is_future && matches!(done, Ok(true)) && !is_true(&future, "cancelled")?
+        {
+            // Retrieved, so that it is not logged on top of the one that is raised.
+            future.call_method0(intern!(py, "exception"))?;
+        }
+        ffi::call_method(&future, intern!(py, "remove_done_callback"), &[&stop])?;
+        ran?;
+        if !done? {
+            return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
+        }
+        ffi::call_method(&future, intern!(py, "result"), &[])
+    }
+
+    /// Stop after the current turn; before `run_forever()` is called, after the first one.
+    fn stop(slf: &Bound<'_, Self>) {
+        slf.as_super().get().stopping.store(true, Relaxed);
+    }
+
+    /// Whether the loop is running.
+    fn is_running(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_running()
+    }
+
+    /// Whether the loop was closed.
+    fn is_closed(slf: &Bound<'_, Self>) -> bool {
+        slf.as_super().get().is_closed()
+    }
+
+    /// Close the loop: queues are emptied, the default executor is shut down without waiting. Idempotent.
+    /// Raises `RuntimeError` while the loop runs.
+    pub(super) fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        let core = event_loop.get();
+        let _stay = Stay::new();
+        if core.is_running() {
+            return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
+        }
+        if core.closed.load(Relaxed) {
             return Ok(());
         }
+        if core.debug() {
+            report::log(py, "debug", &format!("Close {}", event_loop.repr()?))?;
+        }
+        core.closed.store(true, Relaxed);
+        core.executor_shutdown.store(true, Relaxed);
+        // Its error (a thread other than the main one) is raised when everything else is closed.
+        let signals_closed = signals::close(event_loop);
+        let left = (core.take_everything(), core.close_inbox());
+        drop(left);
+        let executor = core.executor.take();
+        if let Some(executor) = executor {
+            let keywords = PyDict::new(py);
+            keywords.set_item("wait", false)?;
+            executor.bind(py).call_method("shutdown", (), Some(&keywords))?;
+        }
+        let poller = core.poller.replace(Poller::Closed);
+        if let Poller::Python(selector) = &poller {
+            selector.bind(py).call_method0(intern!(py, "close"))?;
+        }
+        drop(poller);
+        let selector = core.selector.take();
+        if let Some(selector) = selector {
+            selector.bind(py).call_method0(intern!(py, "close"))?;
+        }
+        signals_closed
+    }
+
+    fn _set_coroutine_origin_tracking(
+        slf: &Bound<'_, Self>,
+        enabled: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        track_origins(slf.as_super(), enabled.is_truthy()?)
     }
 }
 
@@ -302,40 +407,6 @@ fn run_measured(event_loop: &Bound<'_, Core>, entry: &mut Entry) -> PyResult<()>
     Ok(())
 }
 
-/// `loop.run_until_complete(future)`.
-pub(super) fn run_until_complete<'py>(
-    event_loop: &Bound<'py, Core>,
-    future: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    let _stay = Stay::new();
-    event_loop.get().check_closed()?;
-    check_running(event_loop)?;
-    let asyncio = imports(py);
-    let is_future = asyncio.is_future.bind(py).call1((future,))?.is_truthy()?;
-    let keywords = PyDict::new(py);
-    keywords.set_item(intern!(py, "loop"), event_loop)?;
-    let future = asyncio.ensure_future.bind(py).call((future,), Some(&keywords))?;
-    if !is_future {
-        // The exception, if there is one, is raised here: nobody needs to be told that it was not retrieved.
-        future.setattr(intern!(py, "_log_destroy_pending"), false)?;
-    }
-    let stop = stop_callback(py)?;
-    ffi::call_method(&future, intern!(py, "add_done_callback"), &[&stop])?;
-    let ran = ffi::call_method(event_loop.as_any(), intern!(py, "run_forever"), &[]);
-    let done = is_true(&future, "done");
-    if ran.is_err() && !is_future && matches!(done, Ok(true)) && !is_true(&future, "cancelled")? {
-        // Retrieved, so that it is not logged on top of the one that is raised.
-        future.call_method0(intern!(py, "exception"))?;
-    }
-    ffi::call_method(&future, intern!(py, "remove_done_callback"), &[&stop])?;
-    ran?;
-    if !done? {
-        return Err(PyRuntimeError::new_err("Event loop stopped before Future completed."));
-    }
-    ffi::call_method(&future, intern!(py, "result"), &[])
-}
-
 fn is_true(future: &Bound<'_, PyAny>, method: &str) -> PyResult<bool> {
     future.call_method0(method)?.is_truthy()
 }
@@ -362,41 +433,4 @@ fn stop_callback(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         Ok::<_, PyErr>(wrap_pyfunction!(_run_until_complete_cb, py)?.into_any().unbind())
     })?;
     Ok(function.bind(py).clone())
-}
-
-/// `loop.close()`.
-pub(super) fn close(event_loop: &Bound<'_, Core>) -> PyResult<()> {
-    let py = event_loop.py();
-    let core = event_loop.get();
-    if core.is_running() {
-        return Err(PyRuntimeError::new_err("Cannot close a running event loop"));
-    }
-    if core.closed.load(Relaxed) {
-        return Ok(());
-    }
-    if core.debug() {
-        report::log(py, "debug", &format!("Close {}", event_loop.repr()?))?;
-    }
-    core.closed.store(true, Relaxed);
-    core.executor_shutdown.store(true, Relaxed);
-    // Its error (a thread other than the main one) is raised when everything else is closed.
-    let signals_closed = signals::close(event_loop);
-    let left = (core.take_everything(), core.close_inbox());
-    drop(left);
-    let executor = core.executor.take();
-    if let Some(executor) = executor {
-        let keywords = PyDict::new(py);
-        keywords.set_item("wait", false)?;
-        executor.bind(py).call_method("shutdown", (), Some(&keywords))?;
-    }
-    let poller = core.poller.replace(Poller::Closed);
-    if let Poller::Python(selector) = &poller {
-        selector.bind(py).call_method0(intern!(py, "close"))?;
-    }
-    drop(poller);
-    let selector = core.selector.take();
-    if let Some(selector) = selector {
-        selector.bind(py).call_method0(intern!(py, "close"))?;
-    }
-    signals_closed
 }

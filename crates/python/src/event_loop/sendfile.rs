@@ -6,6 +6,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyInt, PyMemoryView, PySequence};
 
+use super::EventLoop;
+use super::arguments::{Given, Truth, or_number};
 use super::sock;
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -15,6 +17,142 @@ use crate::transports::fallback::SendfileFallback;
 use crate::transports::sendfile::{Range, Sendfile, always_sets_position, not_available};
 use crate::transports::stream::StreamTransport;
 
+#[pymethods]
+impl EventLoop {
+    /// Send a file over a socket; return the number of bytes. A coroutine.
+    ///
+    /// From offset on, count bytes or all there are; the file's position is behind them afterwards, also when
+    /// something fails. Without fallback what the kernel cannot send itself is a `SendfileNotAvailableError`.
+    #[pyo3(
+        signature = (sock, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, sock, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sock_sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = or_number(slf.py(), offset, 0);
+        let fallback = fallback.0;
+        Coroutine::spawn(slf.py(), "EventLoop.sock_sendfile", |flow| {
+            let operation = sock::Operation::new(&flow, slf.as_super(), sock);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let (core, sock) = (&operation.core, &operation.socket);
+                let native = Python::attach(|py| {
+                    operation.check(py)?;
+                    part.check(py, Some(sock))?;
+                    call_native(py, core, "_sock_sendfile_native", sock, &part)
+                })?;
+                match flow.wait(native).await {
+                    Err(error) if fallback && is_not_available(&error) => {}
+                    outcome => return outcome,
+                }
+                let target = Target::Socket(sock.clone());
+                read_and_send(&flow, core, &part, &target, SOCKET_BLOCK).await
+            }
+        })
+    }
+
+    /// Send a file over a transport, behind what was written to it; return the number of bytes. A coroutine.
+    ///
+    /// As `sock_sendfile()`. Nothing may be written, and nothing is received, until it ends. Raises `RuntimeError`
+    /// if the transport is closing or not one of bytes.
+    #[pyo3(
+        signature = (transport, file, offset=Given::default(), count=None, *, fallback=Truth(true)),
+        text_signature = "($self, transport, file, offset=0, count=None, *, fallback=True)"
+    )]
+    fn sendfile<'py>(
+        slf: &Bound<'py, Self>,
+        transport: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Given,
+        count: Option<Ref>,
+        fallback: Truth,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let offset = or_number(slf.py(), offset, 0);
+        let fallback = fallback.0;
+        Coroutine::spawn(slf.py(), "EventLoop.sendfile", |flow| {
+            let core = flow.keep(slf.as_super());
+            let transport = flow.keep(transport);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let native = Python::attach(|py| {
+                    let native = can_native(transport.bind(py))?;
+                    let call = || call_native(py, &core, "_sendfile_native", &transport, &part);
+                    native.then(call).transpose()
+                })?;
+                if let Some(native) = native {
+                    match flow.wait(native).await {
+                        Err(error) if fallback && is_not_available(&error) => {}
+                        outcome => return outcome,
+                    }
+                }
+                if !fallback {
+                    return Err(Python::attach(|py| disabled(transport.bind(py))));
+                }
+                send_by_transport(&flow, &core, transport, &part).await
+            }
+        })
+    }
+
+    /// Send to a socket by sendfile(2). A coroutine.
+    fn _sock_sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Coroutine::spawn(slf.py(), "EventLoop._sock_sendfile_native", |flow| {
+            let core = flow.keep(slf.as_super());
+            let sock = flow.keep(sock);
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let sendfile = Python::attach(|py| {
+                    let sock = sock.bind(py);
+                    let fd: RawFd = sock.call_method0(intern!(py, "fileno"))?.extract()?;
+                    core.get().check_no_transport(py, fd)?;
+                    let (file, range) = (part.file.bind(py), part.range(py)?);
+                    let sendfile = Sendfile::new(core.bind(py), Some(sock), fd, file, range)?;
+                    Sendfile::start(&sendfile)?;
+                    Ok::<_, PyErr>(flow.keep(sendfile))
+                })?;
+                sent(&flow, &sendfile).await
+            }
+        })
+    }
+
+    /// Send by sendfile(2), behind what was written to a transport. A coroutine.
+    fn _sendfile_native<'py>(
+        slf: &Bound<'py, Self>,
+        transp: &Bound<'py, PyAny>,
+        file: Ref,
+        offset: Ref,
+        count: Option<Ref>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Coroutine::spawn(slf.py(), "EventLoop._sendfile_native", |flow| {
+            let transport = transp.cast::<StreamTransport>().ok().map(|own| flow.keep(own));
+            let part = Part::new(&flow, file, offset, count);
+            async move {
+                let Some(transport) = transport else {
+                    let message = "sendfile syscall is not supported";
+                    return Err(Python::attach(|py| not_available(py, message)));
+                };
+                let resume = Python::attach(|py| pause_reading(transport.bind(py).as_any()))?;
+                let sent = send_natively(&flow, &transport, &part).await;
+                if resume {
+                    Python::attach(|py| resume_reading(transport.bind(py).as_any()))?;
+                }
+                sent
+            }
+        })
+    }
+}
+
 /// How many bytes are read at a time for a socket (`SENDFILE_FALLBACK_READBUFFER_SIZE`).
 const SOCKET_BLOCK: usize = 256 * 1024;
 
@@ -22,14 +160,7 @@ const SOCKET_BLOCK: usize = 256 * 1024;
 /// asyncio reads a quarter of that, and switches threads four times as often.
 const TRANSPORT_BLOCK: usize = 64 * 1024;
 
-/// A file, and what of it is to be sent, as the user has said it.
-pub(super) struct Asked {
-    pub(super) file: Ref,
-    pub(super) offset: Ref,
-    pub(super) count: Option<Ref>,
-}
-
-/// The same, kept by a flow.
+/// A file, and what of it is to be sent, as the user has said it; kept by a flow.
 struct Part {
     file: Kept,
     offset: Kept,
@@ -37,12 +168,9 @@ struct Part {
 }
 
 impl Part {
-    fn new(flow: &Flow, asked: Asked) -> Self {
-        Self {
-            file: flow.keep(asked.file),
-            offset: flow.keep(asked.offset),
-            count: asked.count.map(|count| flow.keep(count)),
-        }
+    fn new(flow: &Flow, file: Ref, offset: Ref, count: Option<Ref>) -> Self {
+        let count = count.map(|count| flow.keep(count));
+        Self { file: flow.keep(file), offset: flow.keep(offset), count }
     }
 
     /// `TypeError` or `ValueError` for what can be sent to no socket, or not to this one.
@@ -128,64 +256,6 @@ fn is_not_available(error: &PyErr) -> bool {
     Python::attach(|py| error.is_instance(py, imports(py).sendfile_not_available.bind(py)))
 }
 
-/// `loop.sock_sendfile(sock, file, offset, count, fallback=fallback)`.
-pub(super) fn sock_sendfile<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    asked: Asked,
-    fallback: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.sock_sendfile", |flow| {
-        let operation = sock::Operation::new(&flow, event_loop, socket);
-        let part = Part::new(&flow, asked);
-        async move {
-            let (core, socket) = (&operation.core, &operation.socket);
-            let native = Python::attach(|py| {
-                operation.check(py)?;
-                part.check(py, Some(socket))?;
-                call_native(py, core, "_sock_sendfile_native", socket, &part)
-            })?;
-            match flow.wait(native).await {
-                Err(error) if fallback && is_not_available(&error) => {}
-                outcome => return outcome,
-            }
-            let target = Target::Socket(socket.clone());
-            read_and_send(&flow, core, &part, &target, SOCKET_BLOCK).await
-        }
-    })
-}
-
-/// `loop.sendfile(transport, file, offset, count, fallback=fallback)`.
-pub(super) fn sendfile<'py>(
-    event_loop: &Bound<'py, Core>,
-    transport: &Bound<'py, PyAny>,
-    asked: Asked,
-    fallback: bool,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop.sendfile", |flow| {
-        let core = flow.keep(event_loop);
-        let transport = flow.keep(transport);
-        let part = Part::new(&flow, asked);
-        async move {
-            let native = Python::attach(|py| {
-                let native = can_native(transport.bind(py))?;
-                let call = || call_native(py, &core, "_sendfile_native", &transport, &part);
-                native.then(call).transpose()
-            })?;
-            if let Some(native) = native {
-                match flow.wait(native).await {
-                    Err(error) if fallback && is_not_available(&error) => {}
-                    outcome => return outcome,
-                }
-            }
-            if !fallback {
-                return Err(Python::attach(|py| disabled(transport.bind(py))));
-            }
-            send_by_transport(&flow, &core, transport, &part).await
-        }
-    })
-}
-
 /// Whether the transport is one to which the kernel may send.
 ///
 /// # Errors
@@ -229,55 +299,6 @@ fn call_native(
     let count = part.count.as_ref().map(|count| count.bind(py));
     let arguments = (target.bind(py), part.file.bind(py), part.offset.bind(py), count);
     core.bind(py).call_method1(name, arguments).map(Ref::from)
-}
-
-/// Sends to a socket by sendfile(2).
-pub(super) fn sock_native<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    asked: Asked,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop._sock_sendfile_native", |flow| {
-        let core = flow.keep(event_loop);
-        let socket = flow.keep(socket);
-        let part = Part::new(&flow, asked);
-        async move {
-            let sendfile = Python::attach(|py| {
-                let socket = socket.bind(py);
-                let fd: RawFd = socket.call_method0(intern!(py, "fileno"))?.extract()?;
-                core.get().check_no_transport(py, fd)?;
-                let (file, range) = (part.file.bind(py), part.range(py)?);
-                let sendfile = Sendfile::new(core.bind(py), Some(socket), fd, file, range)?;
-                Sendfile::start(&sendfile)?;
-                Ok::<_, PyErr>(flow.keep(sendfile))
-            })?;
-            sent(&flow, &sendfile).await
-        }
-    })
-}
-
-/// Sends behind what was written to a transport by sendfile(2).
-pub(super) fn native<'py>(
-    event_loop: &Bound<'py, Core>,
-    transport: &Bound<'py, PyAny>,
-    asked: Asked,
-) -> PyResult<Bound<'py, PyAny>> {
-    Coroutine::spawn(event_loop.py(), "EventLoop._sendfile_native", |flow| {
-        let transport = transport.cast::<StreamTransport>().ok().map(|own| flow.keep(own));
-        let part = Part::new(&flow, asked);
-        async move {
-            let Some(transport) = transport else {
-                let message = "sendfile syscall is not supported";
-                return Err(Python::attach(|py| not_available(py, message)));
-            };
-            let resume = Python::attach(|py| pause_reading(transport.bind(py).as_any()))?;
-            let sent = send_natively(&flow, &transport, &part).await;
-            if resume {
-                Python::attach(|py| resume_reading(transport.bind(py).as_any()))?;
-            }
-            sent
-        }
-    })
 }
 
 async fn send_natively(

@@ -9,6 +9,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PySequence;
 
+use super::EventLoop;
+use super::arguments::{Given, or_number};
 use crate::buffer::View;
 use crate::core::{Core, READ_SIZE};
 use crate::coroutine::{Coroutine, Flow, Kept};
@@ -16,6 +18,156 @@ use crate::dns;
 use crate::error::{self, os_error};
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
+
+#[pymethods]
+impl EventLoop {
+    /// Receive at most n bytes; none are the end. A coroutine.
+    ///
+    /// Raises what the socket's own method does (`OSError`), `TypeError` for a TLS socket, and in debug mode
+    /// `ValueError` for one that blocks; so do all of `sock_*`.
+    fn sock_recv<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        n: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = "EventLoop.sock_recv";
+        operation(slf.as_super(), sock, name, Interest::READABLE, move |py, operation| {
+            let fast = match n.bind(py).extract::<usize>() {
+                // Nothing to receive is no call of the kernel.
+                Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
+                _ => None,
+            };
+            let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {
+                return call_socket(py, operation, "recv", (n.bind(py),));
+            };
+            operation.core.get().with_read_buffer(|buffer| {
+                match retry_io(sys::socket::recv(fd, &mut buffer[..size]))? {
+                    None => Ok(None),
+                    Some(received) => Ok(Some(ffi::bytes(py, &buffer[..received])?.into())),
+                }
+            })
+        })
+    }
+
+    /// Receive into buf; return the number of bytes. A coroutine.
+    fn sock_recv_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = "EventLoop.sock_recv_into";
+        operation(slf.as_super(), sock, name, Interest::READABLE, move |py, operation| {
+            call_socket(py, operation, "recv_into", (buf.bind(py),))
+        })
+    }
+
+    /// Receive a datagram of at most bufsize bytes; return it and its address. A coroutine.
+    fn sock_recvfrom<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        bufsize: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = "EventLoop.sock_recvfrom";
+        operation(slf.as_super(), sock, name, Interest::READABLE, move |py, operation| {
+            call_socket(py, operation, "recvfrom", (bufsize.bind(py),))
+        })
+    }
+
+    /// Receive a datagram into buf; return the number of bytes and the address. A coroutine.
+    #[pyo3(
+        signature = (sock, buf, nbytes=Given::default()),
+        text_signature = "($self, sock, buf, nbytes=0)"
+    )]
+    fn sock_recvfrom_into<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        buf: Ref,
+        nbytes: Given,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let nbytes = or_number(slf.py(), nbytes, 0);
+        let name = "EventLoop.sock_recvfrom_into";
+        operation(slf.as_super(), sock, name, Interest::READABLE, move |py, operation| {
+            let (buf, nbytes) = (buf.bind(py), nbytes.bind(py));
+            if nbytes.is_truthy()? {
+                return call_socket(py, operation, "recvfrom_into", (buf, nbytes));
+            }
+            call_socket(py, operation, "recvfrom_into", (buf, buf.len()?))
+        })
+    }
+
+    /// Send all of data. A coroutine. How much was sent before an error, or before it was cancelled, is not told.
+    fn sock_sendall<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let mut view: Option<View> = None;
+        let mut sent = 0;
+        let name = "EventLoop.sock_sendall";
+        operation(slf.as_super(), sock, name, Interest::WRITABLE, move |py, operation| {
+            let Some(fd) = plain_fd(py, operation)? else {
+                return send_rest(py, operation, data.bind(py), &mut sent);
+            };
+            let view = match &mut view {
+                Some(view) => view,
+                none => none.insert(View::readable(data.bind(py))?),
+            };
+            let bytes = view.as_slice();
+            match retry_io(sys::socket::send(fd, &bytes[sent..]))? {
+                None => Ok(None),
+                Some(count) => {
+                    sent += count;
+                    Ok((sent >= bytes.len()).then(|| py.None().into()))
+                }
+            }
+        })
+    }
+
+    /// Send a datagram to address; return the number of bytes. A coroutine.
+    fn sock_sendto<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        data: Ref,
+        address: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = "EventLoop.sock_sendto";
+        operation(slf.as_super(), sock, name, Interest::WRITABLE, move |py, operation| {
+            call_socket(py, operation, "sendto", (data.bind(py), address.bind(py)))
+        })
+    }
+
+    /// Connect to address, which is looked up if need be. A coroutine.
+    fn sock_connect<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+        address: Ref,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        Coroutine::spawn(slf.py(), "EventLoop.sock_connect", |flow| {
+            let operation = Operation::new(&flow, slf.as_super(), sock);
+            async move {
+                Python::attach(|py| operation.check(py))?;
+                let address = resolved(&flow, &operation, address).await?;
+                connect_resolved(&flow, &operation, &address).await
+            }
+        })
+    }
+
+    /// Accept a connection; return its non-blocking socket and the peer's address. A coroutine.
+    fn sock_accept<'py>(
+        slf: &Bound<'py, Self>,
+        sock: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let name = "EventLoop.sock_accept";
+        operation(slf.as_super(), sock, name, Interest::READABLE, |py, operation| {
+            let accepted = call_socket(py, operation, "accept", ())?;
+            if let Some(accepted) = &accepted {
+                let connection = accepted.bind(py).get_item(0)?;
+                connection.call_method1(intern!(py, "setblocking"), (false,))?;
+            }
+            Ok(accepted)
+        })
+    }
+}
 
 /// A socket method of the loop in progress.
 pub(super) struct Operation {
@@ -148,146 +300,6 @@ fn retry_io<T>(result: io::Result<T>) -> PyResult<Option<T>> {
     }
 }
 
-/// `loop.sock_recv(sock, nbytes)`.
-pub(super) fn recv<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    size: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let size: Ref = size.into();
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_recv",
-        Interest::READABLE,
-        move |py, operation| {
-            let fast = match size.bind(py).extract::<usize>() {
-                // Nothing to receive is no call of the kernel.
-                Ok(size) if (1..=READ_SIZE).contains(&size) => Some(size),
-                _ => None,
-            };
-            let (Some(size), Some(fd)) = (fast, plain_fd(py, operation)?) else {
-                return call_socket(py, operation, "recv", (size.bind(py),));
-            };
-            operation.core.get().with_read_buffer(|buffer| {
-                match retry_io(sys::socket::recv(fd, &mut buffer[..size]))? {
-                    None => Ok(None),
-                    Some(received) => Ok(Some(ffi::bytes(py, &buffer[..received])?.into())),
-                }
-            })
-        },
-    )
-}
-
-/// `loop.sock_recv_into(sock, buf)`.
-pub(super) fn recv_into<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    buffer: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let buffer: Ref = buffer.into();
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_recv_into",
-        Interest::READABLE,
-        move |py, operation| call_socket(py, operation, "recv_into", (buffer.bind(py),)),
-    )
-}
-
-/// `loop.sock_recvfrom(sock, bufsize)`.
-pub(super) fn recvfrom<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    size: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let size: Ref = size.into();
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_recvfrom",
-        Interest::READABLE,
-        move |py, operation| call_socket(py, operation, "recvfrom", (size.bind(py),)),
-    )
-}
-
-/// `loop.sock_recvfrom_into(sock, buf, nbytes=0)`.
-pub(super) fn recvfrom_into<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    buffer: &Bound<'py, PyAny>,
-    size: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let (buffer, size) = (Ref::from(buffer), Ref::from(size));
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_recvfrom_into",
-        Interest::READABLE,
-        move |py, operation| {
-            let size = size.bind(py);
-            let buffer = buffer.bind(py);
-            if size.is_truthy()? {
-                return call_socket(py, operation, "recvfrom_into", (buffer, size));
-            }
-            call_socket(py, operation, "recvfrom_into", (buffer, buffer.len()?))
-        },
-    )
-}
-
-/// `loop.sock_sendto(sock, data, address)`.
-pub(super) fn sendto<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    data: &Bound<'py, PyAny>,
-    address: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let (data, address) = (Ref::from(data), Ref::from(address));
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_sendto",
-        Interest::WRITABLE,
-        move |py, operation| {
-            call_socket(py, operation, "sendto", (data.bind(py), address.bind(py)))
-        },
-    )
-}
-
-/// `loop.sock_sendall(sock, data)`.
-pub(super) fn sendall<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    data: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let data: Ref = data.into();
-    let mut view: Option<View> = None;
-    let mut sent = 0;
-    operation(
-        event_loop,
-        socket,
-        "EventLoop.sock_sendall",
-        Interest::WRITABLE,
-        move |py, operation| {
-            let Some(fd) = plain_fd(py, operation)? else {
-                return send_rest(py, operation, data.bind(py), &mut sent);
-            };
-            let view = match &mut view {
-                Some(view) => view,
-                none => none.insert(View::readable(data.bind(py))?),
-            };
-            let bytes = view.as_slice();
-            match retry_io(sys::socket::send(fd, &bytes[sent..]))? {
-                None => Ok(None),
-                Some(count) => {
-                    sent += count;
-                    Ok((sent >= bytes.len()).then(|| py.None().into()))
-                }
-            }
-        },
-    )
-}
-
 /// Sends what is left by the socket's own method.
 fn send_rest(
     py: Python<'_>,
@@ -305,38 +317,6 @@ fn send_rest(
     let Some(count) = call_socket(py, operation, "send", (rest,))? else { return Ok(None) };
     *sent += count.bind(py).extract::<usize>()?;
     Ok((*sent >= data.len()?).then(|| py.None().into()))
-}
-
-/// `loop.sock_accept(sock)`: the connected socket, non-blocking, and its address.
-pub(super) fn accept<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    operation(event_loop, socket, "EventLoop.sock_accept", Interest::READABLE, |py, operation| {
-        let accepted = call_socket(py, operation, "accept", ())?;
-        if let Some(accepted) = &accepted {
-            let connection = accepted.bind(py).get_item(0)?;
-            connection.call_method1(intern!(py, "setblocking"), (false,))?;
-        }
-        Ok(accepted)
-    })
-}
-
-/// `loop.sock_connect(sock, address)`.
-pub(super) fn connect<'py>(
-    event_loop: &Bound<'py, Core>,
-    socket: &Bound<'py, PyAny>,
-    address: &Bound<'py, PyAny>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let address: Ref = address.into();
-    Coroutine::spawn(event_loop.py(), "EventLoop.sock_connect", |flow| {
-        let operation = Operation::new(&flow, event_loop, socket);
-        async move {
-            Python::attach(|py| operation.check(py))?;
-            let address = resolved(&flow, &operation, address).await?;
-            connect_resolved(&flow, &operation, &address).await
-        }
-    })
 }
 
 /// The address to connect to: of an internet socket, the first one that the look-up finds.

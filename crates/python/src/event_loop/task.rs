@@ -9,11 +9,101 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyList, PyString};
 
+use super::EventLoop;
 use crate::core::Core;
 use crate::coroutine::Coroutine;
 use crate::ffi::{self, Arguments, Ref};
 use crate::imports::imports;
 use crate::report;
+
+#[pymethods]
+impl EventLoop {
+    /// Close all asynchronous generators that are still open. A coroutine.
+    fn shutdown_asyncgens<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, PyAny>> {
+        Coroutine::spawn(slf.py(), "EventLoop.shutdown_asyncgens", |flow| {
+            let this = flow.keep(slf.as_super());
+            async move {
+                let closing = Python::attach(|py| {
+                    let event_loop = this.bind(py);
+                    event_loop.get().asyncgens_shutdown.store(true, Relaxed);
+                    let set = asyncgens(event_loop)?;
+                    let closing = py
+                        .import("builtins")?
+                        .getattr("list")?
+                        .call1((&set,))?
+                        .cast_into::<PyList>()?;
+                    if closing.is_empty() {
+                        return Ok(None);
+                    }
+                    set.call_method0("clear")?;
+                    let mut closers = Vec::new();
+                    for generator in &closing {
+                        closers.push(generator.call_method0(intern!(py, "aclose"))?);
+                    }
+                    let keywords = PyDict::new(py);
+                    keywords.set_item("return_exceptions", true)?;
+                    let arguments = pyo3::types::PyTuple::new(py, closers)?;
+                    let gather = py.import("asyncio")?.getattr("gather")?;
+                    let gathered = gather.call(arguments, Some(&keywords))?;
+                    Ok::<_, PyErr>(Some((flow.keep::<PyList>(closing), Ref::from(gathered))))
+                })?;
+                if let Some((closing, gathered)) = closing {
+                    let results = flow.wait(gathered).await?;
+                    Python::attach(|py| {
+                        report_failed(this.bind(py), closing.bind(py), results.bind(py))
+                    })?;
+                }
+                Ok(ffi::none())
+            }
+        })
+    }
+
+    /// Set what `create_task()` calls, as factory(loop, coro, **keywords); None for asyncio.Task.
+    /// Raises `TypeError` for what cannot be called.
+    fn set_task_factory(slf: &Bound<'_, Self>, factory: &Bound<'_, PyAny>) -> PyResult<()> {
+        if !factory.is_none() && !ffi::is_callable(factory) {
+            return Err(PyTypeError::new_err("task factory must be a callable or None"));
+        }
+        let value = if factory.is_none() { None } else { Some(Ref::from(factory)) };
+        let before = slf.as_super().get().task_factory.replace(value);
+        drop(before);
+        Ok(())
+    }
+
+    /// What `set_task_factory()` set, or None.
+    fn get_task_factory<'py>(slf: &Bound<'py, Self>) -> Option<Bound<'py, PyAny>> {
+        let factory = slf.as_super().get().task_factory.borrow();
+        factory.as_ref().map(|factory| factory.bind(slf.py()).clone())
+    }
+
+    /// An asynchronous generator is iterated for the first time.
+    fn _asyncgen_firstiter_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        if event_loop.get().asyncgens_shutdown.load(Relaxed) {
+            let message = format!(
+                "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
+                agen.repr()?
+            );
+            report::resource_warning(py, &message, event_loop.as_any())?;
+        }
+        asyncgens(event_loop)?.call_method1(intern!(py, "add"), (agen,))?;
+        Ok(())
+    }
+
+    /// An asynchronous generator is about to be collected without having been closed.
+    fn _asyncgen_finalizer_hook(slf: &Bound<'_, Self>, agen: &Bound<'_, PyAny>) -> PyResult<()> {
+        let event_loop = slf.as_super();
+        let py = event_loop.py();
+        asyncgens(event_loop)?.call_method1(intern!(py, "discard"), (agen,))?;
+        if !event_loop.get().is_closed() {
+            let close = agen.call_method0(intern!(py, "aclose"))?;
+            let create_task = event_loop.getattr(intern!(py, "create_task"))?;
+            event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (create_task, close))?;
+        }
+        Ok(())
+    }
+}
 
 /// What the running asyncio does with the keywords of `create_task`.
 #[derive(Clone, Copy, PartialEq)]
@@ -154,52 +244,6 @@ fn check_keywords(keywords: Option<&Bound<'_, PyDict>>, rule: Keywords) -> PyRes
     Ok(())
 }
 
-/// `loop.set_task_factory(factory)`.
-pub(super) fn set_factory(
-    event_loop: &Bound<'_, Core>,
-    factory: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    if !factory.is_none() && !ffi::is_callable(factory) {
-        return Err(PyTypeError::new_err("task factory must be a callable or None"));
-    }
-    let value = if factory.is_none() { None } else { Some(Ref::from(factory)) };
-    let before = event_loop.get().task_factory.replace(value);
-    drop(before);
-    Ok(())
-}
-
-/// An asynchronous generator is iterated for the first time.
-pub(super) fn asyncgen_started(
-    event_loop: &Bound<'_, Core>,
-    generator: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = event_loop.py();
-    if event_loop.get().asyncgens_shutdown.load(Relaxed) {
-        let message = format!(
-            "asynchronous generator {} was scheduled after loop.shutdown_asyncgens() call",
-            generator.repr()?
-        );
-        report::resource_warning(py, &message, event_loop.as_any())?;
-    }
-    asyncgens(event_loop)?.call_method1(intern!(py, "add"), (generator,))?;
-    Ok(())
-}
-
-/// An asynchronous generator is about to be collected without having been closed.
-pub(super) fn asyncgen_finalized(
-    event_loop: &Bound<'_, Core>,
-    generator: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let py = event_loop.py();
-    asyncgens(event_loop)?.call_method1(intern!(py, "discard"), (generator,))?;
-    if !event_loop.get().is_closed() {
-        let close = generator.call_method0(intern!(py, "aclose"))?;
-        let create_task = event_loop.getattr(intern!(py, "create_task"))?;
-        event_loop.call_method1(intern!(py, "call_soon_threadsafe"), (create_task, close))?;
-    }
-    Ok(())
-}
-
 /// The weak set of the generators that have been started and not finished.
 pub(super) fn asyncgens<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'py, PyAny>> {
     let py = event_loop.py();
@@ -210,49 +254,6 @@ pub(super) fn asyncgens<'py>(event_loop: &Bound<'py, Core>) -> PyResult<Bound<'p
     let set = py.import("weakref")?.getattr("WeakSet")?.call0()?;
     event_loop.get().asyncgens.set(Some((&set).into()));
     Ok(set)
-}
-
-/// `loop.shutdown_asyncgens()`: closes every generator that is still open.
-pub(super) fn shutdown_asyncgens<'py>(
-    event_loop: &Bound<'py, Core>,
-) -> PyResult<Bound<'py, PyAny>> {
-    let py = event_loop.py();
-    Coroutine::spawn(py, "EventLoop.shutdown_asyncgens", |flow| {
-        let this = flow.keep(event_loop);
-        async move {
-            let closing = Python::attach(|py| {
-                let event_loop = this.bind(py);
-                event_loop.get().asyncgens_shutdown.store(true, Relaxed);
-                let set = asyncgens(event_loop)?;
-                let closing = py
-                    .import("builtins")?
-                    .getattr("list")?
-                    .call1((&set,))?
-                    .cast_into::<PyList>()?;
-                if closing.is_empty() {
-                    return Ok(None);
-                }
-                set.call_method0("clear")?;
-                let mut closers = Vec::new();
-                for generator in &closing {
-                    closers.push(generator.call_method0(intern!(py, "aclose"))?);
-                }
-                let keywords = PyDict::new(py);
-                keywords.set_item("return_exceptions", true)?;
-                let arguments = pyo3::types::PyTuple::new(py, closers)?;
-                let gather = py.import("asyncio")?.getattr("gather")?;
-                let gathered = gather.call(arguments, Some(&keywords))?;
-                Ok::<_, PyErr>(Some((flow.keep::<PyList>(closing), Ref::from(gathered))))
-            })?;
-            if let Some((closing, gathered)) = closing {
-                let results = flow.wait(gathered).await?;
-                Python::attach(|py| {
-                    report_failed(this.bind(py), closing.bind(py), results.bind(py))
-                })?;
-            }
-            Ok(ffi::none())
-        }
-    })
 }
 
 /// Tells the exception handler of each generator that could not be closed.

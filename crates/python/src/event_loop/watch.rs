@@ -1,4 +1,4 @@
-//! Watching descriptors: `add_reader`, `add_writer` and their removal.
+//! What calls back when something happens outside: `add_reader`, `add_writer`, `add_signal_handler` and their removal.
 
 use oxloop_engine::Interest;
 use oxloop_engine::sys;
@@ -6,11 +6,99 @@ use oxloop_engine::sys::fd::RawFd;
 use pyo3::exceptions::PyValueError;
 use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
+use super::EventLoop;
 use crate::core::{Core, Entry};
 use crate::error::os_error;
 use crate::ffi;
 use crate::handle::Handle;
+use crate::signals;
+
+#[pymethods]
+impl EventLoop {
+    /// `add_reader()` as asyncio's own child watchers call it.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn _add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        Self::add_reader(slf, fd, callback, args)
+    }
+
+    /// `remove_reader()` as asyncio's own child watchers call it.
+    fn _remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        Self::remove_reader(slf, fd)
+    }
+
+    /// Call `callback()` whenever handle is signalled, which `remove_reader` ends: on Windows, for what is no socket.
+    fn _add_signalled<'py>(
+        slf: &Bound<'py, Self>,
+        handle: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+    ) -> PyResult<()> {
+        let fd = descriptor(handle)?;
+        add_any(slf.as_super(), handle, fd, Interest::READABLE, callback, &[])
+    }
+
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be read from, in place of what was
+    /// called before. Raises `ValueError` for what has no number, `OSError` for what cannot be watched (a regular file;
+    /// on Windows all but sockets), `RuntimeError` if it is a transport's or the loop is closed.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_reader<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        add(slf.as_super(), fd, Interest::READABLE, callback, &arguments)
+    }
+
+    /// Stop watching fd for reading; return whether it was watched. Raises `ValueError` for what has no number,
+    /// `RuntimeError` if it is a transport's.
+    fn remove_reader(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        remove(slf.as_super(), fd, Interest::READABLE)
+    }
+
+    /// Call callback(*args) whenever fd (a number, or an object with `fileno()`) can be written to. Errors are those of
+    /// `add_reader()`.
+    #[pyo3(signature = (fd, callback, *args))]
+    fn add_writer<'py>(
+        slf: &Bound<'py, Self>,
+        fd: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        add(slf.as_super(), fd, Interest::WRITABLE, callback, &arguments)
+    }
+
+    /// Stop watching fd for writing; return whether it was watched. Errors are those of `remove_reader()`.
+    fn remove_writer(slf: &Bound<'_, Self>, fd: &Bound<'_, PyAny>) -> PyResult<bool> {
+        remove(slf.as_super(), fd, Interest::WRITABLE)
+    }
+
+    /// Call callback(*args) in the loop when the signal sig arrives. Raises `ValueError` for what is no signal,
+    /// `RuntimeError` for one that cannot be caught and outside of the main thread, `TypeError` for coroutines.
+    #[pyo3(signature = (sig, callback, *args))]
+    fn add_signal_handler<'py>(
+        slf: &Bound<'py, Self>,
+        sig: &Bound<'py, PyAny>,
+        callback: &Bound<'py, PyAny>,
+        args: &Bound<'py, PyTuple>,
+    ) -> PyResult<()> {
+        let arguments: Vec<_> = args.iter().collect();
+        signals::add_handler(slf.as_super(), sig, callback, &arguments)
+    }
+
+    /// Remove the handler of the signal sig; return whether there was one. Raises `ValueError` for what is no signal.
+    fn remove_signal_handler(slf: &Bound<'_, Self>, sig: &Bound<'_, PyAny>) -> PyResult<bool> {
+        signals::remove_signal_handler(slf.as_super(), sig)
+    }
+}
 
 /// The descriptor of `file`: an integer, or an object with `fileno()`. `ValueError` for anything else, as
 /// the `selectors` module has it.
@@ -56,16 +144,6 @@ fn check_socket(fd: RawFd) -> PyResult<()> {
         return Err(os_error(&std::io::Error::from_raw_os_error(sys::os_error::EBADF)));
     }
     Ok(())
-}
-
-/// Calls `callback` whenever `handle` is signalled, a handle of Windows that can be waited for.
-pub(super) fn add_signalled(
-    event_loop: &Bound<'_, Core>,
-    handle: &Bound<'_, PyAny>,
-    callback: &Bound<'_, PyAny>,
-) -> PyResult<()> {
-    let fd = descriptor(handle)?;
-    add_any(event_loop, handle, fd, Interest::READABLE, callback, &[])
 }
 
 fn add_any(

@@ -7,9 +7,9 @@
 //! Many datagrams come with one system call, but a protocol that closes or pauses in the middle is told of no
 //! further one; what was received already then waits for `resume_reading`.
 
-mod closing;
 mod receiving;
 mod sending;
+mod stages;
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;

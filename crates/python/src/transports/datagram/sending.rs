@@ -1,5 +1,5 @@
-//! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again, many
-//! with one system call. Where callbacks send more than one, these are kept until the callback ends, and leave together, too.
+//! Sending: at once if the kernel takes a datagram, otherwise from a queue whenever there is room again, many with one
+//! system call. Where callbacks send more than one, these are kept until the callback ends, and leave together, too.
 
 use oxloop_engine::sys;
 use oxloop_engine::sys::datagram::Outgoing;

@@ -68,7 +68,7 @@ pub(in crate::transports) fn fatal<T: Endpoint>(
         report::call_exception_handler(event_loop, message, Some(&exception), &details)?;
     } else if this.core().get().debug() {
         let text = format!("{}: {message}", transport.as_any().repr()?);
-        report::debug_exception(py, &text, exception.as_any())?;
+        report::log_exception(py, "debug", &text, exception.as_any())?;
     }
     force(transport, Some(error))
 }

@@ -6,10 +6,10 @@
 //! for reading, which a pipe without a reader always is (`EPOLLERR`), and asyncio takes whatever can be read
 //! there, data of a socket included, for the end.
 
-mod closing;
 mod duplex;
 mod operated;
 mod reading;
+mod stages;
 mod writing;
 
 use std::collections::VecDeque;

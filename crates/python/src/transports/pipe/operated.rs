@@ -2,8 +2,8 @@
 //! at a time.
 //!
 //! What the protocol hears, and when, is what asyncio's transports of such pipes tell (`proactor_events.py`): what is
-//! being read when reading pauses is kept, and the end of the file is told by `eof_received` alone, whose answer decides
-//! whether the pipe stays open.
+//! being read when reading pauses is kept, and the end of the file is told by `eof_received` alone, whose answer
+//! decides whether the pipe stays open.
 
 use std::io;
 

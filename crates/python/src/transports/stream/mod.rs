@@ -9,10 +9,10 @@
 //! anything of the transport in turn. What surprised us: between two borrows everything may have changed,
 //! so each step looks at the state again rather than carry a conclusion over a call.
 
-mod closing;
 mod delivering;
 mod file;
 mod reading;
+mod stages;
 mod writing;
 
 use std::collections::VecDeque;

@@ -221,7 +221,7 @@ pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: &PyErr, message: &str
     if error.is_instance_of::<PyOSError>(py) {
         if this.core.get().debug() {
             let text = format!("{}: {message}", layer.repr()?);
-            report::debug_exception(py, &text, exception.as_any())?;
+            report::log_exception(py, "debug", &text, exception.as_any())?;
         }
         return Ok(());
     }
