@@ -24,7 +24,7 @@ from support.open_files import open_files
 from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.running import turns
-from support.seccomp import FORBID, IO_URING_SETUP
+from support.seccomp import FORBID, IO_URING_ENTER, IO_URING_REGISTER, IO_URING_SETUP
 from support.sockets import LOCALHOST, bound_udp, fill, listener, tcp_pair
 
 REASON = proactor_unavailable()
@@ -242,7 +242,7 @@ class TestReasons:
             ("ENOSYS", "the kernel has no io_uring (ENOSYS)"),
             ("ENOMEM", "not enough memory for io_uring (ENOMEM)"),
             ("EMFILE", "Too many open files"),
-            ("EINVAL", "no submission of whole batches, which needs Linux 5.18"),
+            ("EINVAL", "no submission of whole batches: it takes Linux 5.19 or later"),
         ],
     )
     def test_what_the_system_call_answers(self, error: str, reason: str) -> None:
@@ -255,19 +255,18 @@ class TestReasons:
 
     @pytest.mark.unix("io_uring")
     @available
-    def test_a_ring_that_may_be_made_but_not_used(self) -> None:
-        """io_uring_register(2) forbidden: no buffers can be lent."""
-        self.expect(
-            f"{FORBID}\nforbid({IO_URING_SETUP + 2}, {errno.EPERM})", "not permitted here (EPERM)"
-        )
+    @pytest.mark.parametrize("number", [IO_URING_ENTER, IO_URING_REGISTER])
+    def test_a_ring_that_may_be_made_but_not_used(self, number: int) -> None:
+        """Without io_uring_enter(2) nothing can be submitted; without io_uring_register(2) no buffers lent."""
+        self.expect(f"{FORBID}\nforbid({number}, {errno.EPERM})", "not permitted here (EPERM)")
 
     @pytest.mark.unix("io_uring")
     @available
     def test_a_kernel_that_lends_no_buffers(self) -> None:
         """io_uring_register(2) of Linux 5.18 knows no buffer rings: EINVAL."""
         self.expect(
-            f"{FORBID}\nforbid({IO_URING_SETUP + 2}, {errno.EINVAL})",
-            "the kernel's io_uring has no buffer rings, which needs Linux 5.19",
+            f"{FORBID}\nforbid({IO_URING_REGISTER}, {errno.EINVAL})",
+            "the kernel's io_uring has no buffer rings: it takes Linux 5.19 or later",
         )
 
     @pytest.mark.unix("io_uring")

@@ -33,5 +33,5 @@ def forbid(number, error):
 #: pidfd_open(2), the same number on every architecture.
 PIDFD_OPEN = 434
 
-#: io_uring_setup(2), the same number on every architecture; 427 is io_uring_register(2).
-IO_URING_SETUP = 425
+#: io_uring_setup(2), io_uring_enter(2) and io_uring_register(2), the same numbers on every architecture.
+IO_URING_SETUP, IO_URING_ENTER, IO_URING_REGISTER = 425, 426, 427

@@ -14,12 +14,10 @@ pub enum Unavailable {
     /// The kernel does not know `io_uring` (ENOSYS): it is older than Linux 5.1, or built without it,
     /// or a sandbox pretends so.
     Kernel,
-    /// The kernel has `io_uring`, but not this, which came with the release named.
+    /// The kernel has `io_uring`, but is older than Linux 5.19.
     TooOld {
         /// What is missing.
         feature: &'static str,
-        /// The release of Linux that brought it.
-        since: &'static str,
     },
     /// `kernel.io_uring_disabled` forbids it (EPERM); the value that it has.
     Disabled(u8),
@@ -39,10 +37,12 @@ impl Display for Unavailable {
         match self {
             Self::System => formatter.write_str("this system has no io_uring"),
             Self::Kernel => formatter.write_str("the kernel has no io_uring (ENOSYS)"),
-            Self::TooOld { feature, since } => write!(
-                formatter,
-                "the kernel's io_uring has no {feature}, which needs Linux {since}"
-            ),
+            Self::TooOld { feature } => {
+                write!(
+                    formatter,
+                    "the kernel's io_uring has no {feature}: it takes Linux 5.19 or later"
+                )
+            }
             Self::Disabled(value) => write!(
                 formatter,
                 "io_uring is disabled on this system (kernel.io_uring_disabled is {value})"

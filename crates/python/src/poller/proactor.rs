@@ -20,9 +20,9 @@ use crate::core::{Arrival, Filled, Written};
 
 /// How a `ProactorEventLoop` uses `io_uring(7)`.
 ///
-/// `entries` is how many operations can be submitted by one system call, from 1 to 32768; more of them take
-/// several. `buffers` is how many buffers the loop's connections receive into at most, a power of two up to
-/// 32768, and `buffer_size` the size of one in bytes. Raises `ValueError` for sizes out of range.
+/// `entries` is how many operations can be submitted by one system call, from 1 to 32768 (256 by default); more of them
+/// take several. `buffers` is how many buffers the loop's connections receive into at most, a power of two up to
+/// 32768 (1024), and `buffer_size` the size of one in bytes (32 KiB). Raises `ValueError` for sizes out of range.
 ///
 /// Source: `io_uring_setup(2)`, `io_uring_register_buf_ring(3)`.
 #[pyclass(frozen, module = "oxloop._native")]

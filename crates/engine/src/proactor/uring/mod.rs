@@ -129,7 +129,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         let ring = Ring::open(&self.config)?;
         let process = Process::new().map_err(ring::unavailable)?;
         self.buffers.register(&ring).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => Unavailable::TooOld { feature: "buffer rings", since: "5.19" },
+            Some(libc::EINVAL) => Unavailable::TooOld { feature: "buffer rings" },
             _ => ring::unavailable(error),
         })?;
         (self.ring, self.process) = (ring, process);

@@ -90,11 +90,15 @@ impl Ring {
                 result => break result.map_err(unavailable)?,
             }
         };
-        let params = queues.params();
-        if !(params.is_feature_ext_arg() && params.is_feature_nodrop()) {
-            return Err(Unavailable::TooOld { feature: "waits with a timeout", since: "5.11" });
+        // A ring that is disabled refuses this (EBADFD); a filter of system calls has an error of its own.
+        // SAFETY: no argument.
+        let entered = unsafe { queues.submitter().enter::<SubmitArgs<'_, '_>>(0, 0, 0, None) };
+        if let Err(error) = entered
+            && matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::ENOSYS))
+        {
+            return Err(unavailable(error));
         }
-        let idle = params.is_feature_no_iowait();
+        let idle = queues.params().is_feature_no_iowait();
         let flags = if idle { EnterFlags::NO_IOWAIT } else { EnterFlags::empty() };
         Ok(Self { queues: Some(queues), setup, flags, owner: None })
     }
@@ -299,9 +303,7 @@ pub(super) fn unavailable(error: io::Error) -> Unavailable {
             }
         }
         Some(libc::ENOMEM) => Unavailable::Memory,
-        Some(libc::EINVAL) => {
-            Unavailable::TooOld { feature: "submission of whole batches", since: "5.18" }
-        }
+        Some(libc::EINVAL) => Unavailable::TooOld { feature: "submission of whole batches" },
         _ => Unavailable::Other(error),
     }
 }
