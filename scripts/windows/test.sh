@@ -68,9 +68,6 @@ parts=("$@")
 [ "${parts[*]}" != quick ] || parts=(engine quick)
 
 "$here/setup.sh" || exit 1
-# It stays from one program to the next: starting it takes seconds.
-wineserver --persistent=60 </dev/null >/dev/null 2>&1
-trap 'WINEPREFIX=$WINEPREFIX wineserver -k 2>/dev/null' EXIT
 # Beside what is built for release, which ends with minutes on a single core.
 [[ " ${parts[*]} " != *" engine "* ]] ||
     "$here/cargo.sh" test --no-run --locked --package oxloop-engine >"$LOGS/engine-build.log" 2>&1 &
@@ -84,6 +81,10 @@ for part in "${parts[@]}"; do
 done
 wait
 [ ${#failed[@]} -eq 0 ] || { printf '%s\n' "${failed[@]}"; exit 1; }
+
+# It stays from one program to the next, as starting it takes seconds; but not for as long as the builds take.
+wineserver --persistent=60 </dev/null >/dev/null 2>&1
+trap 'WINEPREFIX=$WINEPREFIX wineserver -k 2>/dev/null' EXIT
 
 for part in "${parts[@]}"; do
     case $part in
