@@ -214,10 +214,7 @@ def test_sendfile_of_nothing_leaves_the_file_at_the_offset(run: Run, tmp_path: A
 # Servers: gh-123720, in 3.13.15 and 3.14.7
 
 
-def test_a_cancelled_serve_forever_closes_its_clients(run: Run, backend: Backend) -> None:
-    if backend.is_oracle and not since((3, 13, 15), (3, 14, 7)) and PY312:
-        pytest.skip("asyncio waits for the clients")
-
+def test_a_cancelled_serve_forever_closes_its_clients(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         protocols: List[Recorder] = []
@@ -341,6 +338,28 @@ def test_create_connection_without_any_error_of_the_system(
             if delay is not None:
                 assert str(caught.value) == "create_connection failed"
         del loop.sock_connect
+
+    run(main)
+
+
+def test_an_accept_that_is_cancelled_when_somebody_has_come(run: Run, backend: Backend) -> None:
+    """gh-153761: in the turn in which the loop has heard of it; who has come is not dropped."""
+    if backend.is_oracle and not since((3, 13, 15), (3, 14, 7)):
+        pytest.skip("asyncio drops the connection")
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        with listener() as listening:
+            for _ in range(3):
+                task = asyncio.ensure_future(loop.sock_accept(listening))
+                await turns(3)
+                with socket.create_connection(listening.getsockname()) as client:
+                    loop.call_soon(task.cancel)
+                    with pytest.raises(asyncio.CancelledError):
+                        await task
+                    accepted, address = await loop.sock_accept(listening)
+                    with accepted:
+                        assert address == client.getsockname()
 
     run(main)
 
