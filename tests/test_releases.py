@@ -19,7 +19,7 @@ from typing import Any, List, Tuple
 import pytest
 from support.backends import PY311, PY312, Backend
 from support.recorders import Recorder
-from support.releases import since
+from support.releases import ONE_CONTEXT, since
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import LOCALHOST, Peer, listener, tcp_pair
@@ -71,7 +71,7 @@ def test_the_context_of_an_accepted_connection(run: Run) -> None:
                 while not protocols or "made" not in protocols[-1].events:
                     await turns(1)
                 await protocols[-1].lost()
-            if since((3, 15, 0)):
+            if ONE_CONTEXT:
                 expected = [("init", "created"), ("made", "init"), ("data", "made")]
             else:
                 expected = [("init", "started"), ("made", "init"), ("data", "init")]
@@ -102,7 +102,7 @@ def test_the_context_of_a_connection(run: Run, accepted: bool) -> None:
         transport.abort()
         await protocol.lost()
         right.close()
-        if since((3, 15, 0)):
+        if ONE_CONTEXT:
             expected = [("made", "caller"), ("data", "made"), ("lost", "data")]
         else:
             expected = [("made", "init"), ("data", "init"), ("lost", "later")]
@@ -128,7 +128,7 @@ def test_the_context_of_what_is_told_of_the_write_buffer(run: Run) -> None:
         peer = Peer(right)
         await peer.receive(size)
         await protocol.until_event("resume")
-        assert protocol.found[-1] == ("resume", "made" if since((3, 15, 0)) else "writer")
+        assert protocol.found[-1] == ("resume", "made" if ONE_CONTEXT else "writer")
         transport.abort()
         await protocol.lost()
         peer.close()
@@ -155,7 +155,7 @@ def test_the_context_of_a_connection_with_tls(
             await end.protocol.received(1)
             await peer.send(peer.encrypt(close_notify=True))
             await end.protocol.lost()
-        if since((3, 15, 0)):
+        if ONE_CONTEXT:
             assert end.protocol.found[:3] == [
                 ("init", "caller"),
                 ("made", "caller"),

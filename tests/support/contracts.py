@@ -24,7 +24,7 @@ import pytest
 from support.backends import GIL, PY312, Backend
 from support.platforms import WINDOWS
 from support.recorders import BufferedRecorder, Recorder, Recording
-from support.releases import since
+from support.releases import ONE_CONTEXT, since
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import Peer
@@ -33,8 +33,6 @@ from support.threads import call_while_waiting
 MEGABYTE = bytes(range(256)) * 4096
 #: From these on `write` says which types it takes (gh-138703).
 NAMES_TYPES = (3, 13, 8), (3, 14, 1)
-#: Whether a protocol is told of everything in one context (gh-140947).
-ONE_CONTEXT = since((3, 15, 0))
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
 

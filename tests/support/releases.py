@@ -18,6 +18,10 @@ def since(*releases: Tuple[int, int, int]) -> bool:
     )
 
 
+#: Whether a protocol is told of everything in one context (gh-140947).
+ONE_CONTEXT = since((3, 15, 0))
+
+
 def _is_library_ahead() -> bool:
     """Whether the standard library is of a later release than the interpreter, as where both were put together.
 
