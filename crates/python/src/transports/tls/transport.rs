@@ -6,6 +6,7 @@ use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
+use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBool, PyByteArray, PyBytes, PyMemoryView};
 
 use super::protocol::TlsProtocol;
@@ -14,7 +15,7 @@ use crate::buffer::{Chunk, View};
 use crate::cell::Made;
 use crate::core::Core;
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
-use crate::imports::{is_since, tls_imports};
+use crate::imports::tls_imports;
 use crate::report;
 use crate::transports::stream;
 
@@ -85,7 +86,11 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
 /// Whether a transport is closing as soon as the one below is, which an error may have ended: from Python 3.12.8 and
 /// 3.13.1 on (gh-118950).
 fn asks_below(py: Python<'_>) -> bool {
-    is_since(py, [1, 0, 0]) || (py.version_info().minor == 12 && py.version_info().patch >= 8)
+    static ASKS: PyOnceLock<bool> = PyOnceLock::new();
+    *ASKS.get_or_init(py, || {
+        let version = py.version_info();
+        version >= (3, 13, 1) || (version >= (3, 12, 8) && version < (3, 13))
+    })
 }
 
 fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
@@ -125,12 +130,13 @@ impl TlsTransport {
 
     /// Whether the transport is closing or closed.
     fn is_closing<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        match self.layer.get().lower(py) {
-            Some(lower) if !self.is_closed() && asks_below(py) => {
-                lower.object(py).call_method0(intern!(py, "is_closing"))
-            }
-            _ => Ok(PyBool::new(py, self.is_closed()).to_owned().into_any()),
+        if !self.is_closed()
+            && asks_below(py)
+            && let Some(lower) = self.layer.get().lower(py)
+        {
+            return lower.object(py).call_method0(intern!(py, "is_closing"));
         }
+        Ok(PyBool::new(py, self.is_closed()).to_owned().into_any())
     }
 
     /// Close: what was written is sent, the peer is told and its answer waited for, then `connection_lost(None)` is
