@@ -30,6 +30,7 @@ from support.backends import (  # noqa: E402
 from support.children import zombies  # noqa: E402
 from support.open_files import open_files  # noqa: E402
 from support.platforms import UNIX_MARK, WINDOWS, WINE, missing  # noqa: E402
+from support.releases import LIBRARY_IS_AHEAD  # noqa: E402
 from support.reports import Reports  # noqa: E402
 from support.running import Main, NewLoop, Run, finish  # noqa: E402
 from support.time_limit import TimeLimitExceeded, loops, time_limit  # noqa: E402
@@ -236,6 +237,13 @@ def leaves_no_zombie() -> Iterator[None]:
     """Fail a test whose children were not waited for."""
     yield
     assert not zombies()
+
+
+@pytest.fixture
+def of_one_release(backend: Backend) -> None:
+    """Skip asyncio where it is of a later release than the interpreter."""
+    if backend.is_oracle and LIBRARY_IS_AHEAD:
+        pytest.skip("the library is of a later release than the interpreter")
 
 
 @pytest.fixture

@@ -26,8 +26,10 @@ from support.signals import USER, send_to_self
 from support.sockets import LOCALHOST
 from support.user_selectors import CountingSelectSelector, UserSelector
 
-# asyncio itself warns of what it is about to change; oxloop is the same on every version.
+# asyncio itself warns of what it is about to change; oxloop is the same on every version. From Python
+# 3.14 on it warns of the names of policies where they stand, which is here.
 asyncio_warns = pytest.mark.filterwarnings("ignore::DeprecationWarning:asyncio.*")
+pytestmark = pytest.mark.filterwarnings("ignore:'asyncio:DeprecationWarning:test_chapter")
 
 
 @pytest.fixture

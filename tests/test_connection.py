@@ -12,9 +12,10 @@ import sys
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import pytest
-from support.backends import PY311, PY312, PY314, Backend
+from support.backends import PY311, PY312, Backend
 from support.platforms import says
 from support.recorders import Recorder
+from support.releases import since
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import LOCALHOST, listener, refusing_address, tcp_pair
@@ -473,10 +474,10 @@ def test_a_socket_that_is_not_connected(run: Run) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-def test_a_factory_that_raises(run: Run) -> None:
+def test_a_factory_that_raises(run: Run, of_one_release: None) -> None:
     """Seen elsewhere: a protocol factory that raises kills the process, or is dropped.
 
-    From Python 3.14 on the user's socket is closed, too.
+    From Python 3.14.8 on the user's socket is closed, too.
     """
 
     def factory() -> Any:
@@ -490,7 +491,7 @@ def test_a_factory_that_raises(run: Run) -> None:
         left, right = tcp_pair()
         with pytest.raises(ArithmeticError, match="in the factory"):
             await loop.create_connection(factory, sock=left)
-        assert (left.fileno() == -1) is PY314
+        assert (left.fileno() == -1) is since((3, 14, 8))
         left.close()
         right.close()
 
@@ -498,8 +499,8 @@ def test_a_factory_that_raises(run: Run) -> None:
 
 
 def test_a_factory_that_raises_leaves_no_socket(run: Run, backend: Backend) -> None:
-    if backend.is_oracle and not PY314:
-        pytest.skip("asyncio leaves it to the collector before Python 3.14")
+    if backend.is_oracle and not since((3, 14, 8)):
+        pytest.skip("asyncio leaves it to the collector until Python 3.14.8 (gh-153133)")
 
     def factory() -> Any:
         raise ArithmeticError

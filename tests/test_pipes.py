@@ -18,6 +18,7 @@ from typing import Any, Callable, Iterator, Tuple
 
 import pytest
 from support.backends import PY311, Backend
+from support.pipes import pipe_ends
 from support.recorders import Recorder
 from support.reports import Reports
 from support.running import NewLoop, Run, turns
@@ -27,11 +28,6 @@ from support.sockets import reset, tcp_pair
 pytestmark = pytest.mark.unix("pipes by os.pipe() and os.mkfifo()")
 
 Ends = Tuple[Any, Any]
-
-
-def pipe_ends() -> Ends:
-    reader, writer = os.pipe()
-    return open(reader, "rb", 0), open(writer, "wb", 0)
 
 
 def fifo_ends() -> Ends:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import gc
-import os
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import pytest
 from support.backends import GIL, proactor_unavailable
 from support.children import environment_of, run_python
 from support.open_files import open_files
+from support.pipes import pipe_ends
 from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.running import turns
@@ -528,9 +528,9 @@ async def in_flight(stack: contextlib.ExitStack) -> None:
         transport.write(b"x" * 10_000_000)
         far.send(b"on its way")
     await loop.create_datagram_endpoint(Recorder, local_addr=(LOCALHOST, 0))
-    reading, writing = os.pipe()
-    await loop.connect_read_pipe(Recorder, os.fdopen(reading, "rb", 0))
-    await loop.connect_write_pipe(Recorder, os.fdopen(writing, "wb", 0))
+    reading, writing = pipe_ends()
+    await loop.connect_read_pipe(Recorder, reading)
+    await loop.connect_write_pipe(Recorder, writing)
     await turns(3)
 
 

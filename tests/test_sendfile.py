@@ -20,6 +20,7 @@ import pytest
 from support.backends import PY312, PY313, Backend
 from support.census import assert_flat
 from support.children import run_python
+from support.pipes import pipe_ends
 from support.platforms import WINDOWS, says
 from support.recorders import Recorder
 from support.reports import Reports
@@ -851,9 +852,9 @@ class TestTransport:
     def test_a_pipe_transport(self, run: Run, file: Any) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            reader, writer = os.pipe()
-            with os.fdopen(reader, "rb", 0), os.fdopen(writer, "wb", 0) as pipe:
-                transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, pipe)
+            reader, writer = pipe_ends()
+            with reader, writer:
+                transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, writer)
                 with pytest.raises(RuntimeError, match="sendfile is not supported for transport <"):
                     await loop.sendfile(transport, file)
                 transport.close()

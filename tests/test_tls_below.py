@@ -14,6 +14,7 @@ from typing import Any, List, Optional, Tuple
 import pytest
 from support.backends import Backend
 from support.census import assert_flat
+from support.releases import ONE_CONTEXT
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import tcp_pair
@@ -415,7 +416,8 @@ def test_the_context_variables_of_the_callbacks(run: Run, authority: Authority) 
             await end.protocol.received(4)
             end.transport.abort()
             await end.protocol.lost()
-        assert seen == [("made", "opened"), ("data", "opened"), ("lost", "later")]
+        ended = "opened" if ONE_CONTEXT else "later"
+        assert seen == [("made", "opened"), ("data", "opened"), ("lost", ended)]
 
     run(main)
 
@@ -469,6 +471,9 @@ def test_it_takes_new_attributes(run: Run, authority: Authority) -> None:
 def test_an_abandoned_connection_is_collected(
     backend: Backend, authority: Authority, reports: Reports
 ) -> None:
+    if backend.is_oracle and ONE_CONTEXT:
+        pytest.skip("asyncio's stays on Python 3.15")
+
     class Keeping(asyncio.Protocol):
         def connection_made(self, transport: Any) -> None:
             self.transport = transport

@@ -50,6 +50,22 @@ class TestReports:
         pid, args = oxloop.run(main())
         assert args == (pid, 7, "one", 2)
 
+    def test_the_loop_takes_the_exit_code(self, oxloop: Any, watcher: Any) -> None:
+        """gh-127049: until then the number is nobody else's, also where a thread waits."""
+
+        async def main() -> Any:
+            pid = start_child("raise SystemExit(7)")
+            reporting = asyncio.ensure_future(result_of(watcher, pid))
+            await asyncio.sleep(0)
+            for thread in threading.enumerate():
+                if thread.name == f"waitpid-{pid}":
+                    thread.join()
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            return pid, await reporting
+
+        pid, args = oxloop.run(main())
+        assert args == (pid, 7)
+
     def test_signal(self, oxloop: Any, watcher: Any) -> None:
         async def main() -> Any:
             pid = start_child("import signal; signal.pause()")

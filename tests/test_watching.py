@@ -93,7 +93,9 @@ def test_a_peer_that_sends_no_more_makes_no_room(loop: Any, pair: Pair) -> None:
         loop.add_writer(left, lambda: (calls.append("room"), room.set()))
         await turns(20)
         assert calls == []
-        await loop.run_in_executor(None, right.recv, sent, socket.MSG_WAITALL)
+        # Not by MSG_WAITALL, of which Wine knows nothing: what it leaves unread makes no room either.
+        with right.makefile("rb") as received:
+            await loop.run_in_executor(None, received.read, sent)
         await room.wait()
         for _ in range(3):
             seen = len(calls)

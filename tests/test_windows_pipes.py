@@ -16,6 +16,7 @@ from typing import Any, AsyncIterator, Iterator, List, Tuple
 import pytest
 from support.backends import Backend
 from support.children import python
+from support.pipes import pipe_ends
 from support.platforms import WINDOWS
 from support.recorders import Recorder
 from support.reports import Reports
@@ -25,17 +26,6 @@ pytestmark = pytest.mark.skipif(not WINDOWS, reason="for Windows")
 
 MEGABYTE = bytes(range(256)) * 4096
 COUNTER = itertools.count()
-
-
-def pipe(duplex: bool = True) -> Tuple[Any, Any]:
-    """Both ends of an overlapped pipe, the reading one first.
-
-    asyncio's transport for writing reads, too, to see that the other end is closed.
-    """
-    from asyncio import windows_utils
-
-    ends = windows_utils.pipe(overlapped=(True, True), duplex=duplex)  # type: ignore[attr-defined]
-    return tuple(windows_utils.PipeHandle(end) for end in ends)  # type: ignore[attr-defined, return-value]
 
 
 def pipe_name() -> str:
@@ -51,7 +41,7 @@ class TestPipes:
     async def both(self) -> AsyncIterator[Tuple[Any, Any, Any, Any]]:
         """Transports of both ends of a pipe, each with its protocol."""
         loop = asyncio.get_running_loop()
-        read_end, write_end = pipe()
+        read_end, write_end = pipe_ends()
         reading, reader = await loop.connect_read_pipe(Recorder, read_end)
         writing, writer = await loop.connect_write_pipe(Recorder, write_end)
         try:
@@ -128,7 +118,7 @@ class TestPipes:
     def test_the_extra_information(self, run: Run) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            read_end, write_end = pipe()
+            read_end, write_end = pipe_ends()
             transport, protocol = await loop.connect_read_pipe(Recorder, read_end)
             assert isinstance(transport, asyncio.ReadTransport)
             assert transport.get_extra_info("pipe") is read_end
@@ -142,7 +132,7 @@ class TestPipes:
     def test_streams(self, run: Run) -> None:
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            read_end, write_end = pipe()
+            read_end, write_end = pipe_ends()
             reader = asyncio.StreamReader()
             transport, _ = await loop.connect_read_pipe(
                 lambda: asyncio.StreamReaderProtocol(reader), read_end
@@ -165,7 +155,7 @@ class TestPipes:
     ) -> None:
         if backend.is_oracle:
             pytest.skip("a read under way keeps asyncio's transport")
-        read_end, write_end = pipe()
+        read_end, write_end = pipe_ends()
 
         async def main() -> None:
             await asyncio.get_running_loop().connect_read_pipe(Recorder, read_end)
@@ -184,7 +174,7 @@ class TestPipes:
 
         async def main() -> None:
             loop = asyncio.get_running_loop()
-            read_end, write_end = pipe(duplex=False)
+            read_end, write_end = pipe_ends(duplex=False)
             reading, reader = await loop.connect_read_pipe(Recorder, read_end)
             writing, writer = await loop.connect_write_pipe(Recorder, write_end)
             writing.write(b"data")
@@ -365,7 +355,7 @@ def test_pipes_without_them(loop: Any, backend: Backend) -> None:
     """Over a selector there are neither pipes nor processes, and this is said as asyncio says it."""
     if backend.has_pipes:
         pytest.skip("this loop has both")
-    read_end, write_end = pipe()
+    read_end, write_end = pipe_ends()
     for coroutine in (
         loop.connect_read_pipe(Recorder, read_end),
         loop.connect_write_pipe(Recorder, write_end),

@@ -8,6 +8,7 @@ waits for each child, which asyncio too falls back to.
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import sys
 import threading
@@ -204,13 +205,34 @@ def _wait_and_report(
     callback: Callable[..., object],
     args: tuple[Any, ...],
 ) -> None:
-    returncode = _reap(pid)
+    # The loop takes the exit code: it signals nobody who has got the number since (gh-127049).
+    reap = functools.partial(_reap, pid)
+    if hasattr(os, "waitid"):
+        _wait_for_end(pid)
+    else:  # macOS before Python 3.13
+        returncode = reap()
+        reap = functools.partial(int, returncode)
+
     try:
-        loop.call_soon_threadsafe(callback, pid, returncode, *args)
+        loop.call_soon_threadsafe(lambda: callback(pid, reap(), *args))
     except RuntimeError:
+        reap()
         if not loop.is_closed():
             raise
         logger.warning("Loop %r that handles pid %r is closed", loop, pid)
+
+
+def _wait_for_end(pid: int) -> None:
+    """Wait until the child has ended, and leave its exit code to be taken."""
+    try:
+        while True:
+            news = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+            if news is None or news.si_code != os.CLD_STOPPED:
+                return
+            # Which is told on macOS alone, and until it is taken (gh-158287).
+            os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG)
+    except ChildProcessError:
+        return
 
 
 def _reap(pid: int) -> int:

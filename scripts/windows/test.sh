@@ -24,14 +24,19 @@ step() {
     log=$LOGS/${name// /-}.log
     shift
     "$@" >"$log" 2>&1 || status=$?
-    printf '%-28s %5d s  %s\n' "$name" $((SECONDS - started)) "$(summary "$log" "$status")"
+    printf '%-28s %5d s%s\n' "$name" $((SECONDS - started)) "$(summary "$log" "$status")"
     [ "$status" -eq 0 ] || failed+=("$name: $log")
 }
 
-summary() {
-    local line
-    line=$(grep -E '(passed|failed|error|no tests ran).* in |^CPython .* tests: |^test result: ' "$1" | tail -n 1 | tr -d =)
-    [ "$2" -eq 0 ] && echo "${line:-done}" || echo "FAILED ($2) ${line}"
+# What the lines of a log have counted, added up.
+summary() { # LOG STATUS
+    local counts
+    counts=$(grep -E 'test result: | tests: |(passed|failed|errors?|skipped|xfailed).* in ' "$1" |
+        grep -oE '\b[0-9]+ (passed|failed|errors?|listed|skipped|xfailed)\b' | awk '
+            BEGIN { split("passed failed error errors listed skipped xfailed", words) }
+            { count[$2] += $1 }
+            END { for (i = 1; i in words; i++) if (count[words[i]]) printf "  %d %s", count[words[i]], words[i] }')
+    [ "$2" -eq 0 ] && echo "${counts:-  done}" || echo "  FAILED ($2)$counts"
 }
 
 # What needs Unix (its sockets, descriptors and processes), or does not depend on the system and is tested there.
@@ -63,9 +68,6 @@ parts=("$@")
 [ "${parts[*]}" != quick ] || parts=(engine quick)
 
 "$here/setup.sh" || exit 1
-# It stays from one program to the next: starting it takes seconds.
-wineserver --persistent=60 </dev/null >/dev/null 2>&1
-trap 'WINEPREFIX=$WINEPREFIX wineserver -k 2>/dev/null' EXIT
 # Beside what is built for release, which ends with minutes on a single core.
 [[ " ${parts[*]} " != *" engine "* ]] ||
     "$here/cargo.sh" test --no-run --locked --package oxloop-engine >"$LOGS/engine-build.log" 2>&1 &
@@ -79,6 +81,10 @@ for part in "${parts[@]}"; do
 done
 wait
 [ ${#failed[@]} -eq 0 ] || { printf '%s\n' "${failed[@]}"; exit 1; }
+
+# It stays from one program to the next, as starting it takes seconds; but not for as long as the builds take.
+wineserver --persistent=60 </dev/null >/dev/null 2>&1
+trap 'WINEPREFIX=$WINEPREFIX wineserver -k 2>/dev/null' EXIT
 
 for part in "${parts[@]}"; do
     case $part in

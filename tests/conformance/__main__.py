@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from . import backends, suite
 from .expectations import NOT_RUN, BadExpectation, Expectations, read
 from .outcome import Outcome
-from .verdict import Verdict, judge
+from .verdict import Verdict, judge, needs_oracle
 
 if TYPE_CHECKING:
     import unittest
@@ -98,15 +98,12 @@ def _run_tests(
     gc.freeze()  # shared with the children, and not looked through in each of them
     pool = _pool(tests, options)
     outcomes = list(_with_progress(pool.run(chosen, options.backend), len(chosen)))
+    asked = [it.name for it in outcomes if needs_oracle(it, expectations.find(it.name))]
+    references = {it.name: it for it in pool.run(asked, "asyncio")}
     faults = []
     categories: collections.Counter[str] = collections.Counter()
-
-    def oracle(name: str) -> Outcome:
-        (reference,) = pool.run([name], "asyncio")
-        return reference
-
     for outcome in outcomes:
-        verdict = judge(outcome, expectations.find(outcome.name), oracle)
+        verdict = judge(outcome, expectations.find(outcome.name), references.__getitem__)
         categories[verdict.category] += 1
         if verdict.fault is not None:
             faults.append(f"{outcome.name}: {verdict.fault}")

@@ -18,7 +18,7 @@ from . import expectations
 from .expectations import BadExpectation, Expectation, Expectations
 from .outcome import Ending, Outcome
 from .pool import Pool
-from .verdict import judge
+from .verdict import judge, needs_oracle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -162,10 +162,16 @@ LISTED = Expectation("differs", "test_x.*", "TLS", "differs.txt:1")
     ],
 )
 def test_verdict(here: Ending, listed: bool, reference: Ending, is_fault: bool) -> None:
-    verdict = judge(
-        outcome(here), LISTED if listed else None, lambda _: outcome(reference, backend="asyncio")
-    )
+    line = LISTED if listed else None
+    asked = []
+
+    def oracle(name: str) -> Outcome:
+        asked.append(name)
+        return outcome(reference, backend="asyncio")
+
+    verdict = judge(outcome(here), line, oracle)
     assert (verdict.fault is not None) is is_fault
+    assert bool(asked) is needs_oracle(outcome(here), line)
 
 
 def test_panic_is_a_fault_though_the_test_passes() -> None:

@@ -28,6 +28,15 @@ class Verdict:
     fault: str | None = None
 
 
+def needs_oracle(outcome: Outcome, line: Expectation | None) -> bool:
+    """Whether `judge` asks what asyncio itself makes of the test."""
+    if outcome.crashed:
+        return False
+    if line is not None:
+        return outcome.ending is Ending.SKIPPED
+    return outcome.ending is not Ending.PASSED and outcome.backend != "asyncio"
+
+
 def judge(outcome: Outcome, line: Expectation | None, oracle: Callable[[str], Outcome]) -> Verdict:
     """Compare `outcome` with the `line` that covers the test, or with what `oracle` makes of it."""
     if outcome.crashed:

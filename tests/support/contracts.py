@@ -24,12 +24,15 @@ import pytest
 from support.backends import GIL, PY312, Backend
 from support.platforms import WINDOWS
 from support.recorders import BufferedRecorder, Recorder, Recording
+from support.releases import ONE_CONTEXT, since
 from support.reports import Reports
 from support.running import Run, turns
 from support.sockets import Peer
 from support.threads import call_while_waiting
 
 MEGABYTE = bytes(range(256)) * 4096
+#: From these on `write` says which types it takes (gh-138703).
+NAMES_TYPES = (3, 13, 8), (3, 14, 1)
 VARIABLE: contextvars.ContextVar[str] = contextvars.ContextVar("VARIABLE", default="unset")
 
 
@@ -277,15 +280,19 @@ class StreamContract:
 
         run(main)
 
-    def test_what_connection_made_sets_is_not_seen_by_data_received(self, run: Run) -> None:
-        """Each of them runs in a copy of its own of the context that they were arranged in."""
+    def test_what_connection_made_sets(self, run: Run) -> None:
+        """It is seen by data_received() where there is one context for both; otherwise each runs in a
+        copy of its own of the context that they were arranged in.
+        """
 
         class Setting(Recorder):
             def connection_made(self, transport: Any) -> None:
                 VARIABLE.set("connection_made's")
                 super().connection_made(transport)
 
-        assert self.seen_by_data_received(run, Setting) == ["the test's"]
+        assert self.seen_by_data_received(run, Setting) == [
+            "connection_made's" if ONE_CONTEXT else "the test's"
+        ]
 
     def test_what_data_received_sets_is_seen_by_the_next_one(self, run: Run) -> None:
         """The loop watches the socket once: its calls share a context."""
@@ -298,7 +305,7 @@ class StreamContract:
         seen = self.seen_by_data_received(run, Recorder, again, "data_received's")
         assert seen == ["the test's", "data_received's"]
 
-    def test_data_received_runs_in_the_context_of_who_resumed_reading(self, run: Run) -> None:
+    def test_the_context_of_data_received_after_a_pause(self, run: Run) -> None:
         async def again(link: Link) -> None:
             link.transport.pause_reading()
             VARIABLE.set("the resuming task's")
@@ -308,7 +315,10 @@ class StreamContract:
             await link.protocol.received(2)
 
         seen = self.seen_by_data_received(run, Recorder, again, "data_received's")
-        assert seen == ["the test's", "the resuming task's"]
+        assert seen == [
+            "the test's",
+            "data_received's" if ONE_CONTEXT else "the resuming task's",
+        ]
 
     def seen_by_data_received(
         self,
@@ -338,7 +348,7 @@ class StreamContract:
         run(main)
         return seen
 
-    def test_resume_writing_runs_in_the_context_of_who_wrote(self, run: Run) -> None:
+    def test_the_context_of_resume_writing(self, run: Run) -> None:
         seen: List[str] = []
 
         class Contextual(Recorder):
@@ -356,10 +366,10 @@ class StreamContract:
                 await link.protocol.until_event("resume")
 
         run(main)
-        assert seen == ["the writing task's"]
+        assert seen == ["the connecting task's" if ONE_CONTEXT else "the writing task's"]
 
     @pytest.mark.parametrize("method", ["close", "abort"])
-    def test_connection_lost_runs_in_the_context_of_who_closed(self, run: Run, method: str) -> None:
+    def test_the_context_of_connection_lost(self, run: Run, method: str) -> None:
         seen: List[str] = []
 
         class Contextual(Recorder):
@@ -382,7 +392,7 @@ class StreamContract:
                 await link.protocol.lost()
 
         run(main)
-        assert seen == ["the closing task's"]
+        assert seen == ["data_received's" if ONE_CONTEXT else "the closing task's"]
 
     def test_connection_lost_after_eof_runs_in_the_readers_context(self, run: Run) -> None:
         seen: List[str] = []
@@ -663,13 +673,14 @@ class StreamContract:
         run(main)
 
     @pytest.mark.parametrize("wrong", ["text", 5, None, [b"x"], 1.5], ids=repr)
+    @pytest.mark.usefixtures("of_one_release")
     def test_other_types_are_refused(self, run: Run, wrong: Any) -> None:
         """Wrong arguments raise asyncio's exception with its text."""
+        wanted = "bytes, bytearray, or memoryview" if since(*NAMES_TYPES) else "bytes-like"
 
         async def main() -> None:
             async with self.link() as link:
-                name = type(wrong).__name__
-                text = f"data argument must be a bytes-like object, not '{name}'"
+                text = f"data argument must be a {wanted} object, not '{type(wrong).__name__}'"
                 with pytest.raises(TypeError, match=text):
                     link.transport.write(wrong)
                 link.transport.write(b"alive")
@@ -715,9 +726,41 @@ class StreamContract:
     def test_writelines_refuses_what_is_not_bytes_like(self, run: Run) -> None:
         async def main() -> None:
             async with self.link() as link:
-                for wrong in (["text"], [None], 5):
+                for wrong in (["text"], [b"x", 5], 5):
                     with pytest.raises(TypeError):
                         link.transport.writelines(wrong)
+
+        run(main)
+
+    @pytest.mark.usefixtures("of_one_release")
+    @pytest.mark.parametrize("false", [None, "", 0, []], ids=repr)
+    def test_writelines_of_what_is_false(self, run: Run, false: Any) -> None:
+        """From Python 3.14.8 on asyncio looks at no chunk that is false (gh-155888)."""
+
+        async def main() -> None:
+            async with self.link() as link:
+                if since((3, 14, 8)):
+                    link.transport.writelines([false, b"x", false])
+                    assert await link.peer.receive(1) == b"x"
+                    assert link.transport.get_write_buffer_size() == 0
+                else:
+                    with pytest.raises(TypeError):
+                        link.transport.writelines([false, b"x", false])
+
+        run(main)
+
+    def test_writelines_with_an_empty_chunk_at_the_end(self, run: Run, backend: Backend) -> None:
+        """gh-155888: it is nothing that the end of the connection waits for."""
+        if backend.is_oracle and PY312 and not since((3, 14, 8)):
+            pytest.skip("asyncio waits for ever until Python 3.14.8")
+
+        async def main() -> None:
+            async with self.link() as link:
+                link.transport.writelines([b"x", b""])
+                assert link.transport.get_write_buffer_size() == 0
+                link.transport.close()
+                assert await link.peer.receive_to_eof() == b"x"
+                assert await link.protocol.lost() is None
 
         run(main)
 
@@ -1022,8 +1065,9 @@ class StreamContract:
         run(main)
 
     def test_closing_from_resume_writing(self, run: Run, backend: Backend) -> None:
-        if backend.is_oracle:
-            pytest.skip("asyncio calls connection_lost() twice where all was sent")
+        """gh-156512: nothing is lost twice."""
+        if backend.is_oracle and not since((3, 14, 8)):
+            pytest.skip("asyncio calls connection_lost() twice until Python 3.14.8")
 
         class Leaving(Recorder):
             def resume_writing(self) -> None:

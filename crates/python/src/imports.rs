@@ -64,15 +64,23 @@ pub(crate) struct Imports {
     pub(crate) loop_keyword: Py<PyTuple>,
 }
 
-/// Whether this is 3.13 from the first patch on, 3.14 from the second on, or a later version: for what asyncio has
-/// changed in both.
-pub(crate) fn is_since(py: Python<'_>, patch_of_13: u8, patch_of_14: u8) -> bool {
-    let version = py.version_info();
-    match version.minor {
+/// A patch that a version never gets, for [`is_since`].
+pub(crate) const NEVER: u8 = u8::MAX;
+
+/// Whether this is 3.13, 3.14 or 3.15 from these patches on, or a later version: for what asyncio has changed in
+/// patch releases.
+pub(crate) fn is_since(py: Python<'_>, patches_of_13_to_15: [u8; 3]) -> bool {
+    // It is read out of a text each time.
+    static VERSION: PyOnceLock<(u8, u8)> = PyOnceLock::new();
+    let (minor, patch) = *VERSION.get_or_init(py, || {
+        let version = py.version_info();
+        (version.minor, version.patch)
+    });
+    match minor {
         ..=12 => false,
-        13 => version.patch >= patch_of_13,
-        14 => version.patch >= patch_of_14,
-        _ => true,
+        13.. => {
+            patches_of_13_to_15.get(usize::from(minor) - 13).is_none_or(|&since| patch >= since)
+        }
     }
 }
 

@@ -26,9 +26,9 @@ use pyo3::prelude::*;
 use crate::core::Core;
 use crate::coroutine::{Flow, Kept};
 use crate::ffi::Ref;
-use crate::imports::imports;
+use crate::imports::{NEVER, imports, is_since};
 use crate::transports::socket::Socket;
-use crate::transports::stream::{Opening, StreamTransport};
+use crate::transports::stream::{self, Opening, StreamTransport};
 pub(crate) use crate::transports::tls::Optional;
 use crate::transports::tls::Tls;
 
@@ -77,8 +77,8 @@ struct Connected {
 
 /// The transport and the protocol of a connected socket, once `connection_made` has been called.
 ///
-/// If there will be no transport (a factory that raises), the socket is closed if it is ours, and from Python 3.14
-/// on if it is the user's, too.
+/// If there will be no transport (a factory that raises), the socket is closed if it is ours, and from Python
+/// 3.14.8 on if it is the user's, too (gh-153133).
 async fn open_transport(
     flow: &Flow,
     core: &Kept<Core>,
@@ -94,7 +94,7 @@ async fn open_transport(
             Ok(made) => made,
             Err(error) => {
                 let closed = match object {
-                    Some(object) if owned || py.version_info() >= (3, 14) => {
+                    Some(object) if owned || is_since(py, [NEVER, 8, 0]) => {
                         object.bind(py).call_method0(intern!(py, "close")).err()
                     }
                     _ => None,
@@ -119,11 +119,12 @@ fn begin<'py>(
     if let Socket::Object { object, .. } = &socket {
         object.bind(py).call_method1(intern!(py, "setblocking"), (false,))?;
     }
+    let context = stream::own_context(py)?;
     let protocol = protocol_factory.call0()?;
     let waiter = Core::future(core)?;
     let peer = socket.peer(py)?;
     let opening =
-        Opening { socket, protocol: &protocol, peer, waiter: Some(&waiter), server: None };
+        Opening { socket, protocol: &protocol, peer, waiter: Some(&waiter), server: None, context };
     let transport = match tls {
         None => {
             let transport = StreamTransport::open(core, opening)?;

@@ -106,7 +106,7 @@ impl Upgrade {
         let tls = tls.protocol(core, self.protocol.bind(py), Some(&waiter), false)?;
         let transport = self.transport.bind(py);
         transport.call_method0(intern!(py, "pause_reading"))?;
-        if self.server_side && is_since(py, 13, 4) {
+        if self.server_side && is_since(py, [13, 4, 0]) {
             self.take_what_was_read(&tls)?;
         }
         transport.call_method1(intern!(py, "set_protocol"), (&tls,))?;

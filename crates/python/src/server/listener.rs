@@ -32,7 +32,7 @@ pub(super) struct Listener {
     socket: Ref,
     fd: RawFd,
     kind: Kind,
-    /// A copy of the context in which the server started to serve: what its protocols are made in.
+    /// Each connection's protocol is made in a copy of this: the server's, or the one in which it started to serve.
     context: Ref,
     /// The timer after which it tries again, while the process is out of resources.
     retry: LoopCell<Option<Token>>,
@@ -58,7 +58,10 @@ impl Listener {
             fd: socket.call_method0(intern!(py, "fileno"))?.extract()?,
             kind: Kind::of(socket)?,
             socket: socket.into(),
-            context: ffi::copy_context(py)?,
+            context: match &server.get().context {
+                Some(context) => context.clone_ref(py),
+                None => ffi::copy_context(py)?,
+            },
             retry: LoopCell::default(),
         };
         Bound::new(py, listener)
@@ -108,7 +111,11 @@ impl Listener {
         let peer = peer.map(|peer| address::object(slf.py(), peer)).transpose()?;
         // Each connection has a context of its own, as the task has that asyncio makes for it.
         let context = ffi::copy_of_context(this.context.bind(slf.py()))?;
-        ffi::run_in_context(context.bind(slf.py()), || Self::connect(slf, socket, peer))
+        ffi::run_in_context(context.bind(slf.py()), || {
+            let is_kept = this.server.get().context.is_some();
+            let context = is_kept.then(|| context.clone_ref(slf.py()));
+            Self::connect(slf, socket, peer, context)
+        })
     }
 
     /// Makes the protocol and the transport of a new connection.
@@ -116,6 +123,7 @@ impl Listener {
         slf: &Bound<'py, Self>,
         socket: Socket,
         peer: Option<Bound<'py, PyAny>>,
+        context: Option<Ref>,
     ) -> PyResult<()> {
         let py = slf.py();
         let server = slf.get().server.bind(py);
@@ -137,6 +145,7 @@ impl Listener {
                 peer,
                 waiter: waiter.as_ref(),
                 server: Some(server.as_any()),
+                context,
             };
             match (&server.get().tls, &waiter) {
                 (Some(tls), Some(waiter)) => {

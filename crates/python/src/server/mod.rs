@@ -19,6 +19,7 @@ use crate::coroutine::{self, Coroutine, Flow, Kept};
 use crate::error;
 use crate::ffi::{self, Ref};
 use crate::imports::{imports, is_since};
+use crate::transports::stream;
 use crate::transports::tls::Tls;
 use crate::transports::unix_path::BoundPath;
 
@@ -46,6 +47,8 @@ pub(crate) struct Server {
     core: Ref<Core>,
     protocol_factory: Ref,
     backlog: i32,
+    /// What its connections' contexts are copies of, from Python 3.15 on.
+    context: Option<Ref>,
     /// What its connections are encrypted with.
     tls: Option<Tls>,
     serving: AtomicBool,
@@ -62,6 +65,7 @@ impl Server {
         backlog: i32,
         tls: Option<Tls>,
     ) -> PyResult<Bound<'py, Self>> {
+        let py = core.py();
         let state = State {
             sockets: Some(sockets),
             listeners: Vec::new(),
@@ -77,6 +81,7 @@ impl Server {
                 core: core.into(),
                 protocol_factory: protocol_factory.into(),
                 backlog,
+                context: stream::own_context(py)?,
                 tls,
                 serving: AtomicBool::new(false),
                 state: LoopCell::new(state),
@@ -246,7 +251,7 @@ impl Server {
                     Python::attach(|py| {
                         Self::do_close(this.bind(py))?;
                         // A handler that waits for its client would keep the server (gh-123720).
-                        if is_since(py, 15, 7) { this.get().close_clients(py) } else { Ok(()) }
+                        if is_since(py, [15, 7, 0]) { this.get().close_clients(py) } else { Ok(()) }
                     })?;
                     // The cancellation is what the caller gets, whatever comes of this wait.
                     let closed = Self::until_closed(&flow, &this).await;
@@ -358,6 +363,9 @@ impl Server {
         }
         visit.call(&*self.core)?;
         visit.call(&*self.protocol_factory)?;
+        if let Some(context) = &self.context {
+            visit.call(&**context)?;
+        }
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
         for listener in &state.listeners {
             visit.call(&**listener)?;

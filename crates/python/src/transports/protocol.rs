@@ -24,18 +24,17 @@ pub(super) fn log_lost_write(py: Python<'_>, lost: u32, message: &str) -> PyResu
     Ok(())
 }
 
-/// `TypeError` for what cannot be sent.
-pub(super) fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
+/// `TypeError` for what cannot be sent; `wanted` is what its text says can be.
+pub(super) fn check_data(data: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> {
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>()
     {
         return Ok(());
     }
-    Err(PyTypeError::new_err(format!(
-        "data argument must be a bytes-like object, not '{}'",
-        data.get_type().name()?
-    )))
+    let class = data.get_type();
+    let name = class.name()?;
+    Err(PyTypeError::new_err(format!("data argument must be a {wanted} object, not '{name}'")))
 }
 
 /// Sets the limits of the write buffer; `ValueError` unless high >= low >= 0.
@@ -77,24 +76,26 @@ pub(super) fn tell_flow(
 }
 
 /// Queues `made`, the protocol's `connection_made`, and `opened` behind it, which starts to read and resolves the
-/// waiter: what asyncio queues as three callbacks.
+/// waiter: what asyncio queues as three callbacks. `None` for the context is a copy of the current one.
 pub(super) fn queue_made(
     core: &Bound<'_, Core>,
     transport: &Bound<'_, PyAny>,
     made: &Bound<'_, PyAny>,
     opened: Run,
+    context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     core.get().check_closed()?;
-    let made = Handle::new(core, made, std::slice::from_ref(transport), None)?;
+    let made = Handle::new(core, made, std::slice::from_ref(transport), context)?;
     core.get().push(Handle::enter_queue(&Bound::new(core.py(), made)?));
     core.get().push_native(transport.into(), opened)
 }
 
-/// Queues the transport's `_call_connection_lost(reason)`.
+/// Queues the transport's `_call_connection_lost(reason)`. `None` for the context is a copy of the current one.
 pub(super) fn queue_lost(
     core: &Bound<'_, Core>,
     transport: &Bound<'_, PyAny>,
     reason: Option<PyErr>,
+    context: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<()> {
     let py = core.py();
     core.get().check_closed()?;
@@ -103,7 +104,7 @@ pub(super) fn queue_lost(
         || py.None().into_bound(py),
         |reason| error::exception(py, &reason).into_any(),
     );
-    let handle = Bound::new(py, Handle::new(core, &callback, &[reason], None)?)?;
+    let handle = Bound::new(py, Handle::new(core, &callback, &[reason], context)?)?;
     core.get().push(Handle::enter_queue(&handle));
     Ok(())
 }

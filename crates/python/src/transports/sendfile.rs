@@ -306,5 +306,5 @@ impl Sendfile {
 /// Whether a file begins at the offset also if that is 0 and its position another, and is left there also if
 /// nothing was sent: from Python 3.13.14 and 3.14.6 on (gh-150107).
 pub(crate) fn always_sets_position(py: Python<'_>) -> bool {
-    is_since(py, 14, 6)
+    is_since(py, [14, 6, 0])
 }

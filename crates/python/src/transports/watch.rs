@@ -16,10 +16,15 @@ use crate::ffi::{self, Ref};
 /// The descriptor of a transport, as the loop watches it.
 pub(super) struct Watch {
     fd: RawFd,
+    /// The one context in which the protocol is told of everything, if there is one: see [`Opening::context`].
+    ///
+    /// [`Opening::context`]: super::stream::Opening::context
+    context: Option<Ref>,
     state: LoopCell<State>,
 }
 
-/// The contexts are copies of what was current when the loop was told to watch, as asyncio makes them.
+/// Without one context for everything, these are copies of what was current when the loop was told to watch, as
+/// asyncio makes them.
 struct State {
     /// Set and cleared by `pause_reading` and `resume_reading`.
     paused: bool,
@@ -41,10 +46,26 @@ enum Reads {
 }
 
 impl Watch {
-    pub(super) fn new(py: Python<'_>, fd: RawFd) -> PyResult<Self> {
-        let reading = ffi::copy_context(py)?;
+    pub(super) fn new(py: Python<'_>, fd: RawFd, context: Option<Ref>) -> PyResult<Self> {
+        let reading = match &context {
+            Some(context) => context.clone_ref(py),
+            None => ffi::copy_context(py)?,
+        };
         let state = State { paused: false, reads: Reads::Nothing, reading, writing: None };
-        Ok(Self { fd, state: LoopCell::new(state) })
+        Ok(Self { fd, context, state: LoopCell::new(state) })
+    }
+
+    /// The one context in which the protocol is told of everything, if there is one.
+    pub(super) fn context<'py>(&self, py: Python<'py>) -> Option<&Bound<'py, PyAny>> {
+        self.context.as_ref().map(|context| context.bind(py))
+    }
+
+    /// What the loop is to tell, it tells in this context.
+    fn context_to_tell_in(&self, py: Python<'_>) -> PyResult<Ref> {
+        match &self.context {
+            Some(context) => Ok(context.clone_ref(py)),
+            None => ffi::copy_context(py),
+        }
     }
 
     /// The descriptor's number, also once it is closed.
@@ -81,7 +102,7 @@ impl Watch {
         if !self.is_paused() {
             return Ok(false);
         }
-        let context = ffi::copy_context(py)?;
+        let context = self.context_to_tell_in(py)?;
         let before = {
             let mut state = self.state.borrow_mut();
             state.paused = false;
@@ -152,14 +173,14 @@ impl Watch {
         Ok(())
     }
 
-    /// Lets the loop call `run(transport)` when there is room, in a copy of the current context.
+    /// Lets the loop call `run(transport)` when there is room.
     pub(super) fn start_writes(
         &self,
         core: &Core,
         transport: &Bound<'_, PyAny>,
         run: Run,
     ) -> PyResult<()> {
-        let context = ffi::copy_context(transport.py())?;
+        let context = self.context_to_tell_in(transport.py())?;
         let before = self.state.borrow_mut().writing.replace(context);
         if before.is_some() {
             drop(before);
@@ -179,8 +200,7 @@ impl Watch {
         }
     }
 
-    /// Writes `chunks` to a pipe that has no readiness; the loop calls `run(transport, ...)` when they have gone, in a
-    /// copy of the current context.
+    /// Writes `chunks` to a pipe that has no readiness; the loop calls `run(transport, ...)` when they have gone.
     pub(super) fn write(
         &self,
         core: &Core,
@@ -188,7 +208,7 @@ impl Watch {
         run: Receive,
         chunks: Vec<Chunk>,
     ) -> PyResult<()> {
-        let context = ffi::copy_context(transport.py())?;
+        let context = self.context_to_tell_in(transport.py())?;
         let before = self.state.borrow_mut().writing.replace(context);
         drop(before);
         core.write(self.fd, transport, run, chunks).inspect_err(|_| {
@@ -211,6 +231,9 @@ impl Watch {
 
     pub(super) fn visit(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let Some(state) = self.state.try_borrow() else { return Ok(()) };
+        if let Some(context) = &self.context {
+            visit.call(&**context)?;
+        }
         visit.call(&*state.reading)?;
         state.writing.as_ref().map_or(Ok(()), |writing| visit.call(&**writing))
     }

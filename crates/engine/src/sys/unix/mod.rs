@@ -44,7 +44,7 @@ mod batch;
 #[cfg(any(not(any(target_os = "linux", target_os = "android")), oxloop_libkqueue))]
 #[path = "batch_one_by_one.rs"]
 mod batch;
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(all(any(target_os = "linux", target_os = "android"), not(oxloop_libkqueue)))]
 mod segments;
 
 // sendfile(2): what it wants, and how it says how much it has sent.

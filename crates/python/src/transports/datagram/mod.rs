@@ -125,13 +125,13 @@ impl DatagramTransport {
             connected,
             remote,
             header: if py.version_info() >= (3, 13) { 8 } else { 0 },
-            watch: Watch::new(py, fd)?,
+            watch: Watch::new(py, fd, None)?,
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
         extra.set_item(intern!(py, "socket"), exposed(object, transport.as_any(), None)?)?;
         core.get().own(fd, transport.as_any())?;
-        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>, None)?;
         Ok(transport)
     }
 

@@ -37,7 +37,7 @@ fn sendto<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyRes
     let py = slf.py();
     let (data, address) = arguments.one_or_two("sendto", ["data", "addr"])?;
     let transport = ffi::cast_known::<DatagramTransport>(slf);
-    check_data(data)?;
+    check_data(data, "bytes-like")?;
     if transport.get().header == 0 && !data.is_truthy()? {
         return Ok(py.None().into());
     }

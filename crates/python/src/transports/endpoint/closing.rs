@@ -73,7 +73,7 @@ pub(in crate::transports) fn fatal<T: Endpoint>(
     force(transport, Some(error))
 }
 
-/// Queues `connection_lost(reason)`, in a copy of the current context. Nothing is read any more.
+/// Queues `connection_lost(reason)`. Nothing is read any more.
 pub(in crate::transports) fn queue_lost<T: Endpoint>(
     transport: &Bound<'_, T>,
     reason: Option<PyErr>,
@@ -83,7 +83,8 @@ pub(in crate::transports) fn queue_lost<T: Endpoint>(
         return Ok(());
     }
     stop_writing(transport)?;
-    protocol::queue_lost(this.core().bind(transport.py()), transport.as_any(), reason)
+    let py = transport.py();
+    protocol::queue_lost(this.core().bind(py), transport.as_any(), reason, this.watch().context(py))
 }
 
 /// Calls `connection_lost(None)` from an event of the loop, in its context: the last of what a closing transport had

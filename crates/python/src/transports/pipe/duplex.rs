@@ -30,7 +30,13 @@ impl DuplexPipeTransport {
         let class =
             PyClassInitializer::from(base).add_subclass(WritePipeTransport).add_subclass(Self);
         let transport = Bound::new(core.py(), class)?;
-        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<PipeTransport>)?;
+        protocol::queue_made(
+            core,
+            transport.as_any(),
+            &made,
+            endpoint::opened::<PipeTransport>,
+            None,
+        )?;
         Ok(transport.into_any())
     }
 }

@@ -106,7 +106,13 @@ impl ReadPipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Reading)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<PipeTransport>)?;
+        protocol::queue_made(
+            core,
+            transport.as_any(),
+            &made,
+            endpoint::opened::<PipeTransport>,
+            None,
+        )?;
         Ok(transport.into_any())
     }
 }
@@ -120,7 +126,13 @@ impl WritePipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Writing)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<PipeTransport>)?;
+        protocol::queue_made(
+            core,
+            transport.as_any(),
+            &made,
+            endpoint::opened::<PipeTransport>,
+            None,
+        )?;
         Ok(transport.into_any())
     }
 }
@@ -154,7 +166,7 @@ impl PipeTransport {
             kind,
             operated: is_operated(kind),
             sigpipe_kills: end == End::Writing && sys::sigpipe::would_kill(),
-            watch: Watch::new(py, fd)?,
+            watch: Watch::new(py, fd, None)?,
             state: LoopCell::new(state),
         };
         Ok((transport, made))

@@ -98,7 +98,7 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
         || data.is_instance_of::<PyByteArray>()
         || data.is_instance_of::<PyMemoryView>();
     if !is_bytes && transport.get().is_operated() {
-        check_data(data)?;
+        check_data(data, "bytes-like")?;
     }
     if !is_bytes {
         return Err(PyAssertionError::new_err(data.repr()?.to_string()));

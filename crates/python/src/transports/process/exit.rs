@@ -153,7 +153,7 @@ pub(super) fn process_exited(
 
 /// From 3.11 on asyncio's `_wait` waits for the pipes too, until 3.13.15 and 3.14.7 (gh-119710).
 fn wakes_with_connection_lost(py: Python<'_>) -> bool {
-    py.version_info() >= (3, 11) && !is_since(py, 15, 7)
+    py.version_info() >= (3, 11) && !is_since(py, [15, 7, 0])
 }
 
 /// Queues `connection_lost` once the process has ended and its pipes are lost.

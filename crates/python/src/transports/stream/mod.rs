@@ -29,7 +29,7 @@ use crate::buffer::Chunk;
 use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::ffi::{self, Ref};
-use crate::imports::imports;
+use crate::imports::{NEVER, imports, is_since};
 use crate::transports::endpoint::{self, Endpoint, Life, Piece};
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
@@ -79,6 +79,15 @@ pub(crate) struct Opening<'a, 'py> {
     pub(crate) peer: Option<Bound<'py, PyAny>>,
     pub(crate) waiter: Option<&'a Bound<'py, PyAny>>,
     pub(crate) server: Option<&'a Bound<'py, PyAny>>,
+    /// The context in which the protocol is told of everything; without one, what it is told of is told in copies of
+    /// the contexts in which that was asked for.
+    pub(crate) context: Option<Ref>,
+}
+
+/// A copy of the current context for a connection, or for a server that gives copies of it to its connections: from
+/// Python 3.15 on a protocol finds there what it has set before (gh-140947).
+pub(crate) fn own_context(py: Python<'_>) -> PyResult<Option<Ref>> {
+    is_since(py, [NEVER, NEVER, 0]).then(|| ffi::copy_context(py)).transpose()
 }
 
 impl StreamTransport {
@@ -89,7 +98,7 @@ impl StreamTransport {
         opening: Opening<'_, 'py>,
     ) -> PyResult<Bound<'py, Self>> {
         let py = core.py();
-        let Opening { socket, protocol, peer, waiter, server } = opening;
+        let Opening { socket, protocol, peer, waiter, server, context } = opening;
         if matches!(socket, Socket::Object { .. }) {
             core.get().check_no_transport(py, socket.raw_fd())?;
         }
@@ -113,7 +122,7 @@ impl StreamTransport {
         let transport = Self {
             made: Made::new(),
             core: core.into(),
-            watch: Watch::new(py, fd)?,
+            watch: Watch::new(py, fd, context)?,
             state: LoopCell::new(state),
         };
         let transport = Bound::new(py, transport)?;
@@ -125,7 +134,8 @@ impl StreamTransport {
             ffi::call_method(server, intern!(py, "_attach"), &[transport.as_any()])?;
         }
         core.get().own(fd, transport.as_any())?;
-        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>)?;
+        let context = transport.get().watch.context(py);
+        protocol::queue_made(core, transport.as_any(), &made, endpoint::opened::<Self>, context)?;
         Ok(transport)
     }
 

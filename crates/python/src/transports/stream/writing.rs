@@ -13,6 +13,7 @@ use super::{Kind, State, StreamTransport, file, refused};
 use crate::buffer::{Chunk, View};
 use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
+use crate::imports::{NEVER, is_since};
 use crate::transports::endpoint::{self, Endpoint};
 use crate::transports::protocol::{check_data, log_lost_write};
 
@@ -36,10 +37,15 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
         send(transport, data, bytes.as_bytes())?;
         return Ok(py.None().into());
     }
-    check_data(data)?;
+    check_data(data, wanted(py))?;
     let view = View::readable(data)?;
     send(transport, data, view.as_slice())?;
     Ok(py.None().into())
+}
+
+/// What `write` says that it takes: from Python 3.13.8 and 3.14.1 on, the types (gh-138703).
+fn wanted(py: Python<'_>) -> &'static str {
+    if is_since(py, [8, 1, 0]) { "bytes, bytearray, or memoryview" } else { "bytes-like" }
 }
 
 /// Sends `data`, the memory of `object`, or queues what the kernel does not take.
@@ -255,7 +261,9 @@ pub(super) fn writelines(
             return Err(refusal(&state, name));
         }
     }
-    let chunks = match chunks(list) {
+    // From Python 3.14.8 on asyncio looks at no chunk that is false, be it None (gh-155888).
+    let skips_false = is_since(transport.py(), [NEVER, 8, 0]);
+    let chunks = match chunks(list, skips_false) {
         Err(_) if joins => {
             PyBytes::new(transport.py(), b"")
                 .call_method1(intern!(transport.py(), "join"), (list,))?;
@@ -291,11 +299,17 @@ pub(super) fn writelines(
     endpoint::grown(transport)
 }
 
-/// The items of `list` that are not empty.
-pub(in crate::transports) fn chunks(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+/// The items of `list` that are not empty. If it `skips_false`, what is false may be anything.
+pub(in crate::transports) fn chunks(
+    list: &Bound<'_, PyAny>,
+    skips_false: bool,
+) -> PyResult<Vec<Chunk>> {
     let mut chunks = Vec::new();
     for item in list.try_iter()? {
         let item = item?;
+        if skips_false && !item.is_truthy()? {
+            continue;
+        }
         let view = View::readable(&item).map_err(|error| {
             if !error.is_instance_of::<PyTypeError>(list.py()) {
                 return error;

@@ -10,7 +10,7 @@ use super::protocol::{Phase, TlsProtocol, Told};
 use super::{handshake, reading, writing};
 use crate::error;
 use crate::ffi;
-use crate::imports::{is_since, tls_imports};
+use crate::imports::{NEVER, is_since, tls_imports};
 use crate::report;
 
 /// Closes, once: `SSLProtocol._start_shutdown`. What was written is sent before.
@@ -86,7 +86,7 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         Ok(true) => {
             writing::send_out(layer)?;
             tell_eof(layer)?;
-            if !is_since(py, u8::MAX, 10) {
+            if !is_since(py, [NEVER, 10, 2]) {
                 this.cancel_timer(py)?;
             } else if this.state.borrow().timer.is_none() {
                 // What is still queued goes first, which a peer that does not read can delay (gh-160520).

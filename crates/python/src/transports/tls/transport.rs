@@ -6,7 +6,8 @@ use pyo3::exceptions::{PyNotImplementedError, PyTypeError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::pyclass::{PyTraverseError, PyVisit};
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBool, PyByteArray, PyBytes, PyMemoryView};
 
 use super::protocol::TlsProtocol;
 use super::{closing, reading, writing};
@@ -38,6 +39,10 @@ impl TlsTransport {
             layer: layer.into(),
             closed: AtomicBool::new(false),
         }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Relaxed)
     }
 
     pub(super) fn set_closed(&self) {
@@ -78,6 +83,16 @@ fn write<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> PyResu
     Ok(py.None().into())
 }
 
+/// Whether a transport is closing as soon as the one below is, which an error may have ended: from Python 3.12.8 and
+/// 3.13.1 on (gh-118950).
+fn asks_below(py: Python<'_>) -> bool {
+    static ASKS: PyOnceLock<bool> = PyOnceLock::new();
+    *ASKS.get_or_init(py, || {
+        let version = py.version_info();
+        version >= (3, 13, 1) || (version >= (3, 12, 8) && version < (3, 13))
+    })
+}
+
 fn check_data(data: &Bound<'_, PyAny>) -> PyResult<()> {
     if data.is_instance_of::<PyBytes>()
         || data.is_instance_of::<PyByteArray>()
@@ -114,8 +129,14 @@ impl TlsTransport {
     }
 
     /// Whether the transport is closing or closed.
-    pub(super) fn is_closing(&self) -> bool {
-        self.closed.load(Relaxed)
+    fn is_closing<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        if !self.is_closed()
+            && asks_below(py)
+            && let Some(lower) = self.layer.get().lower(py)
+        {
+            return lower.object(py).call_method0(intern!(py, "is_closing"));
+        }
+        Ok(PyBool::new(py, self.is_closed()).to_owned().into_any())
     }
 
     /// Close: what was written is sent, the peer is told and its answer waited for, then `connection_lost(None)` is
@@ -197,7 +218,7 @@ impl TlsTransport {
 
     /// Write the concatenation of the items of `list_of_data`, without joining them first.
     fn writelines(&self, py: Python<'_>, list_of_data: &Bound<'_, PyAny>) -> PyResult<()> {
-        let chunks = stream::chunks(list_of_data)?;
+        let chunks = stream::chunks(list_of_data, false)?;
         if chunks.is_empty() { Ok(()) } else { writing::write(self.layer.bind(py), chunks) }
     }
 
@@ -251,10 +272,10 @@ impl TlsTransport {
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
-        let closing = if self.is_closing() { " closing" } else { "" };
+        let closing = if self.is_closed() { " closing" } else { "" };
         Ok(match self.layer.get().lower(py) {
             Some(lower) => format!("<TlsTransport{closing} over {}>", lower.object(py).repr()?),
-            None if self.is_closing() => "<TlsTransport closed>".to_owned(),
+            None if self.is_closed() => "<TlsTransport closed>".to_owned(),
             None => "<TlsTransport>".to_owned(),
         })
     }
@@ -271,7 +292,7 @@ impl TlsTransport {
 impl Drop for TlsTransport {
     /// A transport that was dropped without having been closed.
     fn drop(&mut self) {
-        if self.is_closing() {
+        if self.is_closed() {
             return;
         }
         Python::attach(|py| {
