@@ -10,6 +10,7 @@ import struct
 from typing import Any, Iterator, List, Tuple
 
 import pytest
+
 from support.platforms import WINDOWS
 
 LOCALHOST = "127.0.0.1"
