@@ -10,9 +10,11 @@
 //! handler runs first of all. The functions are those that the macros of old compilers call.
 #![allow(unsafe_code)] // glibc's cleanup handlers
 
+use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::ptr;
 
 /// `struct _pthread_cleanup_buffer` of `pthread.h`.
 #[repr(C)]
@@ -32,12 +34,16 @@ unsafe extern "C" {
     fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
 }
 
-/// As long as it lives, this thread sleeps forever when it is to exit.
+thread_local! {
+    /// How many [`Stay`]s this thread has, and the buffer that is in its list meanwhile.
+    static STAYS: Cell<(usize, *mut MaybeUninit<CleanupBuffer>)> =
+        const { Cell::new((0, ptr::null_mut())) };
+}
+
+/// As long as one of them lives, its thread sleeps forever when it is to exit.
 ///
-/// To be dropped in the reverse order of making, as variables of functions are.
+/// They may end in any order: with greenlets the functions of a thread do.
 pub struct Stay {
-    /// Raw, as the thread refers to it.
-    buffer: *mut MaybeUninit<CleanupBuffer>,
     /// It is the thread's that has made it.
     _thread: PhantomData<*mut ()>,
 }
@@ -46,10 +52,14 @@ impl Stay {
     /// For the calling thread.
     #[must_use]
     pub fn new() -> Self {
-        let buffer = Box::into_raw(Box::new(MaybeUninit::uninit()));
-        // SAFETY: the buffer stays where it is until it is taken out.
-        unsafe { _pthread_cleanup_push(buffer.cast(), sleep, std::ptr::null_mut()) };
-        Self { buffer, _thread: PhantomData }
+        let (count, mut buffer) = STAYS.get();
+        if count == 0 {
+            buffer = Box::into_raw(Box::new(MaybeUninit::uninit()));
+            // SAFETY: the buffer stays where it is until it is taken out.
+            unsafe { _pthread_cleanup_push(buffer.cast(), sleep, ptr::null_mut()) };
+        }
+        STAYS.set((count + 1, buffer));
+        Self { _thread: PhantomData }
     }
 }
 
@@ -61,10 +71,14 @@ impl Default for Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        // SAFETY: it was put in by this thread, and all later ones have been taken out; nothing refers to it then.
-        unsafe {
-            _pthread_cleanup_pop(self.buffer.cast(), 0);
-            drop(Box::from_raw(self.buffer));
+        let (count, buffer) = STAYS.get();
+        STAYS.set((count - 1, buffer));
+        if count == 1 {
+            // SAFETY: this thread has put it in; nothing refers to it afterwards.
+            unsafe {
+                _pthread_cleanup_pop(buffer.cast(), 0);
+                drop(Box::from_raw(buffer));
+            }
         }
     }
 }
@@ -73,5 +87,39 @@ extern "C" fn sleep(_argument: *mut c_void) {
     loop {
         // SAFETY: returns after a signal handler only.
         unsafe { libc::pause() };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make_and_drop() {
+        for first in [0, 1] {
+            let mut stays = vec![Stay::new(), Stay::new()];
+            drop(stays.remove(first));
+            stays.push(Stay::new());
+            drop(stays.remove(0));
+        }
+    }
+
+    /// Ends as threads of the interpreter do, by `pthread_exit(3)` in any case. It has nothing to drop itself.
+    extern "C-unwind" fn run(_argument: *mut c_void) -> *mut c_void {
+        make_and_drop();
+        // SAFETY: nothing of this function is left.
+        unsafe { libc::pthread_exit(ptr::null_mut()) }
+    }
+
+    #[test]
+    fn a_thread_that_has_dropped_all_of_them_may_exit() {
+        // SAFETY: the ABIs are the same but for unwinding, and the thread is waited for.
+        let results = unsafe {
+            let run: extern "C" fn(*mut c_void) -> *mut c_void =
+                std::mem::transmute(run as extern "C-unwind" fn(*mut c_void) -> *mut c_void);
+            let mut thread = std::mem::zeroed();
+            let made = libc::pthread_create(&raw mut thread, ptr::null(), run, ptr::null_mut());
+            (made, libc::pthread_join(thread, ptr::null_mut()))
+        };
+        assert_eq!(results, (0, 0));
     }
 }
