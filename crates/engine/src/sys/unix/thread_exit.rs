@@ -10,10 +10,7 @@
 //! handler runs first of all. The functions are those that the macros of old compilers call.
 #![allow(unsafe_code)] // glibc's cleanup handlers
 
-use std::cell::Cell;
 use std::ffi::{c_int, c_void};
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::ptr;
 
 /// `struct _pthread_cleanup_buffer` of `pthread.h`.
@@ -25,6 +22,13 @@ struct CleanupBuffer {
     previous: *mut Self,
 }
 
+const EMPTY: CleanupBuffer = CleanupBuffer {
+    routine: sleep,
+    argument: ptr::null_mut(),
+    cancel_type: 0,
+    previous: ptr::null_mut(),
+};
+
 unsafe extern "C" {
     fn _pthread_cleanup_push(
         buffer: *mut CleanupBuffer,
@@ -34,32 +38,22 @@ unsafe extern "C" {
     fn _pthread_cleanup_pop(buffer: *mut CleanupBuffer, execute: c_int);
 }
 
-thread_local! {
-    /// How many [`Stay`]s this thread has, and the buffer that is in its list meanwhile.
-    static STAYS: Cell<(usize, *mut MaybeUninit<CleanupBuffer>)> =
-        const { Cell::new((0, ptr::null_mut())) };
-}
-
-/// As long as one of them lives, its thread sleeps forever when it is to exit.
+/// As long as it lives, its thread sleeps forever when it is to exit.
 ///
-/// They may end in any order: with greenlets the functions of a thread do.
+/// Several of them may end in any order: with greenlets the functions of a thread do.
 pub struct Stay {
-    /// It is the thread's that has made it.
-    _thread: PhantomData<*mut ()>,
+    /// In the thread's list.
+    buffer: *mut CleanupBuffer,
 }
 
 impl Stay {
     /// For the calling thread.
     #[must_use]
     pub fn new() -> Self {
-        let (count, mut buffer) = STAYS.get();
-        if count == 0 {
-            buffer = Box::into_raw(Box::new(MaybeUninit::uninit()));
-            // SAFETY: the buffer stays where it is until it is taken out.
-            unsafe { _pthread_cleanup_push(buffer.cast(), sleep, ptr::null_mut()) };
-        }
-        STAYS.set((count + 1, buffer));
-        Self { _thread: PhantomData }
+        let buffer = Box::into_raw(Box::new(EMPTY));
+        // SAFETY: the buffer stays where it is until it is taken out.
+        unsafe { _pthread_cleanup_push(buffer, sleep, ptr::null_mut()) };
+        Self { buffer }
     }
 }
 
@@ -71,20 +65,37 @@ impl Default for Stay {
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        let (count, buffer) = STAYS.get();
-        STAYS.set((count - 1, buffer));
-        if count == 1 {
-            // SAFETY: this thread has put it in; nothing refers to it afterwards.
-            unsafe {
-                _pthread_cleanup_pop(buffer.cast(), 0);
-                drop(Box::from_raw(buffer));
+        // The list gives back its first alone: what is done with is marked, and taken out as soon as it is that.
+        // SAFETY: this thread's list has the buffer, and what is taken out nothing refers to.
+        unsafe {
+            (*self.buffer).argument = self.buffer.cast();
+            loop {
+                let first = first();
+                if first.is_null() || (*first).argument != first.cast() {
+                    break;
+                }
+                _pthread_cleanup_pop(first, 0);
+                drop(Box::from_raw(first));
             }
         }
     }
 }
 
-extern "C" fn sleep(_argument: *mut c_void) {
-    loop {
+/// The first of the thread's list, as one that is put before it is told.
+fn first() -> *mut CleanupBuffer {
+    let mut probe = EMPTY;
+    let buffer = &raw mut probe;
+    // SAFETY: it is taken out before it goes.
+    unsafe {
+        _pthread_cleanup_push(buffer, sleep, ptr::null_mut());
+        _pthread_cleanup_pop(buffer, 0);
+        (*buffer).previous
+    }
+}
+
+/// Sleeps, unless its buffer, which is the argument then, is done with.
+extern "C" fn sleep(argument: *mut c_void) {
+    while argument.is_null() {
         // SAFETY: returns after a signal handler only.
         unsafe { libc::pause() };
     }
