@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.backends import Backend
-from support.children import run_python
+from support.children import environment_of, run_python
 
 HEAD = """
 import asyncio, os, socket, subprocess, sys, threading, time
@@ -182,6 +182,7 @@ for _ in range(4):
 def start(source: str) -> subprocess.Popen[Any]:
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", source],
+        env=environment_of(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

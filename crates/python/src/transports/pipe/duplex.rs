@@ -7,7 +7,6 @@ use pyo3::types::PyDict;
 use super::{End, Opening, PipeTransport, WritePipeTransport};
 use crate::core::Core;
 use crate::transports::endpoint;
-use crate::transports::protocol;
 
 /// A connection by a named pipe: a writing end that reads, too.
 ///
@@ -30,14 +29,7 @@ impl DuplexPipeTransport {
         let class =
             PyClassInitializer::from(base).add_subclass(WritePipeTransport).add_subclass(Self);
         let transport = Bound::new(core.py(), class)?;
-        protocol::queue_made(
-            core,
-            transport.as_any(),
-            &made,
-            endpoint::opened::<PipeTransport>,
-            None,
-        )?;
-        Ok(transport.into_any())
+        PipeTransport::begin(core, transport.into_any(), &made)
     }
 }
 

@@ -97,6 +97,18 @@ pub(crate) struct Opening<'a, 'py> {
 pub(crate) type Open =
     for<'py> fn(&Bound<'py, Core>, &Opening<'_, 'py>) -> PyResult<Bound<'py, PyAny>>;
 
+impl PipeTransport {
+    /// Queues the `connection_made` of a transport of any kind.
+    fn begin<'py>(
+        core: &Bound<'py, Core>,
+        transport: Bound<'py, PyAny>,
+        made: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        protocol::queue_made(core, &transport, made, endpoint::opened::<Self>, None)?;
+        Ok(transport)
+    }
+}
+
 impl ReadPipeTransport {
     /// Makes a transport that reads and queues its `connection_made`. `ValueError` for a regular file; on Windows its
     /// first read fails.
@@ -106,14 +118,7 @@ impl ReadPipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Reading)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(
-            core,
-            transport.as_any(),
-            &made,
-            endpoint::opened::<PipeTransport>,
-            None,
-        )?;
-        Ok(transport.into_any())
+        PipeTransport::begin(core, transport.into_any(), &made)
     }
 }
 
@@ -126,14 +131,7 @@ impl WritePipeTransport {
     ) -> PyResult<Bound<'py, PyAny>> {
         let (base, made) = PipeTransport::new(core, opening, End::Writing)?;
         let transport = Bound::new(core.py(), PyClassInitializer::from(base).add_subclass(Self))?;
-        protocol::queue_made(
-            core,
-            transport.as_any(),
-            &made,
-            endpoint::opened::<PipeTransport>,
-            None,
-        )?;
-        Ok(transport.into_any())
+        PipeTransport::begin(core, transport.into_any(), &made)
     }
 }
 
