@@ -788,18 +788,32 @@ print("done")
     assert (child.stdout, child.returncode) == ("done\n", 0), child.stderr
 
 
-@pytest.mark.skipif(not GIL, reason="nothing is hidden without a GIL")
-@pytest.mark.differs("a queued handle is hidden from the collector")
+@pytest.mark.parametrize("when", ["before it runs", "while it runs"])
+@pytest.mark.parametrize("schedule", ["call_soon", "call_soon_threadsafe", "call_later"])
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-def test_an_abandoned_loop_that_refers_to_a_queued_handle(backend: Backend) -> None:
-    loop = backend.new_loop()
-    handles = [loop.call_soon(print, loop)]
-    loop.handle = handles[0]
-    gone = weakref.ref(loop)
-    loop = None
+def test_an_abandoned_loop_that_refers_to_a_queued_handle(
+    backend: Backend, schedule: str, when: str
+) -> None:
+    """Queued handles are hidden from the collector while the loop runs, and no longer."""
+
+    def queue(loop: Any) -> None:
+        delay = (3600,) if schedule == "call_later" else ()
+        loop.handle = getattr(loop, schedule)(*delay, print, loop)
+        loop.stop()
+
+    def use() -> Any:
+        loop = backend.new_loop()
+        if when == "while it runs":
+            loop.call_soon(queue, loop)
+            loop.run_forever()
+        else:
+            queue(loop)
+        return loop.handle, weakref.ref(loop)
+
+    handle, gone = use()
     gc.collect()
-    assert gone() is not None
-    handles.clear()
+    assert gone() is handle._loop
+    del handle
     gc.collect()
     try:
         assert gone() is None

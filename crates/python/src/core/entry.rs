@@ -129,6 +129,15 @@ impl Entry {
         }
     }
 
+    /// To be called when the entry leaves a queue, or the loop does not run any longer: the garbage collector is to see
+    /// what others refer to, too.
+    #[inline]
+    pub(crate) fn show(&self) {
+        if let Self::Handle(handle) = self {
+            ffi::show_if_shared(handle);
+        }
+    }
+
     pub(super) fn visit(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match self {
             Self::Handle(handle) if ffi::is_hidden(handle) => handle.get().visit_contents(visit),

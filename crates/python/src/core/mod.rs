@@ -11,6 +11,7 @@ mod wait;
 mod watches;
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -191,6 +192,17 @@ impl Core {
         }
     }
 
+    /// Shows the garbage collector what is queued, as far as it was hidden: a loop that does not run may be abandoned.
+    pub(crate) fn show_queued(&self) {
+        self.engine.borrow().ready.iter().for_each(Entry::show);
+        if let Some(inbox) = &*self.inbox.borrow() {
+            let Ok(()) = inbox.try_for_each::<Infallible>(|entry| {
+                entry.show();
+                Ok(())
+            });
+        }
+    }
+
     /// Queues `entry` from whatever thread, and wakes the loop. Gives it back once the loop is closed.
     pub(crate) fn push_threadsafe(&self, entry: Entry) -> Result<(), Entry> {
         match &*self.inbox.borrow() {
@@ -223,11 +235,7 @@ impl Core {
     pub(crate) fn close_inbox(&self) -> Vec<Entry> {
         let inbox = self.inbox.take();
         let entries = inbox.map(|inbox| inbox.close()).unwrap_or_default();
-        for entry in &entries {
-            if let Entry::Handle(handle) = entry {
-                Handle::leave_queue(handle);
-            }
-        }
+        entries.iter().for_each(Entry::show);
         entries
     }
 
@@ -328,11 +336,7 @@ impl Core {
             entries.extend(engine.timers.drain());
         }
         entries.extend(self.turn_end.take());
-        for entry in &entries {
-            if let Entry::Handle(handle) = entry {
-                Handle::leave_queue(handle);
-            }
-        }
+        entries.iter().for_each(Entry::show);
         (entries, self.watches.borrow_mut().drain(), self.kept.take())
     }
 }

@@ -182,6 +182,7 @@ impl<'py> Claim<'py> {
 impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.0.get().thread.store(0, Relaxed);
+        self.0.get().show_queued();
     }
 }
 
@@ -337,7 +338,7 @@ fn run_entry(event_loop: &Bound<'_, Core>, entry: &mut Entry) -> PyResult<()> {
     let py = event_loop.py();
     match entry {
         Entry::Handle(handle) => {
-            Handle::leave_queue(handle);
+            ffi::show_if_shared(handle);
             Handle::run(handle.bind(py))
         }
         Entry::TaskStep { callback, argument, context } => {

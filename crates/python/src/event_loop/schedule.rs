@@ -51,7 +51,7 @@ fn call_soon<'py>(slf: &Bound<'py, PyAny>, arguments: &Arguments<'_, 'py>) -> Py
         return Ok(py.None().into());
     }
     let handle = Bound::new(py, Handle::new(event_loop, callback, rest, context)?)?;
-    core.push(Handle::enter_queue(&handle));
+    core.push(Handle::queued(&handle));
     Ok(Ref::from(handle.into_any()))
 }
 
@@ -69,7 +69,7 @@ fn call_soon_threadsafe<'py>(
         callback::check(callback, "call_soon_threadsafe")?;
     }
     let handle = Bound::new(py, Handle::thread_safe(event_loop, callback, rest, context)?)?;
-    match core.push_threadsafe(Handle::enter_queue(&handle)) {
+    match core.push_threadsafe(Handle::queued(&handle)) {
         Ok(()) => Ok(Ref::from(handle.into_any())),
         Err(entry) => {
             drop(entry);

@@ -92,20 +92,18 @@ impl Handle {
         self.lock.as_ref().map(|lock| lock.acquire(py))
     }
 
-    /// Queued handles are hidden from the garbage collector: there can be very many of them, none lives long,
-    /// and a collection that looks at all of them costs more than running them. What only the queue refers to,
-    /// the loop shows in its stead ([`visit_contents`](Self::visit_contents)); what somebody else refers to, too,
-    /// is shown again when it leaves the queue ([`leave_queue`](Self::leave_queue)).
+    /// The handle as a callback to be queued.
+    ///
+    /// While the loop runs, queued handles are hidden from the garbage collector: there can be very many of them, none
+    /// lives long, and a collection that looks at all of them costs more than running them. What only the queue refers
+    /// to, the loop shows in its stead ([`visit_contents`](Self::visit_contents)); what somebody else refers to, too, is
+    /// shown again when it leaves the queue, or the loop stops ([`Entry::show`]).
     #[inline]
-    pub(crate) fn enter_queue(slf: &Bound<'_, Self>) -> Entry {
-        ffi::hide(slf.as_any());
+    pub(crate) fn queued(slf: &Bound<'_, Self>) -> Entry {
+        if slf.get().core.get().is_running() {
+            ffi::hide(slf.as_any());
+        }
         Entry::Handle(slf.into())
-    }
-
-    /// To be called when the entry of [`enter_queue`](Self::enter_queue) has been taken out of the queue.
-    #[inline]
-    pub(crate) fn leave_queue(handle: &Ref<Self>) {
-        ffi::show_if_shared(handle);
     }
 
     pub(crate) fn visit_contents(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -86,7 +86,7 @@ pub(super) fn queue_made(
 ) -> PyResult<()> {
     core.get().check_closed()?;
     let made = Handle::new(core, made, std::slice::from_ref(transport), context)?;
-    core.get().push(Handle::enter_queue(&Bound::new(core.py(), made)?));
+    core.get().push(Handle::queued(&Bound::new(core.py(), made)?));
     core.get().push_native(transport.into(), opened)
 }
 
@@ -105,7 +105,7 @@ pub(super) fn queue_lost(
         |reason| error::exception(py, &reason).into_any(),
     );
     let handle = Bound::new(py, Handle::new(core, &callback, &[reason], context)?)?;
-    core.get().push(Handle::enter_queue(&handle));
+    core.get().push(Handle::queued(&handle));
     Ok(())
 }
 
