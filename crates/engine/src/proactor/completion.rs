@@ -68,6 +68,15 @@ pub struct Completion<B, M> {
     pub more: bool,
 }
 
+impl<B, M> Completion<B, M> {
+    /// That a poll, which goes on, has found its descriptor ready.
+    #[allow(dead_code)] // where there is no proactor
+    pub(super) const fn ready(token: Token, owner: Token, readiness: Interest) -> Self {
+        let returned = Returned::Readiness(readiness);
+        Self { token, owner, result: Ok(0), returned, more: true }
+    }
+}
+
 /// What a wait has to report; keeps its memory from wait to wait.
 #[derive(Debug)]
 pub struct Completions<B, M> {

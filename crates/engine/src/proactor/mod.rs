@@ -244,9 +244,9 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         backend!(self, backend => backend.submit(owner, operation))
     }
 
-    /// Lets a poll that was reported miss the wait after that, if that wait does not sleep, and asking whether the descriptor is
-    /// still ready would be a system call. For an owner that reads all there is, or else calls
-    /// [`hurry`](Self::hurry). Nothing more than a permission.
+    /// Lets a poll that was reported miss a few of the waits that follow, of those that do not sleep, unless something new
+    /// comes: asking whether the descriptor is still ready takes a system call. For an owner that reads all there is, or
+    /// else calls [`hurry`](Self::hurry). Nothing more than a permission, to be given before the poll's first wait.
     pub fn set_patient(&mut self, poll: Token) {
         backend!(self, backend => backend.set_patient(poll));
     }
@@ -254,6 +254,17 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
     /// Has the next wait miss nothing: there is more than was read.
     pub fn hurry(&mut self) {
         backend!(self, backend => backend.hurry());
+    }
+
+    /// Has a patient poll report nothing until [`resume_poll`](Self::resume_poll). That takes no system call; it is false, and
+    /// nothing has changed, where it is no cheaper than a withdrawal.
+    pub fn pause_poll(&mut self, poll: Token) -> bool {
+        backend!(self, backend => backend.pause_poll(poll))
+    }
+
+    /// Has the next wait report a poll that pauses, if it is ready.
+    pub fn resume_poll(&mut self, poll: Token) {
+        backend!(self, backend => backend.resume_poll(poll));
     }
 
     /// Asks that an operation end. False when it had its last completion before.

@@ -48,6 +48,14 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         match self.never {}
     }
 
+    pub(super) fn pause_poll(&mut self, _poll: Token) -> bool {
+        match self.never {}
+    }
+
+    pub(super) fn resume_poll(&mut self, _poll: Token) {
+        match self.never {}
+    }
+
     pub(super) fn cancel(&mut self, _operation: Token) -> bool {
         match self.never {}
     }

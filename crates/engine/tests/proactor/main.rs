@@ -8,6 +8,7 @@
 mod bench;
 mod descriptors;
 mod endings;
+mod patience;
 mod pressure;
 mod processes;
 mod sockets;
@@ -41,6 +42,15 @@ on_every_setup! { descriptors:
     half_closed_peers_make_no_room
 }
 
+on_every_setup! { patience:
+    patient_polls_miss_a_few_waits
+    patient_polls_tell_of_changes
+    patient_polls_see_the_end
+    patient_polls_see_what_a_read_has_left
+    polls_pause
+    pauses_let_go
+}
+
 on_every_setup! { pressure:
     more_than_fits_into_the_queues
     more_completions_than_fit
@@ -65,7 +75,6 @@ on_every_setup! { endings:
 on_every_setup! { withdrawal:
     peers_of_withdrawn_sends_see_the_end
     withdrawing_reports_no_poll_twice
-    patient_polls_miss_one_wait
     what_is_done_once_is_reported
     submitting_and_cancelling_while_suspended
     chunks_outlive_their_ring
@@ -104,6 +113,10 @@ macro_rules! alone {
             Ok(())
         })*
     };
+}
+
+alone! { patience:
+    more_patient_polls_than_descriptors_allowed
 }
 
 alone! { processes:

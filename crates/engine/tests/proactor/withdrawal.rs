@@ -9,7 +9,7 @@ use oxloop_engine::Interest;
 use oxloop_engine::proactor::Config;
 use oxloop_engine::sys::fd::AsRawFd;
 
-use super::{Bench, Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
+use super::{Brought, NOW, Operation, bench, elsewhere, pattern, read, refuse_rings, tcp};
 
 pub(crate) fn peers_of_withdrawn_sends_see_the_end(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
@@ -57,40 +57,6 @@ pub(crate) fn withdrawing_reports_no_poll_twice(config: Config) -> io::Result<()
             (&watched).read_exact(&mut [0])?;
         }
     }
-    Ok(())
-}
-
-/// The one wait that follows a report, if nothing is to be submitted anyway.
-pub(crate) fn patient_polls_miss_one_wait(config: Config) -> io::Result<()> {
-    let mut bench = bench(config)?;
-    let (watched, mut peer) = UnixStream::pair()?;
-    let (other, _its_peer) = UnixStream::pair()?;
-    let readable = |socket: &UnixStream| Operation::Poll {
-        fd: socket.as_raw_fd(),
-        interest: Interest::READABLE,
-    };
-    let poll = bench.submit(readable(&watched));
-    bench.proactor.set_patient(poll);
-    let receive = bench.submit(Operation::Receive { fd: other.as_raw_fd() });
-    peer.write_all(b"x")?;
-    assert_eq!(bench.one()?.token, poll);
-    let reports = |bench: &mut Bench| bench.wait(NOW).map(|done| done.len());
-    assert_eq!([(); 4].map(|()| reports(&mut bench).unwrap_or(9)), [0, 1, 0, 1]);
-    // Something else goes to the kernel.
-    let third = bench.submit(readable(&other));
-    assert_eq!(reports(&mut bench)?, 1);
-    // What a withdrawal sees besides is not reported, and may not be missed.
-    assert!(bench.proactor.withdraw(third).is_some());
-    assert_eq!([reports(&mut bench)?, reports(&mut bench)?], [1, 0]);
-    bench.proactor.hurry();
-    assert_eq!(reports(&mut bench)?, 1);
-    assert!(bench.proactor.withdraw(receive).is_some());
-    assert_eq!(reports(&mut bench)?, 1);
-    // A new run.
-    assert!(bench.suspend()?.is_empty());
-    assert_eq!(reports(&mut bench)?, 1);
-    assert!(bench.suspend()?.is_empty());
-    assert!(bench.proactor.withdraw(poll).is_some() && bench.proactor.is_empty());
     Ok(())
 }
 

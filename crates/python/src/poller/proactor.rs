@@ -186,6 +186,8 @@ struct UnderWay {
     fd: RawFd,
     /// Which file that was when it was watched.
     file: Option<FileId>,
+    /// Whether the poll pauses.
+    paused: bool,
 }
 
 impl UnderWay {
@@ -281,8 +283,24 @@ impl ProactorPoller {
         };
         let completes = matches!(reading, Reading::Data | Reading::Connections);
         let reads = after.is_readable() && completes && self.completes;
+        let is_patient = matches!(reading, Reading::All | Reading::MuchData);
+        let is_patient = is_patient && polled == Interest::READABLE;
         let place = self.place(token);
-        let UnderWay { poll, read, .. } = self.under_way[place];
+        let UnderWay { poll, read, file: before, paused, .. } = self.under_way[place];
+        if let Some(poll) = poll
+            && file.is_some()
+            && file == before
+        {
+            if paused && is_patient {
+                self.proactor.resume_poll(poll);
+                self.under_way[place].paused = false;
+                return Ok(());
+            }
+            if reading == Reading::Rests && polled.is_empty() && self.proactor.pause_poll(poll) {
+                self.under_way[place].paused = true;
+                return Ok(());
+            }
+        }
         // Also for the same directions: the descriptor may be that of another file by now.
         if let Some(poll) = poll {
             self.proactor.withdraw(poll);
@@ -294,11 +312,7 @@ impl ProactorPoller {
         }
         let poll = Operation::Poll { fd, interest: polled };
         let poll = (!polled.is_empty()).then(|| self.proactor.submit(token, poll));
-        let is_patient = matches!(reading, Reading::All | Reading::MuchData);
-        if let Some(poll) = poll
-            && is_patient
-            && polled == Interest::READABLE
-        {
+        if let Some(poll) = poll.filter(|_| is_patient) {
             self.proactor.set_patient(poll);
         }
         let receive = match reading {
@@ -306,7 +320,7 @@ impl ProactorPoller {
             _ => Operation::Receive { fd },
         };
         let read = reads.then(|| read.unwrap_or_else(|| self.proactor.submit(token, receive)));
-        self.under_way[place] = UnderWay { poll, read, write: None, fd, file };
+        self.under_way[place] = UnderWay { poll, read, write: None, fd, file, paused: false };
         Ok(())
     }
 
@@ -337,8 +351,8 @@ impl ProactorPoller {
             let buffer = self.spare.pop().unwrap_or_else(|| vec![0; READ_SIZE].into());
             read = Some(self.proactor.submit(token, Operation::Read { fd, buffer }));
         }
-        self.under_way[place] =
-            UnderWay { poll, read, write, fd, file: sys::descriptor::file_of(fd) };
+        let file = sys::descriptor::file_of(fd);
+        self.under_way[place] = UnderWay { poll, read, write, fd, file, paused: false };
     }
 
     /// Somebody who reads all there is has read less.

@@ -152,6 +152,14 @@ impl<B: Lent, M: LentMut> Iocp<B, M> {
     #[expect(clippy::unused_self, reason = "one signature for all kinds")]
     pub(super) const fn hurry(&self) {}
 
+    #[expect(clippy::unused_self, reason = "one signature for all kinds")]
+    pub(super) const fn pause_poll(&self, _poll: Token) -> bool {
+        false
+    }
+
+    #[expect(clippy::unused_self, reason = "one signature for all kinds")]
+    pub(super) const fn resume_poll(&self, _poll: Token) {}
+
     pub(super) fn cancel(&mut self, token: Token) -> bool {
         let Some(operation) = self.in_flight.get_mut(token) else { return false };
         if !mem::replace(&mut operation.cancelled, true) {

@@ -43,8 +43,12 @@ pub(super) struct InFlight<B, M> {
     pub(super) resting: bool,
     /// Whether a receive has got data since it was submitted.
     pub(super) served: bool,
-    /// Whether a poll, once reported, may miss a wait.
+    /// Whether a poll tells of changes, and its level is asked for now and then.
     pub(super) patient: bool,
+    /// Whether the owner of a patient poll wants to hear nothing for now.
+    pub(super) paused: bool,
+    /// The last wait that told of a patient poll, unless it was seen to be unready since.
+    pub(super) told_by: Option<u8>,
     /// Whether a poll waits for a change: the level says that the peer sends no more, and nothing else.
     pub(super) edge: bool,
 }
@@ -100,8 +104,9 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Poll { fd, interest } => Work::Poll { fd, interest },
             operation => Work::Once(Box::new(Once { operation, message: None })),
         };
-        let (cancelled, served, patient, edge) = (false, false, false, false);
-        Self { owner, work, cancelled, resting: true, served, patient, edge }
+        let (cancelled, served, patient, paused, edge) = (false, false, false, false, false);
+        let told_by = None;
+        Self { owner, work, cancelled, resting: true, served, patient, paused, told_by, edge }
     }
 
     /// Whether it has completions before its last one.
@@ -120,7 +125,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
     /// this value lives and is not asked again: buffers by the promise of [`Lent`] and
     /// [`LentMut`], the rest in the box.
     pub(super) fn entry(&mut self, multishot: bool) -> io::Result<Entry> {
-        let edge = self.edge;
+        let multi = self.edge || self.patient;
         Ok(match &mut self.work {
             Work::Accept { fd } => opcode::AcceptMulti::new(types::Fd(*fd))
                 .flags(libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK)
@@ -134,7 +139,7 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             }
             Work::Poll { fd, interest } => {
                 let bits = poll_bits(*interest).cast_unsigned();
-                opcode::PollAdd::new(types::Fd(*fd), bits.into()).multi(edge).build()
+                opcode::PollAdd::new(types::Fd(*fd), bits.into()).multi(multi).build()
             }
             Work::Once(once) => return once.entry(),
         })

@@ -12,7 +12,7 @@
 //!   overflows, or because the kernel thought it better. Whoever does not submit them again hangs.
 //! * A multishot poll, for all its flags, tells of changes, not of a level. A level is what a poll
 //!   of one shot sees when it is submitted, so a poll is submitted again by the wait that follows
-//!   its completion.
+//!   its completion; unless its owner is patient, and poll(2) is asked for the level instead.
 //! * A poll always waits for the end of what the peer sends (`POLLRDHUP`), too, and it is a level. Who
 //!   waits for room only, and has no use for it, waits for a change after that, until there is room.
 //! * ENOBUFS of a receive says that the buffers are all taken, not that the stream has failed.
@@ -23,6 +23,7 @@
 
 mod buffers;
 mod in_flight;
+mod patience;
 mod peek;
 mod process;
 mod report;
@@ -39,6 +40,7 @@ use rustix::event::{EventfdFlags, eventfd};
 
 use self::buffers::Buffers;
 use self::in_flight::InFlight;
+use self::patience::Patience;
 use self::process::Process;
 use self::ring::{Entered, Full, Ring};
 use super::{
@@ -65,10 +67,8 @@ pub struct Uring<B: Lent, M: LentMut> {
     lent: usize,
     /// Operations that the next wait hands to the kernel: new ones, and those that go on.
     resting: Vec<Token>,
-    /// Patient polls that the wait before has reported: they rest, too, but may miss one wait that submits nothing.
-    patient: Vec<Token>,
-    /// Whether they have missed one.
-    missed: bool,
+    /// Patient polls: of which of them it is not known whether there is still something to read.
+    patience: Patience,
     /// Receivers that found no free buffer, longest first.
     starved: Vec<Token>,
     /// Receivers that found no other free buffer after they had got some: they come after the
@@ -107,8 +107,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             in_flight: Slots::new(),
             lent: 0,
             resting: Vec::new(),
-            patient: Vec::new(),
-            missed: false,
+            patience: Patience::default(),
             starved: Vec::new(),
             sated: Vec::new(),
             unwanted: Vec::new(),
@@ -176,9 +175,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         self.clear(completions);
         self.catch_up(completions);
         let mut left = if completions.is_empty() { timeout } else { Some(Duration::ZERO) };
-        if !self.patient.is_empty() {
-            self.lose_patience(left);
-        }
         if self.suspended && left == Some(Duration::ZERO) && self.peek(completions) {
             return Ok(());
         }
@@ -187,6 +183,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         }
         let deadline = left.filter(|left| !left.is_zero()).and_then(deadline);
         loop {
+            if self.ask_again(left, completions) {
+                left = Some(Duration::ZERO);
+            }
             let restarted = self.restart();
             // What has ended may not have to wait, nor what is still to be started.
             let hurry = !self.ended.is_empty() || self.has_starving();
@@ -213,28 +212,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if let Some(deadline) = deadline {
                 left = Some(deadline.saturating_duration_since(Instant::now()));
             }
-        }
-    }
-
-    pub(super) fn set_patient(&mut self, token: Token) {
-        if let Some(poll) = self.in_flight.get_mut(token) {
-            poll.patient = true;
-        }
-    }
-
-    pub(super) fn hurry(&mut self) {
-        self.resting.append(&mut self.patient);
-        self.missed = false;
-    }
-
-    /// Lets patient polls rest no longer, unless this is the first wait that they miss, and they are all it would have
-    /// to submit.
-    fn lose_patience(&mut self, timeout: Option<Duration>) {
-        let idle = self.resting.is_empty() && self.unwanted.is_empty() && !self.suspended;
-        if timeout != Some(Duration::ZERO) || !idle || self.missed {
-            self.hurry();
-        } else {
-            self.missed = true;
         }
     }
 
@@ -334,7 +311,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
 
     fn start_one(&mut self, token: Token) -> Result<(), Full> {
         let Some(operation) = self.in_flight.get_mut(token) else { return Ok(()) };
-        if operation.cancelled || !operation.resting || operation.is_silent() {
+        if operation.cancelled || !operation.resting || operation.paused || operation.is_silent() {
             return Ok(());
         }
         // Receives that go on by themselves came with Linux 6.0; so did the flag `SINGLE_ISSUER`.

@@ -8,7 +8,7 @@
 //! look at a ring with nothing to submit needs no system call at all.
 #![allow(unsafe_code)] // poll(2)
 
-use super::super::{Completion, Completions, Lent, LentMut, Returned};
+use super::super::{Completion, Completions, Lent, LentMut};
 use super::Uring;
 use super::in_flight::{Work, poll_bits, readiness};
 
@@ -30,7 +30,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         for (token, poll) in self.resting.iter().zip(&mut polls) {
             let Some(in_flight) = self.in_flight.get(*token) else { continue };
             let Work::Poll { fd, interest } = in_flight.work else { return false };
-            if !interest.is_empty() {
+            if !interest.is_empty() && !in_flight.paused {
                 // A number below zero, which poll(2) would skip, is an error for the ring to tell.
                 if fd < 0 {
                     return false;
@@ -53,13 +53,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             let Work::Poll { interest, .. } = in_flight.work else { continue };
             let readiness = readiness(poll.revents.into(), interest);
             if poll.revents != 0 {
-                completions.list.push(Completion {
-                    token: *token,
-                    owner: in_flight.owner,
-                    result: Ok(0),
-                    returned: Returned::Readiness(readiness),
-                    more: true,
-                });
+                completions.list.push(Completion::ready(*token, in_flight.owner, readiness));
             }
         }
         true

@@ -60,6 +60,9 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
                     }
                 }
             }
+            Work::Poll { .. } if operation.patient && is_readiness(result) => {
+                return self.changed(token, result, more, completions);
+            }
             Work::Poll { interest, .. } if is_readiness(result) => {
                 let readiness = readiness(result, interest);
                 if more && !operation.edge {
@@ -87,15 +90,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             Returned::Chunk(ref chunk) => chunk.len(),
             _ => 0,
         };
-        let (owner, is_patient) = (operation.owner, operation.patient && !operation.cancelled);
+        let owner = operation.owner;
         let completion = Completion { token, owner, result: Ok(moved), returned, more: true };
         completions.list.push(completion);
-        if more {
-            return;
-        }
-        if is_patient {
-            self.patient.push(token);
-        } else {
+        if !more {
             self.rest(token, completions);
         }
     }
@@ -115,7 +113,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     }
 
     /// Lets an operation that is to go on be submitted again, unless it was cancelled.
-    fn rest(&mut self, token: Token, completions: &mut Completions<B, M>) {
+    pub(super) fn rest(&mut self, token: Token, completions: &mut Completions<B, M>) {
         match self.in_flight.get(token) {
             Some(operation) if !operation.cancelled => self.resting.push(token),
             _ => self.finish(token, -libc::ECANCELED, completions),

@@ -164,6 +164,14 @@ impl Ring {
         self.queues.as_mut().is_some_and(push)
     }
 
+    /// Whether a wait would not sleep, as far as the queues tell.
+    #[inline]
+    pub(super) fn has_work(&mut self) -> bool {
+        let submission = self.queues.as_mut().map(IoUring::submission);
+        submission.is_some_and(|queue| queue.taskrun() || queue.cq_overflow())
+            || self.has_completions()
+    }
+
     #[inline]
     fn has_completions(&mut self) -> bool {
         self.queues.as_mut().is_some_and(|queues| !queues.completion().is_empty())

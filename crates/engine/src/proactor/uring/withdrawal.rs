@@ -47,7 +47,7 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             self.collect(&mut completions);
         }
         self.early = completions.list;
-        // Those polls rest, and the next wait asks whether they are ready then: once, as any does.
+        // The next wait asks whether they are ready then: once, as any does.
         self.early.retain(|early| !matches!(early.returned, Returned::Readiness(_)));
         self.hurry();
         hand_back(&mut self.early, token)
@@ -76,7 +76,6 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
     ) -> io::Result<()> {
         self.clear(completions);
         self.catch_up(completions);
-        self.hurry();
         self.begin()?;
         let reclaimed = self.reclaim(completions);
         // As in `withdraw`.
