@@ -20,7 +20,7 @@ from fractions import Fraction
 from typing import Any, Callable, Generator, Iterator, List, Optional
 
 import pytest
-from support.backends import GIL, PY312, Backend
+from support.backends import PY312, Backend
 from support.children import PEAK, run_python
 from support.recorders import Recorder
 from support.releases import ONE_CONTEXT
