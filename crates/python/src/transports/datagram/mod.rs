@@ -27,7 +27,7 @@ use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
-use crate::transports::endpoint::{self, Endpoint, Life};
+use crate::transports::endpoint::{self, Endpoint, Life, endpoint_methods, socket_methods};
 use crate::transports::protocol;
 use crate::transports::socket::{Kind, Socket, describe, exposed};
 use crate::transports::watch::Watch;
@@ -163,6 +163,9 @@ impl DatagramTransport {
     }
 }
 
+endpoint_methods!(DatagramTransport);
+socket_methods!(DatagramTransport);
+
 #[pymethods]
 impl DatagramTransport {
     /// Information about the socket: "socket", "sockname", "peername".
@@ -175,17 +178,6 @@ impl DatagramTransport {
         let py = slf.py();
         let extra = slf.get().state.borrow().life.extra.clone_ref(py);
         Ok(extra.bind(py).get_item(name)?.or(default))
-    }
-
-    /// Whether the transport is closing or closed.
-    fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        sending::send_kept(slf)?; // an error of which would close it
-        Ok(slf.get().state.borrow().life.phase.is_closing())
-    }
-
-    /// Close: what is buffered is sent, then `connection_lost(None)` is called. Nothing is received any more.
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        endpoint::close(slf)
     }
 
     /// Close without sending what is buffered.
@@ -201,46 +193,9 @@ impl DatagramTransport {
         Ok(())
     }
 
-    /// The current protocol.
-    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
-    }
-
-    /// Whether the transport receives.
-    fn is_reading(&self) -> bool {
-        endpoint::is_reading(self)
-    }
-
-    /// Receive nothing until `resume_reading()`. Idempotent.
-    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        endpoint::pause(slf)
-    }
-
     /// Receive again. Idempotent.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         receiving::resume(slf)
-    }
-
-    /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
-    /// to resume. Raises `ValueError` unless high >= low >= 0.
-    #[pyo3(signature = (high=None, low=None))]
-    fn set_write_buffer_limits(
-        slf: &Bound<'_, Self>,
-        high: Option<isize>,
-        low: Option<isize>,
-    ) -> PyResult<()> {
-        endpoint::set_limits(slf, high, low)
-    }
-
-    /// The limits in bytes: (low, high).
-    fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.state.borrow().life.flow.limits()
-    }
-
-    /// The size of what is still to be sent, in bytes.
-    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        sending::send_kept(slf)?;
-        Ok(slf.get().state.borrow().queued)
     }
 
     #[getter(__class__)]
@@ -248,44 +203,14 @@ impl DatagramTransport {
         imports(py).datagram_transport.bind(py).clone()
     }
 
-    /// What `close` and `abort` queue.
-    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        endpoint::lost(slf, exc)
-    }
-
-    #[getter]
-    fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().life.extra.bind(py).clone()
-    }
-
-    #[getter]
-    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
-        self.core.bind(py).clone()
-    }
-
-    #[getter]
-    fn _protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
-    }
-
     #[getter]
     fn _sock<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.socket_object(py)
     }
 
-    #[getter]
-    fn _sock_fd(&self) -> RawFd {
-        self.state.borrow().socket.raw_fd()
-    }
-
     /// Sends what a callback has written and was kept for its end; if `for_good`, nothing is kept from now on.
     fn _send_kept(slf: &Bound<'_, Self>, for_good: bool) -> PyResult<()> {
         if for_good { endpoint::keep_nothing(slf) } else { sending::send_kept(slf) }
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        sending::send_kept(slf)?;
-        Ok(slf.get().text())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

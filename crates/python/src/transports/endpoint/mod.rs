@@ -7,6 +7,7 @@
 
 mod closing;
 mod keeping;
+mod methods;
 mod reading;
 mod writing;
 
@@ -29,6 +30,7 @@ use crate::report;
 
 pub(super) use closing::{close, dropped, fatal, force, lose_now, lost, queue_lost};
 pub(super) use keeping::{keep_nothing, keeps, queued, take_kept};
+pub(super) use methods::{endpoint_methods, socket_methods};
 pub(super) use reading::{
     Piece, change_reading, end, is_reading, pause, read_again, resume, start_reading, stop_reading,
 };

@@ -29,7 +29,7 @@ use crate::core::Core;
 use crate::error::os_error;
 use crate::ffi::{self, Ref};
 use crate::poller::Poller;
-use crate::transports::endpoint::{self, Endpoint, Life, Piece, polling};
+use crate::transports::endpoint::{self, Endpoint, Life, Piece, endpoint_methods, polling};
 use crate::transports::protocol;
 use crate::transports::watch::Watch;
 
@@ -248,6 +248,8 @@ pub(crate) fn check_operations(core: &Core, what: &str) -> PyResult<()> {
     Err(PyNotImplementedError::new_err(message))
 }
 
+endpoint_methods!(PipeTransport);
+
 #[pymethods]
 impl PipeTransport {
     /// Information about the transport: "pipe".
@@ -270,31 +272,6 @@ impl PipeTransport {
     fn set_protocol(&self, protocol: &Bound<'_, PyAny>) {
         let before = self.state.borrow_mut().life.protocol.replace(protocol.into());
         drop(before);
-    }
-
-    /// The current protocol.
-    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
-    }
-
-    /// What `close` and `abort` queue.
-    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        endpoint::lost(slf, exc)
-    }
-
-    #[getter]
-    fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().life.extra.bind(py).clone()
-    }
-
-    #[getter]
-    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
-        self.core.bind(py).clone()
-    }
-
-    #[getter]
-    fn _protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
     }
 
     #[getter]

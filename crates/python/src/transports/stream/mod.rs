@@ -30,7 +30,7 @@ use crate::cell::{LoopCell, Made};
 use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::{NEVER, imports, is_since};
-use crate::transports::endpoint::{self, Endpoint, Life, Piece};
+use crate::transports::endpoint::{self, Endpoint, Life, Piece, endpoint_methods, socket_methods};
 use crate::transports::protocol;
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe, exposed};
@@ -178,6 +178,9 @@ impl Kind {
     }
 }
 
+endpoint_methods!(StreamTransport);
+socket_methods!(StreamTransport);
+
 #[pymethods]
 impl StreamTransport {
     /// Information about the connection: "socket", "sockname", "peername".
@@ -207,17 +210,6 @@ impl StreamTransport {
         Ok(default)
     }
 
-    /// Whether the transport is closing or closed.
-    fn is_closing(slf: &Bound<'_, Self>) -> PyResult<bool> {
-        writing::send_kept(slf)?; // an error of which would close it
-        Ok(slf.get().state.borrow().life.phase.is_closing())
-    }
-
-    /// Close: what was written is sent, then `connection_lost(None)` is called. Nothing is read any more.
-    fn close(slf: &Bound<'_, Self>) -> PyResult<()> {
-        endpoint::close(slf)
-    }
-
     /// Close without sending what is buffered.
     fn abort(slf: &Bound<'_, Self>) -> PyResult<()> {
         writing::uncork(slf)?;
@@ -237,46 +229,9 @@ impl StreamTransport {
         Ok(())
     }
 
-    /// The current protocol.
-    fn get_protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
-    }
-
-    /// Whether the transport receives.
-    fn is_reading(&self) -> bool {
-        endpoint::is_reading(self)
-    }
-
-    /// Receive nothing until `resume_reading()`. Idempotent.
-    fn pause_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
-        endpoint::pause(slf)
-    }
-
     /// Receive again. Idempotent.
     fn resume_reading(slf: &Bound<'_, Self>) -> PyResult<()> {
         endpoint::resume(slf).map(drop)
-    }
-
-    /// Set the buffer sizes in bytes above which the protocol is told to pause writing, and at or below which
-    /// to resume. Raises `ValueError` unless high >= low >= 0.
-    #[pyo3(signature = (high=None, low=None))]
-    fn set_write_buffer_limits(
-        slf: &Bound<'_, Self>,
-        high: Option<isize>,
-        low: Option<isize>,
-    ) -> PyResult<()> {
-        endpoint::set_limits(slf, high, low)
-    }
-
-    /// The limits in bytes: (low, high).
-    fn get_write_buffer_limits(&self) -> (usize, usize) {
-        self.state.borrow().life.flow.limits()
-    }
-
-    /// The number of bytes that have been written and not yet sent.
-    fn get_write_buffer_size(slf: &Bound<'_, Self>) -> PyResult<usize> {
-        writing::send_kept(slf)?;
-        Ok(slf.get().state.borrow().queue.len_bytes())
     }
 
     /// Write the concatenation of the items of `list_of_data`, without joining them.
@@ -297,11 +252,6 @@ impl StreamTransport {
     #[getter(__class__)]
     fn class<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         imports(py).transport.bind(py).clone()
-    }
-
-    /// What `close` and `abort` queue.
-    fn _call_connection_lost(slf: &Bound<'_, Self>, exc: &Bound<'_, PyAny>) -> PyResult<()> {
-        endpoint::lost(slf, exc)
     }
 
     /// What asyncio's `SSLProtocol` calls for an error that ends the connection.
@@ -334,28 +284,8 @@ impl StreamTransport {
     }
 
     #[getter]
-    fn _extra<'py>(&self, py: Python<'py>) -> Bound<'py, PyDict> {
-        self.state.borrow().life.extra.bind(py).clone()
-    }
-
-    #[getter]
-    fn _loop<'py>(&self, py: Python<'py>) -> Bound<'py, Core> {
-        self.core.bind(py).clone()
-    }
-
-    #[getter]
-    fn _protocol<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.protocol(py)
-    }
-
-    #[getter]
     fn _sock<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         self.socket_object(py)
-    }
-
-    #[getter]
-    fn _sock_fd(&self) -> RawFd {
-        self.state.borrow().socket.raw_fd()
     }
 
     /// Sends what a callback has written and was kept for its end; if `for_good`, nothing is kept from now on.
@@ -364,11 +294,6 @@ impl StreamTransport {
             endpoint::keep_nothing(slf)?;
         }
         writing::uncork(slf)
-    }
-
-    fn __repr__(slf: &Bound<'_, Self>) -> PyResult<String> {
-        writing::send_kept(slf)?;
-        Ok(slf.get().text())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
