@@ -28,11 +28,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 WHEELS = ROOT / "build" / "wheels"
-VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15")
 KINDS = ("manylinux", "musllinux", "win_amd64", "sdist")
 #: The oldest glibc that Rust's own standard library runs on.
 MANYLINUX = "manylinux_2_17"
 MUSLLINUX = "musllinux_1_2"
+#: There is no package that brings their library for Windows along.
+NOT_FOR_WINDOWS = ("3.9", "3.10", "3.15")
 
 
 class UnavailableError(Exception):
@@ -69,7 +71,7 @@ def attempt(kind: str, version: str, profile: str) -> str:
     """Build one wheel (or the sdist) and try it; one line that says how it went."""
     try:
         if kind == "sdist":
-            return sdist()
+            return sdist(profile)
         if kind == "win_amd64":
             return windows(version, profile)
         return linux(kind, version, profile)
@@ -93,6 +95,7 @@ def linux(kind: str, version: str, profile: str) -> str:
     wheel = maturin(
         *("--interpreter", python if is_ours else f"python{version}"),
         *("--target", target, "--zig", "--profile", profile),
+        *("--target-dir", build_folder(kind, version)),
         *("--compatibility", MANYLINUX if libc == "gnu" else MUSLLINUX),
         # It looks for zig as `python3 -m ziglang`.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
@@ -106,7 +109,7 @@ def linux(kind: str, version: str, profile: str) -> str:
 
 def windows(version: str, profile: str) -> str:
     """Make a wheel for Windows by MinGW, and try it under Wine."""
-    if version in ("3.9", "3.10"):
+    if version in NOT_FOR_WINDOWS:
         raise UnavailableError("no CPython of this version for Windows can be had here to try it")
     try:
         run([SCRIPTS / "windows" / "setup.sh"])
@@ -116,21 +119,41 @@ def windows(version: str, profile: str) -> str:
     target = "x86_64-pc-windows-gnu"
     wheel = maturin(
         *("--interpreter", f"python{version}", "--target", target, "--profile", profile),
+        *("--target-dir", build_folder("win_amd64", version)),
         toolchain=[SCRIPTS / "toolchain.sh", target],
     )
     tried = try_under_wine(ROOT / "build" / "windows" / version, wheel)
     return f"{wheel.name}: {contents(wheel)}, {tried}"
 
 
-def sdist() -> str:
+def sdist(profile: str) -> str:
     """Pack the source, from which pip builds in a fresh environment."""
     run([Path(sys.executable).with_name("maturin"), "sdist", "--out", WHEELS])
     (archive,) = WHEELS.glob("*.tar.gz")
-    return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive)}"
+    how = {"MATURIN_PEP517_ARGS": f"--profile {profile}"}
+    return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive, how)}"
+
+
+def build_folder(kind: str, version: str) -> Path:
+    """Give each wheel a folder to be built in, which begins as a copy of another version's.
+
+    PyO3 and what uses it are built for one Python; all the rest is the same for those of a kind.
+    """
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "wheels", kind, version)
+    others = [folder.with_name(other) for other in VERSIONS]
+    built = [other for other in others if other.is_dir()]
+    if built and folder not in built:
+        unfinished = folder.with_name("copy")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        run(["cp", "-a", built[0], unfinished])
+        unfinished.rename(folder)
+    return folder
 
 
 def maturin(
-    *options: str, toolchain: Sequence[Path | str] = (), environment: dict[str, str] | None = None
+    *options: str | Path,
+    toolchain: Sequence[Path | str] = (),
+    environment: dict[str, str] | None = None,
 ) -> Path:
     """Build a wheel, by `toolchain` if another than the one in use is wanted; where it is."""
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
@@ -156,12 +179,15 @@ def contents(wheel: Path) -> str:
     return f"{wheel.stat().st_size / 1e6:.1f} MB"
 
 
-def try_in_fresh_environment(python: str, package: Path) -> str:
+def try_in_fresh_environment(
+    python: str, package: Path, environment: dict[str, str] | None = None
+) -> str:
     """Install `package` alone and run its smoke test."""
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
         run([python, "-m", "venv", folder])
         inside = Path(folder, "bin", "python")
-        run([inside, "-m", "pip", "install", "--disable-pip-version-check", package])
+        pip = [inside, "-m", "pip", "install", "--disable-pip-version-check"]
+        run([*pip, package], environment)
         said = run([inside, ROOT / "tests" / "smoke.py"], folder=folder)
     return said.strip()
 
