@@ -1,6 +1,6 @@
 """Builds wheels for each CPython that is found, and an sdist; tries each in a fresh environment.
 
-usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release]
+usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release] [--jobs 2]
 
 They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. A
 CPython that this machine lacks, as those for musl, is put together; Windows is Wine. What cannot be
@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,6 +37,9 @@ MANYLINUX = "manylinux_2_17"
 MUSLLINUX = "musllinux_1_2"
 #: There is no package that brings their library for Windows along.
 NOT_FOR_WINDOWS = ("3.9", "3.10", "3.15")
+ROW = "{:<12} {:<6} {}"
+#: Those of a kind wait for each other, as each begins with what is built for another.
+ONE_OF_A_KIND = {kind: threading.Lock() for kind in KINDS}
 
 
 class UnavailableError(Exception):
@@ -47,14 +52,16 @@ def main() -> int:
     WHEELS.mkdir(parents=True, exist_ok=True)
     for old in WHEELS.iterdir():
         old.unlink()
-    rows = []
-    for kind in options.kind or KINDS:
-        for version in ("",) if kind == "sdist" else options.python or VERSIONS:
-            rows.append((kind, version, attempt(kind, version, options.profile)))
-            print("{:<12} {:<6} {}".format(*rows[-1]), flush=True)
+    kinds = options.kind or KINDS
+    wanted = [("sdist", "")] if "sdist" in kinds else []
+    for version in options.python or VERSIONS:
+        wanted += [(kind, version) for kind in kinds if kind != "sdist"]
+    # More than one at a time, as an optimised build ends with minutes on a single core.
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda wheel: attempt(wheel[0], wheel[1], options.profile), wanted))
     print(f"\nIn {WHEELS.relative_to(ROOT)}:")
-    for row in rows:
-        print("{:<12} {:<6} {}".format(*row))
+    for row in sorted(rows, key=lambda row: KINDS.index(row[0])):
+        print(ROW.format(*row))
     return 1 if any(result.startswith("FAILED") for *_, result in rows) else 0
 
 
@@ -64,10 +71,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--python", action="append", choices=VERSIONS)
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--profile", default="release")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="kinds at the same time")
     return parser.parse_args()
 
 
-def attempt(kind: str, version: str, profile: str) -> str:
+def attempt(kind: str, version: str, profile: str) -> tuple[str, str, str]:
+    """Build and try one wheel (or the sdist) when no other of its kind is; its row of the table."""
+    with ONE_OF_A_KIND[kind]:
+        row = (kind, version, build_and_try(kind, version, profile))
+    print(ROW.format(*row), flush=True)
+    return row
+
+
+def build_and_try(kind: str, version: str, profile: str) -> str:
     """Build one wheel (or the sdist) and try it; one line that says how it went."""
     try:
         if kind == "sdist":
@@ -186,8 +202,8 @@ def try_in_fresh_environment(
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
         run([python, "-m", "venv", folder])
         inside = Path(folder, "bin", "python")
-        pip = [inside, "-m", "pip", "install", "--disable-pip-version-check"]
-        run([*pip, package], environment)
+        install = ["-m", "pip", "install", "--disable-pip-version-check"]
+        run([inside, *install, package], environment)
         said = run([inside, ROOT / "tests" / "smoke.py"], folder=folder)
     return said.strip()
 
