@@ -1,6 +1,6 @@
 """Builds wheels for each CPython that is found, and an sdist; tries each in a fresh environment.
 
-usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release]
+usage: wheels.py [--python 3.13 ...] [--kind manylinux ...] [--profile release] [--jobs 2]
 
 They are put into build/wheels. A manylinux wheel is linked against an old C library by zig. A
 CPython that this machine lacks, as those for musl, is put together; Windows is Wine. What cannot be
@@ -18,7 +18,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,11 +30,16 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPTS = ROOT / "scripts"
 WHEELS = ROOT / "build" / "wheels"
-VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t")
+VERSIONS = ("3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.14t", "3.15")
 KINDS = ("manylinux", "musllinux", "win_amd64", "sdist")
 #: The oldest glibc that Rust's own standard library runs on.
 MANYLINUX = "manylinux_2_17"
 MUSLLINUX = "musllinux_1_2"
+#: There is no package that brings their library for Windows along.
+NOT_FOR_WINDOWS = ("3.9", "3.10", "3.15")
+ROW = "{:<12} {:<6} {}"
+#: Those of a kind wait for each other, as each begins with what is built for another.
+ONE_OF_A_KIND = {kind: threading.Lock() for kind in KINDS}
 
 
 class UnavailableError(Exception):
@@ -45,14 +52,16 @@ def main() -> int:
     WHEELS.mkdir(parents=True, exist_ok=True)
     for old in WHEELS.iterdir():
         old.unlink()
-    rows = []
-    for kind in options.kind or KINDS:
-        for version in ("",) if kind == "sdist" else options.python or VERSIONS:
-            rows.append((kind, version, attempt(kind, version, options.profile)))
-            print("{:<12} {:<6} {}".format(*rows[-1]), flush=True)
+    kinds = options.kind or KINDS
+    wanted = [("sdist", "")] if "sdist" in kinds else []
+    for version in options.python or VERSIONS:
+        wanted += [(kind, version) for kind in kinds if kind != "sdist"]
+    # More than one at a time, as an optimised build ends with minutes on a single core.
+    with ThreadPoolExecutor(options.jobs) as pool:
+        rows = list(pool.map(lambda wheel: attempt(wheel[0], wheel[1], options.profile), wanted))
     print(f"\nIn {WHEELS.relative_to(ROOT)}:")
-    for row in rows:
-        print("{:<12} {:<6} {}".format(*row))
+    for row in sorted(rows, key=lambda row: KINDS.index(row[0])):
+        print(ROW.format(*row))
     return 1 if any(result.startswith("FAILED") for *_, result in rows) else 0
 
 
@@ -62,14 +71,23 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--python", action="append", choices=VERSIONS)
     parser.add_argument("--kind", action="append", choices=KINDS)
     parser.add_argument("--profile", default="release")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="kinds at the same time")
     return parser.parse_args()
 
 
-def attempt(kind: str, version: str, profile: str) -> str:
+def attempt(kind: str, version: str, profile: str) -> tuple[str, str, str]:
+    """Build and try one wheel (or the sdist) when no other of its kind is; its row of the table."""
+    with ONE_OF_A_KIND[kind]:
+        row = (kind, version, build_and_try(kind, version, profile))
+    print(ROW.format(*row), flush=True)
+    return row
+
+
+def build_and_try(kind: str, version: str, profile: str) -> str:
     """Build one wheel (or the sdist) and try it; one line that says how it went."""
     try:
         if kind == "sdist":
-            return sdist()
+            return sdist(profile)
         if kind == "win_amd64":
             return windows(version, profile)
         return linux(kind, version, profile)
@@ -93,6 +111,7 @@ def linux(kind: str, version: str, profile: str) -> str:
     wheel = maturin(
         *("--interpreter", python if is_ours else f"python{version}"),
         *("--target", target, "--zig", "--profile", profile),
+        *("--target-dir", build_folder(kind, version)),
         *("--compatibility", MANYLINUX if libc == "gnu" else MUSLLINUX),
         # It looks for zig as `python3 -m ziglang`.
         environment={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
@@ -106,7 +125,7 @@ def linux(kind: str, version: str, profile: str) -> str:
 
 def windows(version: str, profile: str) -> str:
     """Make a wheel for Windows by MinGW, and try it under Wine."""
-    if version in ("3.9", "3.10"):
+    if version in NOT_FOR_WINDOWS:
         raise UnavailableError("no CPython of this version for Windows can be had here to try it")
     try:
         run([SCRIPTS / "windows" / "setup.sh"])
@@ -116,21 +135,41 @@ def windows(version: str, profile: str) -> str:
     target = "x86_64-pc-windows-gnu"
     wheel = maturin(
         *("--interpreter", f"python{version}", "--target", target, "--profile", profile),
+        *("--target-dir", build_folder("win_amd64", version)),
         toolchain=[SCRIPTS / "toolchain.sh", target],
     )
     tried = try_under_wine(ROOT / "build" / "windows" / version, wheel)
     return f"{wheel.name}: {contents(wheel)}, {tried}"
 
 
-def sdist() -> str:
+def sdist(profile: str) -> str:
     """Pack the source, from which pip builds in a fresh environment."""
     run([Path(sys.executable).with_name("maturin"), "sdist", "--out", WHEELS])
     (archive,) = WHEELS.glob("*.tar.gz")
-    return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive)}"
+    how = {"MATURIN_PEP517_ARGS": f"--profile {profile}"}
+    return f"{archive.name}: {try_in_fresh_environment(sys.executable, archive, how)}"
+
+
+def build_folder(kind: str, version: str) -> Path:
+    """Give each wheel a folder to be built in, which begins as a copy of another version's.
+
+    PyO3 and what uses it are built for one Python; all the rest is the same for those of a kind.
+    """
+    folder = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"), "wheels", kind, version)
+    others = [folder.with_name(other) for other in VERSIONS]
+    built = [other for other in others if other.is_dir()]
+    if built and folder not in built:
+        unfinished = folder.with_name("copy")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        run(["cp", "-a", built[0], unfinished])
+        unfinished.rename(folder)
+    return folder
 
 
 def maturin(
-    *options: str, toolchain: Sequence[Path | str] = (), environment: dict[str, str] | None = None
+    *options: str | Path,
+    toolchain: Sequence[Path | str] = (),
+    environment: dict[str, str] | None = None,
 ) -> Path:
     """Build a wheel, by `toolchain` if another than the one in use is wanted; where it is."""
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
@@ -156,12 +195,15 @@ def contents(wheel: Path) -> str:
     return f"{wheel.stat().st_size / 1e6:.1f} MB"
 
 
-def try_in_fresh_environment(python: str, package: Path) -> str:
+def try_in_fresh_environment(
+    python: str, package: Path, environment: dict[str, str] | None = None
+) -> str:
     """Install `package` alone and run its smoke test."""
     with tempfile.TemporaryDirectory(dir=WHEELS.parent) as folder:
         run([python, "-m", "venv", folder])
         inside = Path(folder, "bin", "python")
-        run([inside, "-m", "pip", "install", "--disable-pip-version-check", package])
+        install = ["-m", "pip", "install", "--disable-pip-version-check"]
+        run([inside, *install, package], environment)
         said = run([inside, ROOT / "tests" / "smoke.py"], folder=folder)
     return said.strip()
 

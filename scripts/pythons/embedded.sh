@@ -1,9 +1,9 @@
 #!/bin/bash
 # usage: embedded.sh VERSION [musl]
-# Puts a CPython for Linux on x86-64 together in build/pythons, where there is none of that version (3.11 to 3.14, and
-# 3.14t, the free-threaded one), or none for musl, and prints its path: the interpreter and its extension modules of a
-# package that embeds them, the standard library of Debian unstable (or of this machine's Python of that version), and
-# musl and zlib of Debian. It takes apt-get, gcc and pip; nothing is installed outside of that folder.
+# Puts a CPython for Linux on x86-64 together in build/pythons, where there is none of that version (3.11 to 3.15, or
+# 3.14t and 3.15t, the free-threaded ones), or none for musl, and prints its path: the interpreter and its extension
+# modules of a package that embeds them, the standard library of Debian unstable (or of this machine's Python of that
+# version), and musl and zlib of Debian. It takes apt-get, gcc and pip; nothing is installed outside of that folder.
 #
 # The interpreter and its library may be some releases apart: judge failures with care.
 set -euo pipefail
