@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 SAMPLES = 240  # at most, however long it takes
 LARGEST = 60  # lifecycles on one loop
 ATTRIBUTION = 10.0  # seconds for each lifecycle
+INTERNED = 50_000  # strings, more than the process has at any time
 HANG = 120  # seconds on one loop, after which all stacks are dumped
 SHOWN = 10  # failures that are printed in full
 
@@ -179,8 +180,18 @@ def attribute(chosen: argparse.Namespace) -> None:
         print("\n    ".join([f"  {name}: {verdict}", *marked]), flush=True)
 
 
+def widen_interned_strings() -> None:
+    """Let CPython's table of interned strings be as large as it gets.
+
+    It grows when it is full of what is gone, by a MiB at once and after hundreds of thousands of rounds.
+    """
+    strings = [sys.intern(f"interned {number}") for number in range(INTERNED)]
+    strings.clear()
+
+
 def soak(chosen: argparse.Namespace, samples: Samples) -> int:
     """Run, report; 1 if anything is wrong."""
+    widen_interned_strings()
     run = Soak(chosen, samples)
     with prepared():
         run.run()
