@@ -161,6 +161,26 @@ def test_leaving_in_the_step_in_which_data_arrives(run: Run, ends: Any, method: 
     run(main)
 
 
+@pytest.mark.parametrize("method", ["close", "abort"])
+@pytest.mark.parametrize("size", [100, 16384], ids=["little", "much"])
+def test_leaving_in_a_pause(run: Run, ends: Any, method: str, size: int) -> None:
+    """The peer sees the end at once: nothing keeps the descriptor open."""
+
+    async def main() -> None:
+        async with ends() as it:
+            for number in range(1, 20):
+                it.send(bytes(size))
+                await it.protocol.received(number * size)
+            it.transport.pause_reading()
+            await turns(3)
+            getattr(it.transport, method)()
+            assert await it.protocol.lost() is None
+            loop = asyncio.get_running_loop()
+            assert await loop.sock_recv(it.peer, 1) == b""
+
+    run(main)
+
+
 def test_a_protocol_set_in_the_step_in_which_data_arrives(run: Run, ends: Any) -> None:
     async def main() -> None:
         async with ends() as it:

@@ -822,6 +822,34 @@ def test_an_abandoned_loop_that_refers_to_a_queued_handle(
             gone().close()
 
 
+@pytest.mark.parametrize("how", ["report", "weak reference"])
+def test_a_loop_that_refers_to_a_handle_that_has_run(backend: Backend, how: str) -> None:
+    """The handle was referred to by nobody before it ran."""
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    def queue(loop: Any) -> None:
+        if how == "report":
+            loop.set_exception_handler(lambda _, context: loop.kept.append(context["handle"]))
+            loop.call_soon(fail)
+        else:
+            handle = weakref.ref(loop.call_soon(lambda: loop.kept.append(handle())))
+
+    def use() -> Any:
+        loop = backend.new_loop()
+        loop.kept = []
+        loop.call_soon(queue, loop)
+        loop.run_until_complete(turns(2))
+        loop.close()
+        assert len(loop.kept) == 1
+        return weakref.ref(loop)
+
+    gone = use()
+    gc.collect()
+    assert gone() is None
+
+
 @pytest.mark.parametrize("make", [UserSelector, CountingSelectSelector])
 def test_a_loop_is_collected_with_a_selector_that_refers_to_it(
     backend: Backend, make: Callable[[], Any]

@@ -244,9 +244,8 @@ impl<B: Lent, M: LentMut> Proactor<B, M> {
         backend!(self, backend => backend.submit(owner, operation))
     }
 
-    /// Lets a poll that was reported miss a few of the waits that follow, of those that do not sleep, unless something new
-    /// comes: asking whether the descriptor is still ready takes a system call. For an owner that reads all there is, or
-    /// else calls [`hurry`](Self::hurry). Nothing more than a permission, to be given before the poll's first wait.
+    /// Lets a poll that was reported miss a few of the waits that follow, of those that do not sleep: asking whether the
+    /// descriptor is still ready takes a system call. For an owner that reads all there is, or else calls [`hurry`](Self::hurry). Nothing more than a permission, to be given before the poll's first wait.
     pub fn set_patient(&mut self, poll: Token) {
         backend!(self, backend => backend.set_patient(poll));
     }

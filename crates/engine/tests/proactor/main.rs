@@ -47,6 +47,7 @@ on_every_setup! { patience:
     patient_polls_tell_of_changes
     patient_polls_see_the_end
     patient_polls_see_what_a_read_has_left
+    patient_polls_are_asked_before_each_sleep
     polls_pause
     pauses_let_go
 }

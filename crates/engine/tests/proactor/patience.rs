@@ -54,7 +54,7 @@ pub(crate) fn patient_polls_miss_a_few_waits(config: Config) -> io::Result<()> {
     Ok(())
 }
 
-/// Something new is told of by the next wait, once, and by no other after it was read.
+/// Something new is told of, and nothing any more after it was read: an owner that reads then would wait.
 pub(crate) fn patient_polls_tell_of_changes(config: Config) -> io::Result<()> {
     let mut bench = bench(config)?;
     let (mut watched, mut peer) = tcp()?;
@@ -65,7 +65,8 @@ pub(crate) fn patient_polls_tell_of_changes(config: Config) -> io::Result<()> {
         assert_eq!(bench.one()?.token, poll);
         peer.write_all(b"y")?;
         assert_eq!(bench.one()?.token, poll);
-        watched.read_exact(&mut [0; 2])?;
+        peer.write_all(b"z")?;
+        watched.read_exact(&mut [0; 3])?;
         let later: usize = (0..9).map(|_| bench.reports()).sum();
         assert_eq!(later, 0);
     }
@@ -102,6 +103,21 @@ pub(crate) fn patient_polls_see_what_a_read_has_left(config: Config) -> io::Resu
         let count = watched.read(&mut data)?;
         assert_eq!(std::str::from_utf8(&data[..count]), Ok(part));
     }
+    Ok(())
+}
+
+/// A sleep that something ends for nothing: a poll wakes for the end of the other direction, and finds nothing ready.
+pub(crate) fn patient_polls_are_asked_before_each_sleep(config: Config) -> io::Result<()> {
+    let mut bench = bench(config)?;
+    let (watched, mut peer) = tcp()?;
+    let (other, _its_peer) = tcp()?;
+    let poll = bench.submit_patient(&watched);
+    bench.submit_patient(&other);
+    assert_eq!(bench.reports(), 0);
+    peer.write_all(b"x")?;
+    assert_eq!(bench.one()?.token, poll);
+    other.shutdown(Shutdown::Write)?;
+    assert_eq!(bench.one()?.token, poll, "and not never");
     Ok(())
 }
 

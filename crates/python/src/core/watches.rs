@@ -303,7 +303,7 @@ impl Core {
             if !completes {
                 return Ok(false);
             }
-            if !matches!(watch.reading, Reading::Data | Reading::MuchData | Reading::All) {
+            if !matches!(watch.reading, Reading::Data | Reading::MuchData) {
                 return Ok(false);
             }
             watch.reading = Reading::Rests;

@@ -339,7 +339,10 @@ fn run_entry(event_loop: &Bound<'_, Core>, entry: &mut Entry) -> PyResult<()> {
     match entry {
         Entry::Handle(handle) => {
             ffi::show_if_shared(handle);
-            Handle::run(handle.bind(py))
+            let ran = Handle::run(handle.bind(py));
+            // Somebody may have got hold of it meanwhile.
+            ffi::show_if_shared(handle);
+            ran
         }
         Entry::TaskStep { callback, argument, context } => {
             let callback = callback.bind(py);

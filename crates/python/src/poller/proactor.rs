@@ -296,7 +296,9 @@ impl ProactorPoller {
                 self.under_way[place].paused = false;
                 return Ok(());
             }
-            if reading == Reading::Rests && polled.is_empty() && self.proactor.pause_poll(poll) {
+            // And not to its end.
+            let pauses = reading == Reading::Rests && after == Interest::READABLE;
+            if pauses && self.proactor.pause_poll(poll) {
                 self.under_way[place].paused = true;
                 return Ok(());
             }

@@ -47,8 +47,8 @@ pub(super) struct InFlight<B, M> {
     pub(super) patient: bool,
     /// Whether the owner of a patient poll wants to hear nothing for now.
     pub(super) paused: bool,
-    /// The last wait that told of a patient poll, unless it was seen to be unready since.
-    pub(super) told_by: Option<u8>,
+    /// Whether a patient poll was told of, and was not seen to be unready since.
+    pub(super) told: bool,
     /// Whether a poll waits for a change: the level says that the peer sends no more, and nothing else.
     pub(super) edge: bool,
 }
@@ -104,9 +104,9 @@ impl<B: Lent, M: LentMut> InFlight<B, M> {
             Operation::Poll { fd, interest } => Work::Poll { fd, interest },
             operation => Work::Once(Box::new(Once { operation, message: None })),
         };
-        let (cancelled, served, patient, paused, edge) = (false, false, false, false, false);
-        let told_by = None;
-        Self { owner, work, cancelled, resting: true, served, patient, paused, told_by, edge }
+        let (cancelled, served, edge) = (false, false, false);
+        let (patient, paused, told) = (false, false, false);
+        Self { owner, work, cancelled, resting: true, served, patient, paused, told, edge }
     }
 
     /// Whether it has completions before its last one.

@@ -183,12 +183,10 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         }
         let deadline = left.filter(|left| !left.is_zero()).and_then(deadline);
         loop {
-            if self.ask_again(left, completions) {
-                left = Some(Duration::ZERO);
-            }
+            let looks = self.ask_again(left, completions);
             let restarted = self.restart();
             // What has ended may not have to wait, nor what is still to be started.
-            let hurry = !self.ended.is_empty() || self.has_starving();
+            let hurry = looks || !self.ended.is_empty() || self.has_starving();
             let entered = match restarted {
                 Ok(()) => {
                     self.ring.enter(if hurry { Some(Duration::ZERO) } else { left }, deadline)

@@ -21,13 +21,11 @@ const MOST_MISSED: u8 = 7;
 /// The patient polls that may be ready although no change will tell.
 #[derive(Debug, Default)]
 pub(super) struct Patience {
-    /// Those that were told of, and were not seen to be unready since: all that have a number in
-    /// [`told_by`](super::in_flight::InFlight::told_by), and some that are the kernel's no longer.
+    /// Those that were told of, and were not seen to be unready since: all that are marked as
+    /// [`told`](super::in_flight::InFlight::told), and some that are gone.
     told: Vec<Token>,
-    /// The number of this wait, of which only those that are not long ago are compared.
-    wait: u8,
-    /// The last wait that asked.
-    asked: u8,
+    /// How many waits in a row have not asked.
+    missed: u8,
     /// Whether the next wait is to ask in any case.
     hurried: bool,
     /// What poll(2) is asked with: here, because it is needed time and again.
@@ -58,14 +56,14 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         if !mem::take(&mut poll.paused) {
             return;
         }
-        if !poll.resting {
-            if poll.told_by.replace(self.patience.wait).is_none() {
-                self.patience.told.push(token);
+        if poll.resting {
+            if !self.resting.contains(&token) {
+                self.resting.push(token);
             }
-            self.hurry();
-        } else if !self.resting.contains(&token) {
-            self.resting.push(token);
+        } else if !mem::replace(&mut poll.told, true) {
+            self.patience.told.push(token);
         }
+        self.hurry();
     }
 
     /// A patient poll has seen a change: the `bits` of poll(2).
@@ -83,27 +81,22 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
             if more {
                 self.unwanted.push(token);
             }
+        } else if mem::replace(&mut poll.told, true) {
+            // The owner may have read it by now, and would wait for it if the descriptor blocks.
+            self.hurry();
         } else {
-            let wait = self.patience.wait;
-            let told_by = poll.told_by.replace(wait);
-            if told_by.is_none() {
-                self.patience.told.push(token);
-            }
-            if told_by != Some(wait) {
-                let readiness = readiness(bits, interest);
-                completions.list.push(Completion::ready(token, poll.owner, readiness));
-            }
-            if bits & !i32::from(libc::POLLIN) != 0 {
-                // What comes after the data has come: no change will tell.
-                self.hurry();
-            }
+            self.patience.told.push(token);
+            let readiness = readiness(bits, interest);
+            completions.list.push(Completion::ready(token, poll.owner, readiness));
+            self.patience.hurried |= is_last(bits);
         }
         if !more {
             self.rest(token, completions);
         }
     }
 
-    /// Reports patient polls that are still ready, if it is time to ask; whether there are any.
+    /// Reports patient polls that are still ready, if it is time to ask. Whether the wait may not sleep now: there are some,
+    /// or what has come is to be looked at first.
     #[inline]
     pub(super) fn ask_again(
         &mut self,
@@ -113,29 +106,32 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         if self.patience.told.is_empty() {
             return false;
         }
+        let sleeps = timeout != Some(Duration::ZERO);
+        let looks = sleeps && self.ring.has_work();
         let patience = &mut self.patience;
-        patience.wait = patience.wait.wrapping_add(1);
-        let is_due = patience.wait.wrapping_sub(patience.asked) > MOST_MISSED;
-        let asks = mem::take(&mut patience.hurried) || is_due;
-        let asks = asks || timeout != Some(Duration::ZERO) && !self.ring.has_work();
-        asks && self.ask(completions)
+        if mem::take(&mut patience.hurried) || patience.missed == MOST_MISSED || sleeps && !looks {
+            patience.missed = 0;
+            return self.ask(completions);
+        }
+        patience.missed += 1;
+        looks
     }
 
     fn ask(&mut self, completions: &mut Completions<B, M>) -> bool {
         let Self { patience, in_flight, unwanted, .. } = self;
-        let Patience { told, wait, asked, polls, .. } = patience;
-        *asked = *wait;
+        let Patience { told, hurried, polls, .. } = patience;
         polls.clear();
         told.retain(|token| {
             let Some(poll) = in_flight.get_mut(*token) else { return false };
-            let Work::Poll { fd, interest } = poll.work else { return false };
             // Of what is submitted again the kernel tells.
-            if poll.resting || poll.paused || poll.cancelled {
-                poll.told_by = None;
-                return false;
+            poll.told = !(poll.resting || poll.paused || poll.cancelled);
+            if let Work::Poll { fd, interest } = poll.work
+                && poll.told
+            {
+                let events = poll_bits(interest) | libc::POLLRDHUP;
+                polls.push(libc::pollfd { fd, events, revents: 0 });
             }
-            polls.push(libc::pollfd { fd, events: poll_bits(interest), revents: 0 });
-            true
+            poll.told
         });
         if polls.is_empty() {
             return false;
@@ -149,16 +145,23 @@ impl<B: Lent, M: LentMut> Uring<B, M> {
         let before = completions.list.len();
         let mut polls = polls.iter();
         told.retain(|token| {
-            let bits = polls.next().map_or(0, |poll| poll.revents) & !libc::POLLNVAL;
+            let bits = i32::from(polls.next().map_or(0, |poll| poll.revents & !libc::POLLNVAL));
             let Some(poll) = in_flight.get_mut(*token) else { return false };
-            let Work::Poll { interest, .. } = poll.work else { return false };
-            poll.told_by = (bits != 0).then_some(*wait);
-            if bits != 0 {
-                let readiness = readiness(bits.into(), interest);
+            poll.told = bits != 0;
+            if let Work::Poll { interest, .. } = poll.work
+                && poll.told
+            {
+                let readiness = readiness(bits, interest);
                 completions.list.push(Completion::ready(*token, poll.owner, readiness));
+                *hurried |= is_last(bits);
             }
-            bits != 0
+            poll.told
         });
         completions.list.len() > before
     }
+}
+
+/// Whether nothing comes after what there is to read: the end, or an error, of which no change will tell.
+const fn is_last(bits: i32) -> bool {
+    bits & !(libc::POLLIN as i32) != 0
 }
