@@ -231,5 +231,5 @@ pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: &PyErr, message: &str
     let none = py.None().into_bound(py);
     let transport = lower.as_ref().map_or(&none, |lower| lower.object(py));
     let details = [("transport", transport), ("protocol", layer.as_any())];
-    report::call_exception_handler(this.core.bind(py).as_any(), message, Some(&exception), &details)
+    report::caught(this.core.bind(py).as_any(), message, &exception, &details)
 }
