@@ -28,7 +28,7 @@ use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::transports::endpoint::{self, Endpoint, Life};
-use crate::transports::protocol;
+use crate::transports::protocol::{self, limit};
 use crate::transports::socket::{Kind, Socket, describe, exposed};
 use crate::transports::watch::Watch;
 
@@ -226,8 +226,8 @@ impl DatagramTransport {
     #[pyo3(signature = (high=None, low=None))]
     fn set_write_buffer_limits(
         slf: &Bound<'_, Self>,
-        high: Option<isize>,
-        low: Option<isize>,
+        #[pyo3(from_py_with = limit)] high: Option<isize>,
+        #[pyo3(from_py_with = limit)] low: Option<isize>,
     ) -> PyResult<()> {
         endpoint::set_limits(slf, high, low)
     }

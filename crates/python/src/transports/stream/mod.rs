@@ -31,7 +31,7 @@ use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::{NEVER, imports, is_since};
 use crate::transports::endpoint::{self, Endpoint, Life, Piece};
-use crate::transports::protocol;
+use crate::transports::protocol::{self, limit};
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe, exposed};
 use crate::transports::tls::TlsProtocol;
@@ -262,8 +262,8 @@ impl StreamTransport {
     #[pyo3(signature = (high=None, low=None))]
     fn set_write_buffer_limits(
         slf: &Bound<'_, Self>,
-        high: Option<isize>,
-        low: Option<isize>,
+        #[pyo3(from_py_with = limit)] high: Option<isize>,
+        #[pyo3(from_py_with = limit)] low: Option<isize>,
     ) -> PyResult<()> {
         endpoint::set_limits(slf, high, low)
     }
