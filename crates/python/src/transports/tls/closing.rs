@@ -98,6 +98,8 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         }
         Err(error) if error.is_instance(py, tls_imports(py)?.ssl_error.bind(py)) => {
             this.cancel_timer(py)?;
+            // What was written leaves, though goodbye fails, as it does for what has come and nobody reads.
+            writing::send_out(layer)?;
             fatal(layer, &error, "Fatal error on transport")
         }
         Err(error) => Err(error),
