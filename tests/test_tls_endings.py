@@ -320,6 +320,8 @@ def test_close_sends_what_was_written_past_data_that_nobody_reads(
             end.transport.write(b"last")
             end.transport.close()
             assert await peer.hear(4) == b"last"
+            with pytest.raises(ssl.SSLEOFError):
+                await peer.hear(1)
             assert isinstance(await end.protocol.lost(), ssl.SSLError)
 
     run(main)
