@@ -174,7 +174,9 @@ impl Coroutine {
             drop(state);
             return Ok(());
         }
-        match self.resume(py, Some(PyGeneratorExit::new_err(()))) {
+        // An instance: PyO3 cannot make one of a class that it has noted while the interpreter ends.
+        let exit = py.get_type::<PyGeneratorExit>().call0()?;
+        match self.resume(py, Some(PyErr::from_value(exit))) {
             Ok(Sent::Yielded(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
             Ok(Sent::Returned(_)) => Ok(()),
             Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),
