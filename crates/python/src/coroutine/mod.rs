@@ -174,9 +174,7 @@ impl Coroutine {
             drop(state);
             return Ok(());
         }
-        // An instance: PyO3 cannot make one of a class that it has noted while the interpreter ends.
-        let exit = py.get_type::<PyGeneratorExit>().call0()?;
-        match self.resume(py, Some(PyErr::from_value(exit))) {
+        match self.resume(py, Some(PyGeneratorExit::new_err(()))) {
             Ok(Sent::Yielded(_)) => Err(PyRuntimeError::new_err("coroutine ignored GeneratorExit")),
             Ok(Sent::Returned(_)) => Ok(()),
             Err(error) if error.is_instance_of::<PyGeneratorExit>(py) => Ok(()),

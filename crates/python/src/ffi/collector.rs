@@ -23,16 +23,12 @@ pub(crate) fn set_finalizer<T: Finalize>(py: Python<'_>) {
     /// # Safety
     /// To be called by the interpreter only, as a `tp_finalize`.
     unsafe extern "C" fn finalize<T: Finalize>(object: *mut ffi::PyObject) {
+        // SAFETY: the interpreter calls it from an attached thread, with an object of the class.
+        let object = unsafe {
+            Bound::from_borrowed_ptr(Python::assume_attached(), object).cast_into_unchecked::<T>()
+        };
         // A panic has been printed by now; the interpreter is in the middle of a collection.
-        let _ = catch_unwind(AssertUnwindSafe(|| {
-            // SAFETY: the interpreter calls it from an attached thread, with an object of the class; while it ends, too,
-            // when it says that nobody can attach any more.
-            unsafe {
-                Python::attach_unchecked(|py| {
-                    T::finalize(&Bound::from_borrowed_ptr(py, object).cast_into_unchecked::<T>());
-                });
-            }
-        }));
+        let _ = catch_unwind(AssertUnwindSafe(|| T::finalize(&object)));
     }
     // SAFETY: the class is made by its first use, which this is, and nobody else reads it yet.
     unsafe { (*T::type_object_raw(py)).tp_finalize = Some(finalize::<T>) };
