@@ -121,23 +121,6 @@ async def main():
     cycle.append(cycle)
     return cycle
 """,
-    "a finalizer that uses the loop": """
-class Finalized:
-    def __init__(self, left):
-        self.cycle, self.left, self.loop = self, left, loop
-
-    def __del__(self):
-        receiving = self.loop.sock_recv(self.left, 1)
-        if not self.loop.is_closed():
-            receiving.send(None)
-        receiving.close()
-
-
-async def main():
-    left, right = socket.socketpair()
-    left.setblocking(False)
-    return Finalized(left), right
-""",
     "a call in an executor": """
 async def main():
     return loop.run_in_executor(None, time.sleep, 0.01)
