@@ -6,7 +6,9 @@ import asyncio
 import contextvars
 import gc
 import logging
-from typing import Any, Dict, List, Type
+import socket
+import sys
+from typing import Any, Dict, List, Optional, Type
 
 import pytest
 from support.backends import PY312, Backend
@@ -156,6 +158,62 @@ def test_the_default_handler_shows_source_tracebacks(loop: Any, reports: Reports
     (message,) = reports.take_log()
     assert "Object created at (most recent call last):\n" in message
     assert __file__ in message
+
+
+def test_a_handler_finds_the_exception_in_exc_info(loop: Any) -> None:
+    """It runs in the `except` block of whoever caught the exception, so `logging.exception` works."""
+    seen: List[Any] = []
+
+    def handler(_: Any, context: Dict[str, Any]) -> None:
+        seen.append((context["exception"], sys.exc_info()))
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(fail)
+    one_turn(loop)
+    [(exception, info)] = seen
+    assert info == (ZeroDivisionError, exception, exception.__traceback__)
+    assert sys.exc_info() == (None, None, None)
+
+
+def test_a_handler_finds_a_protocols_exception_in_exc_info(loop: Any) -> None:
+    seen: List[Any] = []
+
+    def handler(_: Any, context: Dict[str, Any]) -> None:
+        seen.append((context["message"], context["exception"] is sys.exc_info()[1]))
+
+    class Failing(asyncio.Protocol):
+        def data_received(self, data: bytes) -> None:
+            fail()
+
+        def connection_lost(self, exc: Optional[Exception]) -> None:
+            seen.append(sys.exc_info()[1])
+            loop.stop()
+
+    loop.set_exception_handler(handler)
+    left, right = socket.socketpair()
+    with right:
+        left.setblocking(False)
+        loop.run_until_complete(loop.create_connection(Failing, sock=left))
+        right.send(b"x")
+        loop.run_forever()
+    assert seen == [("Fatal error: protocol.data_received() call failed.", True), None]
+
+
+def test_a_handler_that_raises_does_so_while_handling(loop: Any, reports: Reports) -> None:
+    caught: List[BaseException] = []
+
+    def handler(_: Any, context: Dict[str, Any]) -> None:
+        caught.append(context["exception"])
+        raise KeyError("the handler's")
+
+    loop.set_exception_handler(handler)
+    loop.call_soon(fail)
+    one_turn(loop)
+    (record,) = reports.records
+    reports.take_log()
+    assert record.exc_info is not None
+    assert record.exc_info[1] is not None
+    assert record.exc_info[1].__context__ is caught[0]
 
 
 def test_a_handler_that_raises_is_reported_by_the_default_handler(

@@ -112,6 +112,15 @@ async def main():
     await generator.__anext__()
     return generator
 """,
+    "coroutines in a cycle": """
+async def main():
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    cycle = [loop.sock_recv(left, 1), loop.sock_recv(left, 1), left, right]
+    cycle[0].send(None)
+    cycle.append(cycle)
+    return cycle
+""",
     "a call in an executor": """
 async def main():
     return loop.run_in_executor(None, time.sleep, 0.01)
@@ -138,6 +147,7 @@ def test_what_is_left(backend: Backend, what: str, end: str) -> None:
         options=["-W", "ignore"],
     )
     assert child.returncode == 0, child.stderr
+    assert "panicked" not in child.stderr
 
 
 #: What a thread's loop does until the process has ended.

@@ -8,7 +8,7 @@ import gc
 import socket
 import sys
 import tracemalloc
-from typing import Any, Callable, List
+from typing import Any, Callable, Iterator, List, Type
 
 import pytest
 from support.backends import PY312, Backend
@@ -213,6 +213,35 @@ def test_a_buffer_that_is_not_contiguous(run: Run, reports: Reports, backend: Ba
             assert await loop.sock_recv(right, 10) == b"alive"
             transport.close()
             assert await protocol.lost() is None
+        right.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize(
+    ("last", "expected"),
+    [(lambda: 1 / 0, ZeroDivisionError), (lambda: 5, TypeError)],
+    ids=["raises", "of-another-type"],
+)
+def test_lines_of_a_generator_that_fails(
+    run: Run, last: Callable[[], Any], expected: Type[Exception]
+) -> None:
+    """A generator tells of its error but once, so nobody may drop it."""
+
+    def lines() -> Iterator[Any]:
+        yield b"dropped"
+        yield last()
+
+    async def main() -> None:
+        left, right = tcp_pair()
+        loop = asyncio.get_running_loop()
+        transport, protocol = await loop.create_connection(Recorder, sock=left)
+        with pytest.raises(expected):
+            transport.writelines(lines())
+        transport.writelines(line for line in [b"a", bytearray(b"live")])
+        assert await loop.sock_recv(right, 10) == b"alive"
+        transport.close()
+        assert await protocol.lost() is None
         right.close()
 
     run(main)

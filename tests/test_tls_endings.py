@@ -303,6 +303,30 @@ def test_close_sends_what_is_buffered(run: Run, authority: Authority, side: Any)
     run(main)
 
 
+@NEW
+@EITHER_SIDE
+def test_close_sends_what_was_written_past_data_that_nobody_reads(
+    run: Run, authority: Authority, side: Any
+) -> None:
+    """Goodbye then fails ("application data after close notify"), and the connection with it."""
+
+    async def main() -> None:
+        async with side(authority) as (end, peer):
+            end.transport.pause_reading()
+            unread = peer.encrypt(bytes(10_000))
+            await peer.send(unread)
+            while end.transport.get_read_buffer_size() < len(unread):
+                await turns(1)
+            end.transport.write(b"last")
+            end.transport.close()
+            assert await peer.hear(4) == b"last"
+            with pytest.raises(ssl.SSLEOFError):
+                await peer.hear(1)
+            assert isinstance(await end.protocol.lost(), ssl.SSLError)
+
+    run(main)
+
+
 @EITHER_SIDE
 def test_close_twice(run: Run, authority: Authority, side: Any) -> None:
     async def main() -> None:

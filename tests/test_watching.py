@@ -7,7 +7,7 @@ import asyncio
 import errno
 import os
 import socket
-from typing import Any, Callable, Iterator, List, Tuple
+from typing import Any, Callable, Iterator, List, Tuple, Type
 
 import pytest
 from support.backends import Backend
@@ -380,6 +380,20 @@ def test_what_is_no_descriptor_is_refused(loop: Any, method: str, wrong: Any) ->
 def test_what_is_no_descriptor_is_refused_by_removal(loop: Any, method: str, wrong: Any) -> None:
     with pytest.raises(ValueError, match="Invalid file object: "):
         getattr(loop, method)(wrong)
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, OSError, KeyboardInterrupt])
+@pytest.mark.parametrize("method", ["add_reader", "add_writer", "remove_reader", "remove_writer"])
+def test_an_error_of_fileno_is_the_callers(
+    loop: Any, method: str, error: Type[BaseException]
+) -> None:
+    class File:
+        def fileno(self) -> int:
+            raise error("its own")
+
+    arguments = (nothing,) if method.startswith("add") else ()
+    with pytest.raises(error, match="^its own$"):
+        getattr(loop, method)(File(), *arguments)
 
 
 @pytest.mark.parametrize("method", ["add_reader", "add_writer"])

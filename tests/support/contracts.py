@@ -11,6 +11,7 @@ import contextlib
 import contextvars
 import gc
 import logging
+import math
 import socket
 import threading
 import warnings
@@ -953,10 +954,14 @@ class StreamContract:
             ({"high": 0}, (0, 0)),
             ({"high": 7}, (1, 7)),
             ({"high": 5, "low": 5}, (5, 5)),
+            ({"high": 8000 / 2}, (1000, 4000)),
+            ({"low": 1e3}, (1000, 4000)),
         ],
         ids=repr,
     )
-    def test_set_write_buffer_limits(self, run: Run, limits: Dict[str, int], expected: Any) -> None:
+    def test_set_write_buffer_limits(
+        self, run: Run, limits: Dict[str, float], expected: Any
+    ) -> None:
         """Seen elsewhere: low-water mark in the wrong unit."""
 
         async def main() -> None:
@@ -966,8 +971,22 @@ class StreamContract:
 
         run(main)
 
-    @pytest.mark.parametrize("limits", [{"high": 1, "low": 2}, {"high": -1}, {"low": -1}], ids=repr)
-    def test_wrong_limits_are_refused(self, run: Run, limits: Dict[str, int]) -> None:
+    @pytest.mark.parametrize("high", [1 << 70, math.inf], ids=repr)
+    def test_a_limit_beyond_all_sizes(self, run: Run, high: float) -> None:
+        async def main() -> None:
+            async with self.link() as link:
+                link.transport.set_write_buffer_limits(high=high, low=0)
+                link.transport.write(MEGABYTE * 8)
+                assert link.protocol.events == ["made"]
+
+        run(main)
+
+    @pytest.mark.parametrize(
+        "limits",
+        [{"high": 1, "low": 2}, {"high": -1}, {"low": -1}, {"high": -0.5}, {"high": math.nan}],
+        ids=repr,
+    )
+    def test_wrong_limits_are_refused(self, run: Run, limits: Dict[str, float]) -> None:
         async def main() -> None:
             async with self.link() as link:
                 with pytest.raises(

@@ -61,6 +61,8 @@ mod _native {
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
         let py = module.py();
+        // It is initialized; but PyO3 has to have seen that once to attach while the interpreter ends.
+        Python::initialize();
         crate::imports::make(py)?;
         crate::ffi::set_finalizer::<Coroutine>(py);
         crate::event_loop::add_fast_methods(py)?;

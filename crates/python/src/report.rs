@@ -14,20 +14,31 @@ use crate::imports::imports;
 pub(crate) fn call_exception_handler(
     event_loop: &Bound<'_, PyAny>,
     message: &str,
-    exception: Option<&Bound<'_, PyBaseException>>,
+    exception: &Bound<'_, PyBaseException>,
     details: &[(&str, &Bound<'_, PyAny>)],
 ) -> PyResult<()> {
     let py = event_loop.py();
     let context = PyDict::new(py);
     context.set_item(intern!(py, "message"), message)?;
-    if let Some(exception) = exception {
-        context.set_item(intern!(py, "exception"), exception)?;
-    }
+    context.set_item(intern!(py, "exception"), exception)?;
     for (key, value) in details {
         context.set_item(*key, value)?;
     }
     ffi::call_method(event_loop, intern!(py, "call_exception_handler"), &[context.as_any()])?;
     Ok(())
+}
+
+/// The same for what asyncio reports in an `except` block, where a handler finds the exception in `sys.exc_info()`,
+/// as `logging.exception()` does.
+pub(crate) fn caught(
+    event_loop: &Bound<'_, PyAny>,
+    message: &str,
+    exception: &Bound<'_, PyBaseException>,
+    details: &[(&str, &Bound<'_, PyAny>)],
+) -> PyResult<()> {
+    ffi::while_handling(exception, || {
+        call_exception_handler(event_loop, message, exception, details)
+    })
 }
 
 /// Reports an exception that a callback raised. Only an exception that leaves the loop is returned.
@@ -41,7 +52,7 @@ pub(crate) fn callback_error(
     if error::leaves_the_loop(py, &error) {
         return Err(error);
     }
-    call_exception_handler(event_loop, message, Some(&error::exception(py, &error)), details)
+    caught(event_loop, message, &error::exception(py, &error), details)
 }
 
 /// asyncio's logger, looked up where asyncio's own loops look it up.

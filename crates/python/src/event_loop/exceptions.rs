@@ -102,11 +102,12 @@ impl EventLoop {
         }
         let nested = PyDict::new(py);
         nested.set_item("message", "Unhandled error in exception handler")?;
-        nested.set_item("exception", error::exception(py, &error))?;
+        let exception = error::exception(py, &error);
+        nested.set_item("exception", &exception)?;
         nested.set_item("context", context)?;
         guard_default(
             py,
-            call_default(event_loop, nested.as_any()),
+            ffi::while_handling(&exception, || call_default(event_loop, nested.as_any())),
             "Exception in default exception handler while handling an unexpected error in custom \
              exception handler",
         )

@@ -273,7 +273,7 @@ fn report_failed(
             report::call_exception_handler(
                 event_loop.as_any(),
                 &message,
-                Some(exception.as_any().cast()?),
+                exception.as_any().cast()?,
                 &details,
             )?;
         }

@@ -3,7 +3,7 @@
 use oxloop_engine::Interest;
 use oxloop_engine::sys;
 use oxloop_engine::sys::fd::RawFd;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyAttributeError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
@@ -112,12 +112,21 @@ pub(crate) fn descriptor(file: &Bound<'_, PyAny>) -> PyResult<RawFd> {
     match number {
         Ok(fd) if fd >= 0 => Ok(fd),
         Ok(fd) => Err(PyValueError::new_err(format!("Invalid file descriptor: {fd}"))),
-        Err(cause) => {
+        Err(cause) if is_no_file(&cause, py) => {
             let error = PyValueError::new_err(format!("Invalid file object: {}", file.repr()?));
             error.set_cause(py, Some(cause));
             Err(error)
         }
+        Err(error) => Err(error),
     }
+}
+
+/// Whether the error of `fileno()` says that an object is no file; what else it raises is its own.
+fn is_no_file(error: &PyErr, py: Python<'_>) -> bool {
+    error.is_instance_of::<PyAttributeError>(py)
+        || error.is_instance_of::<PyTypeError>(py)
+        || error.is_instance_of::<PyValueError>(py)
+        || error.is_instance_of::<PyOverflowError>(py)
 }
 
 /// Calls `callback(*arguments)` whenever `file` is ready in `direction`, in place of what was called before.

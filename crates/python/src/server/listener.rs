@@ -163,10 +163,10 @@ impl Listener {
         if !core.get().debug() {
             return Ok(());
         }
-        report::call_exception_handler(
+        report::caught(
             core.as_any(),
             "Error on transport creation for incoming connection",
-            Some(&error::exception(py, &error)),
+            &error::exception(py, &error),
             &[],
         )
     }
@@ -189,10 +189,10 @@ impl Listener {
         let exception = os_error(error);
         let details = [("socket", &socket)];
         if !error.raw_os_error().is_some_and(|errno| exhausted.contains(&errno)) {
-            return report::call_exception_handler(
+            return report::caught(
                 core.as_any(),
                 "Exception in callback Server._accept_connection()",
-                Some(&error::exception(py, &exception)),
+                &error::exception(py, &exception),
                 &details,
             );
         }
@@ -203,10 +203,10 @@ impl Listener {
         let object = slf.as_any().into();
         let token = core.get().push_timer(Timestamp::from_seconds(when), object, retry);
         this.retry.set(Some(token));
-        report::call_exception_handler(
+        report::caught(
             core.as_any(),
             "socket.accept() out of system resource",
-            Some(&error::exception(py, &exception)),
+            &error::exception(py, &exception),
             &details,
         )
     }

@@ -1,10 +1,10 @@
 //! What transports of every kind tell a protocol, and what becomes of its errors.
 
 use oxloop_engine::flow::{FlowControl, FlowEvent};
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyByteArray, PyBytes, PyMemoryView};
+use pyo3::types::{PyByteArray, PyBytes, PyFloat, PyMemoryView};
 
 use crate::core::{Core, Run};
 use crate::error;
@@ -37,6 +37,25 @@ pub(super) fn check_data(data: &Bound<'_, PyAny>, wanted: &str) -> PyResult<()> 
     Err(PyTypeError::new_err(format!("data argument must be a {wanted} object, not '{name}'")))
 }
 
+/// A limit of a buffer, for which asyncio takes any number: a fraction of a byte and what is beyond all sizes, as
+/// `math.inf` is, say no more than the next integer.
+pub(super) fn limit(number: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    if number.is_none() {
+        return Ok(None);
+    }
+    if let Ok(float) = number.cast::<PyFloat>() {
+        let float = float.value();
+        #[allow(clippy::cast_possible_truncation, reason = "the nearest integer there is")]
+        return Ok(Some(if float.is_nan() { -1 } else { float.floor() as isize }));
+    }
+    match number.extract::<isize>() {
+        Err(error) if error.is_instance_of::<PyOverflowError>(number.py()) => {
+            Ok(Some(if number.lt(0)? { isize::MIN } else { isize::MAX }))
+        }
+        limit => limit.map(Some),
+    }
+}
+
 /// Sets the limits of the write buffer; `ValueError` unless high >= low >= 0.
 pub(super) fn set_limits(
     flow: &mut FlowControl,
@@ -46,7 +65,7 @@ pub(super) fn set_limits(
     let unsigned = |limit: Option<isize>| limit.map(usize::try_from).transpose();
     let (Ok(high_limit), Ok(low_limit)) = (unsigned(high), unsigned(low)) else {
         let high = high.unwrap_or_else(|| low.map_or(64 * 1024, |low| low.saturating_mul(4)));
-        let low = low.unwrap_or(high / 4);
+        let low = low.unwrap_or(high.div_euclid(4));
         return Err(PyValueError::new_err(format!(
             "high ({high}) must be >= low ({low}) must be >= 0"
         )));

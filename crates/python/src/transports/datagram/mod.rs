@@ -28,7 +28,7 @@ use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::imports;
 use crate::transports::endpoint::{self, Endpoint, Life, endpoint_methods, socket_methods};
-use crate::transports::protocol;
+use crate::transports::protocol::{self, limit};
 use crate::transports::socket::{Kind, Socket, describe, exposed};
 use crate::transports::watch::Watch;
 

@@ -65,7 +65,7 @@ pub(in crate::transports) fn fatal<T: Endpoint>(
         let protocol = this.protocol(py).unwrap_or_else(|| py.None().into_bound(py));
         let details = [("transport", transport.as_any()), ("protocol", &protocol)];
         let event_loop = this.core().bind(py).as_any();
-        report::call_exception_handler(event_loop, message, Some(&exception), &details)?;
+        report::caught(event_loop, message, &exception, &details)?;
     } else if this.core().get().debug() {
         let text = format!("{}: {message}", transport.as_any().repr()?);
         report::log_exception(py, "debug", &text, exception.as_any())?;

@@ -68,8 +68,8 @@ macro_rules! socket_methods {
             #[pyo3(signature = (high=None, low=None))]
             fn set_write_buffer_limits(
                 slf: &Bound<'_, Self>,
-                high: Option<isize>,
-                low: Option<isize>,
+                #[pyo3(from_py_with = limit)] high: Option<isize>,
+                #[pyo3(from_py_with = limit)] low: Option<isize>,
             ) -> PyResult<()> {
                 endpoint::set_limits(slf, high, low)
             }

@@ -15,7 +15,7 @@ use crate::error::{self, os_error};
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::imports::imports;
 use crate::transports::endpoint::{self, Endpoint, State as _};
-use crate::transports::protocol::{check_data, log_lost_write};
+use crate::transports::protocol::{check_data, limit, log_lost_write};
 
 /// How many buffers one system call writes at most.
 const SLICES: usize = 64;
@@ -54,8 +54,8 @@ impl WritePipeTransport {
     #[pyo3(signature = (high=None, low=None))]
     fn set_write_buffer_limits(
         slf: &Bound<'_, Self>,
-        high: Option<isize>,
-        low: Option<isize>,
+        #[pyo3(from_py_with = limit)] high: Option<isize>,
+        #[pyo3(from_py_with = limit)] low: Option<isize>,
     ) -> PyResult<()> {
         endpoint::set_limits(slf.as_super(), high, low)
     }

@@ -31,7 +31,7 @@ use crate::core::Core;
 use crate::ffi::{self, Ref};
 use crate::imports::{NEVER, imports, is_since};
 use crate::transports::endpoint::{self, Endpoint, Life, Piece, endpoint_methods, socket_methods};
-use crate::transports::protocol;
+use crate::transports::protocol::{self, limit};
 use crate::transports::sendfile::Sendfile;
 use crate::transports::socket::{Socket, describe, exposed};
 use crate::transports::tls::TlsProtocol;

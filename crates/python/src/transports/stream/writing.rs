@@ -7,7 +7,7 @@ use oxloop_engine::sys::fd::BorrowedFd;
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyList};
 
 use super::{Kind, State, StreamTransport, file, refused};
 use crate::buffer::{Chunk, View};
@@ -263,14 +263,7 @@ pub(super) fn writelines(
     }
     // From Python 3.14.8 on asyncio looks at no chunk that is false, be it None (gh-155888).
     let skips_false = is_since(transport.py(), [NEVER, 8, 0]);
-    let chunks = match chunks(list, skips_false) {
-        Err(_) if joins => {
-            PyBytes::new(transport.py(), b"")
-                .call_method1(intern!(transport.py(), "join"), (list,))?;
-            Vec::new()
-        }
-        chunks => chunks?,
-    };
+    let chunks = if joins { joined(list)? } else { chunks(list, skips_false)? };
     if chunks.is_empty() {
         return Ok(());
     }
@@ -297,6 +290,23 @@ pub(super) fn writelines(
     }
     watch(transport)?;
     endpoint::grown(transport)
+}
+
+/// The items of `list` that are not empty, with the errors of `bytes.join`.
+fn joined(list: &Bound<'_, PyAny>) -> PyResult<Vec<Chunk>> {
+    let py = list.py();
+    // An iterator gives its items, and its error, but once.
+    let once = match list.try_iter() {
+        Ok(items) if !list.is_instance_of::<PyList>() => {
+            Some(PyList::new(py, items.collect::<PyResult<Vec<_>>>()?)?)
+        }
+        _ => None,
+    };
+    let list = once.as_ref().map_or(list, |items| items.as_any());
+    chunks(list, false).or_else(|_| {
+        PyBytes::new(py, b"").call_method1(intern!(py, "join"), (list,))?;
+        Ok(Vec::new())
+    })
 }
 
 /// The items of `list` that are not empty. If it `skips_false`, what is false may be anything.

@@ -80,6 +80,7 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     let py = layer.py();
     let this = layer.get();
     let eof_received = this.state.borrow().eof_received;
+    let written = this.session.pending_out(py)?;
     let unwrapped = if eof_received { Ok(true) } else { this.session.unwrap(py) };
     match unwrapped {
         Ok(false) => writing::send_out(layer),
@@ -98,6 +99,8 @@ pub(super) fn shut_down(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
         }
         Err(error) if error.is_instance(py, tls_imports(py)?.ssl_error.bind(py)) => {
             this.cancel_timer(py)?;
+            // Goodbye fails for what has come and nobody reads: what was written leaves without it.
+            writing::send_first(layer, written)?;
             fatal(layer, &error, "Fatal error on transport")
         }
         Err(error) => Err(error),
@@ -231,5 +234,5 @@ pub(super) fn fatal(layer: &Bound<'_, TlsProtocol>, error: &PyErr, message: &str
     let none = py.None().into_bound(py);
     let transport = lower.as_ref().map_or(&none, |lower| lower.object(py));
     let details = [("transport", transport), ("protocol", layer.as_any())];
-    report::call_exception_handler(this.core.bind(py).as_any(), message, Some(&exception), &details)
+    report::caught(this.core.bind(py).as_any(), message, &exception, &details)
 }

@@ -176,10 +176,10 @@ impl Handshake {
             return Ok(());
         }
         let details = [("protocol", self.protocol.bind(py)), ("transport", transport)];
-        report::call_exception_handler(
+        report::caught(
             core.as_any(),
             "Error on transport creation for incoming connection",
-            Some(&error::exception(py, &error)),
+            &error::exception(py, &error),
             &details,
         )
     }

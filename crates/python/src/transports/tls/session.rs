@@ -150,6 +150,15 @@ impl Session {
         Ok(self.records.borrow().any_in(pending))
     }
 
+    /// The first `count` bytes of what is to go to the peer.
+    pub(super) fn take_first<'py>(
+        &self,
+        py: Python<'py>,
+        count: usize,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        self.outgoing.bind(py).call_method1(intern!(py, "read"), (count,))
+    }
+
     /// What is to go to the peer.
     pub(super) fn take_out<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let data = ffi::call_method(self.outgoing.bind(py), intern!(py, "read"), &[])?;

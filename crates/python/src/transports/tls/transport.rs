@@ -17,6 +17,7 @@ use crate::core::Core;
 use crate::ffi::{self, Arguments, FastMethod, Ref, fast_method};
 use crate::imports::tls_imports;
 use crate::report;
+use crate::transports::protocol::limit;
 use crate::transports::stream;
 
 /// A connection that carries a stream of bytes inside of TLS.
@@ -174,8 +175,8 @@ impl TlsTransport {
     fn set_write_buffer_limits(
         &self,
         py: Python<'_>,
-        high: Option<isize>,
-        low: Option<isize>,
+        #[pyo3(from_py_with = limit)] high: Option<isize>,
+        #[pyo3(from_py_with = limit)] low: Option<isize>,
     ) -> PyResult<()> {
         self.layer.get().state.borrow_mut().write_limits.set(high, low)?;
         writing::control(self.layer.bind(py))
@@ -198,8 +199,8 @@ impl TlsTransport {
     fn set_read_buffer_limits(
         &self,
         py: Python<'_>,
-        high: Option<isize>,
-        low: Option<isize>,
+        #[pyo3(from_py_with = limit)] high: Option<isize>,
+        #[pyo3(from_py_with = limit)] low: Option<isize>,
     ) -> PyResult<()> {
         self.layer.get().state.borrow_mut().read_limits.set(high, low)?;
         reading::control(self.layer.bind(py))

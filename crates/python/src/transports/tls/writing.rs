@@ -201,6 +201,19 @@ pub(super) fn send_out(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     control(layer)
 }
 
+/// Sends the first `count` bytes of what the session has for the peer, unless the transport below has enough.
+#[cold]
+pub(super) fn send_first(layer: &Bound<'_, TlsProtocol>, count: usize) -> PyResult<()> {
+    let py = layer.py();
+    let this = layer.get();
+    match this.lower(py) {
+        Some(lower) if count > 0 && !this.state.borrow().lower_full => {
+            lower.write(py, &this.session.take_first(py, count)?)
+        }
+        _ => Ok(()),
+    }
+}
+
 fn send_out_now(layer: &Bound<'_, TlsProtocol>) -> PyResult<()> {
     let py = layer.py();
     let this = layer.get();
