@@ -324,8 +324,10 @@ def test_closing_is_logged(loop: Any, caplog: pytest.LogCaptureFixture) -> None:
     assert any(record.getMessage().startswith("Close <") for record in caplog.records)
 
 
-def test_a_wrong_thread_never_crashes(loop: Any) -> None:
+def test_a_wrong_thread_never_crashes(loop: Any, backend: Backend) -> None:
     """A call from the wrong thread is never undefined behaviour."""
+    if backend.is_oracle:
+        pytest.skip("asyncio's heap of timers may find that it has changed")
     loop.set_debug(False)
     stop = threading.Event()
 
