@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import random
 import socket
@@ -90,7 +91,7 @@ def ends(request: pytest.FixtureRequest) -> Any:
         try:
             yield made
         finally:
-            if not made.transport.is_closing():
+            if made.transport and not made.transport.is_closing():
                 made.transport.abort()
             made.peer.close()
             await turns(3)
@@ -177,6 +178,28 @@ def test_leaving_in_a_pause(run: Run, ends: Any, method: str, size: int) -> None
             assert await it.protocol.lost() is None
             loop = asyncio.get_running_loop()
             assert await loop.sock_recv(it.peer, 1) == b""
+
+    run(main)
+
+
+@pytest.mark.parametrize("size", [100, 16384], ids=["little", "much"])
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+def test_dropping_a_transport_in_a_pause(run: Run, ends: Any, size: int) -> None:
+    """Nobody refers to it, and the loop only for a moment: it is collected, and its peer sees the end."""
+
+    async def main() -> None:
+        async with ends() as it:
+            loop = asyncio.get_running_loop()
+            for number in range(1, 20):
+                it.send(bytes(size))
+                await it.protocol.received(number * size)
+            it.transport.pause_reading()
+            seen = loop.create_task(loop.sock_recv(it.peer, 1))
+            it.protocol.transport = it.transport = it.protocol = None
+            while not seen.done():
+                gc.collect()
+                await turns(1)
+            assert await seen == b""
 
     run(main)
 

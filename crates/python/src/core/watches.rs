@@ -352,10 +352,16 @@ impl Core {
 
     /// `RuntimeError` when a transport owns `fd`.
     pub(crate) fn check_no_transport(&self, py: Python<'_>, fd: RawFd) -> PyResult<()> {
-        match self.owner(py, fd)? {
+        self.check_no_transport_of(PyInt::new(py, fd).as_any(), fd)
+    }
+
+    /// The same for `file`, which has that descriptor.
+    pub(crate) fn check_no_transport_of(&self, file: &Bound<'_, PyAny>, fd: RawFd) -> PyResult<()> {
+        match self.owner(file.py(), fd)? {
             None => Ok(()),
             Some(transport) => Err(PyRuntimeError::new_err(format!(
-                "File descriptor {fd} is used by transport {}",
+                "File descriptor {} is used by transport {}",
+                file.repr()?,
                 transport.repr()?
             ))),
         }

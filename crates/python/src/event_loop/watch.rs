@@ -138,7 +138,7 @@ pub(super) fn add(
     arguments: &[Bound<'_, PyAny>],
 ) -> PyResult<()> {
     let fd = descriptor(file)?;
-    event_loop.get().check_no_transport(event_loop.py(), fd)?;
+    event_loop.get().check_no_transport_of(file, fd)?;
     event_loop.get().check_closed()?;
     check_socket(fd)?;
     add_any(event_loop, file, fd, direction, callback, arguments)
@@ -191,7 +191,7 @@ pub(super) fn remove(
         // A file object that was closed meanwhile is known by itself.
         Err(error) => core.watched_as(file).ok_or(error)?,
     };
-    core.check_no_transport(py, fd)?;
+    core.check_no_transport_of(file, fd)?;
     match core.unwatch(py, fd, direction)? {
         None => Ok(false),
         Some(entry) => {

@@ -29,6 +29,8 @@ struct State {
     /// Set and cleared by `pause_reading` and `resume_reading`.
     paused: bool,
     reads: Reads,
+    /// How long the loop still tells of what had come before a pause.
+    lease: Lease,
     /// From when the transport was made, or reading resumed.
     reading: Ref,
     /// From the write that was not sent at once; `None` while the loop does not tell when there is room.
@@ -45,13 +47,30 @@ enum Reads {
     Past,
 }
 
+/// How long the loop refers to a transport that pauses, for what had come before: not for ever, as nobody else may.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lease {
+    /// There is none to be ended.
+    None,
+    /// It was asked for since the last look.
+    New,
+    /// It ends with the next look.
+    Old,
+}
+
 impl Watch {
     pub(super) fn new(py: Python<'_>, fd: RawFd, context: Option<Ref>) -> PyResult<Self> {
         let reading = match &context {
             Some(context) => context.clone_ref(py),
             None => ffi::copy_context(py)?,
         };
-        let state = State { paused: false, reads: Reads::Nothing, reading, writing: None };
+        let state = State {
+            paused: false,
+            reads: Reads::Nothing,
+            lease: Lease::None,
+            reading,
+            writing: None,
+        };
         Ok(Self { fd, context, state: LoopCell::new(state) })
     }
 
@@ -160,6 +179,28 @@ impl Watch {
         }
         self.state.borrow_mut().reads = Reads::Past;
         Ok(())
+    }
+
+    /// Notes that the loop tells of what had come before a pause; whether somebody has to look after that later.
+    pub(super) fn take_lease(&self) -> bool {
+        let mut state = self.state.borrow_mut();
+        state.reads == Reads::Past && std::mem::replace(&mut state.lease, Lease::New) == Lease::None
+    }
+
+    /// Ends what the loop tells during a pause, unless that is new. Whether somebody has to look again.
+    pub(super) fn look_after_lease(&self, core: &Core, py: Python<'_>) -> PyResult<bool> {
+        let lease = {
+            let mut state = self.state.borrow_mut();
+            state.lease = match state.lease {
+                Lease::New if state.reads == Reads::Past => Lease::Old,
+                _ => Lease::None,
+            };
+            (state.lease, state.reads)
+        };
+        match lease {
+            (Lease::None, Reads::Past) => self.stop_reads(core, py).map(|()| false),
+            (lease, _) => Ok(lease != Lease::None),
+        }
     }
 
     /// Stops the loop from telling when the descriptor is readable.

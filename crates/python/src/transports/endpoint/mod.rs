@@ -63,6 +63,11 @@ pub(super) trait Endpoint: PyClass<Frozen = True> + Sync {
         Ok(())
     }
 
+    /// Reading pauses.
+    fn paused(_transport: &Bound<'_, Self>) -> PyResult<()> {
+        Ok(())
+    }
+
     /// Reading goes on: what had come before, and was kept, can be delivered.
     fn resumed(_transport: &Bound<'_, Self>) -> PyResult<()> {
         Ok(())

@@ -73,6 +73,7 @@ pub(in crate::transports) fn pause<T: Endpoint>(transport: &Bound<'_, T>) -> PyR
         return Ok(());
     }
     this.watch().pause_reads(this.core().get(), transport.py())?;
+    T::paused(transport)?;
     T::log(transport, "debug", "pauses reading")
 }
 

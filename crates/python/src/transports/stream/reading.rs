@@ -2,16 +2,19 @@
 //! loop has received for us.
 
 use oxloop_engine::proactor::Chunk;
-use oxloop_engine::sys;
 use oxloop_engine::volume::MUCH;
+use oxloop_engine::{Timestamp, sys};
 use pyo3::prelude::*;
 
 use super::delivering::{self, FAILED, Recipient};
 use super::{Kind, StreamTransport};
-use crate::core::{Arrival, READ_SIZE};
+use crate::core::{Arrival, Core, READ_SIZE};
 use crate::error::{self, os_error};
 use crate::ffi;
 use crate::transports::endpoint::{self, Piece};
+
+/// How long, at least, the loop refers to a transport that pauses, in seconds.
+const LEASE: f64 = 0.05;
 
 /// Something has come, or the descriptor is readable.
 pub(super) fn arrived(transport: &Bound<'_, PyAny>, arrival: Arrival) -> PyResult<()> {
@@ -44,6 +47,28 @@ fn received(transport: &Bound<'_, StreamTransport>, chunk: Chunk) -> PyResult<()
     }
     let data = core.take_data(transport.py(), chunk)?;
     delivering::piece(transport, Piece::Data(data.into()))
+}
+
+/// Reading pauses. A loop that receives refers to the transport for what had come before: some time later it lets go, so
+/// that one that nobody else refers to is collected.
+pub(super) fn paused(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    if transport.get().watch.take_lease() { look_later(transport) } else { Ok(()) }
+}
+
+fn look_later(transport: &Bound<'_, StreamTransport>) -> PyResult<()> {
+    let core = transport.get().core.bind(transport.py());
+    let when = Timestamp::from_seconds(Core::now(core)?.as_seconds() + LEASE);
+    core.get().push_timer(when, transport.as_any().into(), look);
+    Ok(())
+}
+
+fn look(transport: &Bound<'_, PyAny>) -> PyResult<()> {
+    let transport = ffi::cast_known::<StreamTransport>(transport);
+    let this = transport.get();
+    if this.watch.look_after_lease(this.core.get(), transport.py())? {
+        return look_later(transport);
+    }
+    Ok(())
 }
 
 impl StreamTransport {

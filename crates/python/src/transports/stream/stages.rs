@@ -49,6 +49,10 @@ impl Endpoint for StreamTransport {
         transport.get().open_fd(transport.py()).map(drop)
     }
 
+    fn paused(transport: &Bound<'_, Self>) -> PyResult<()> {
+        reading::paused(transport)
+    }
+
     fn resumed(transport: &Bound<'_, Self>) -> PyResult<()> {
         delivering::later(transport)
     }
