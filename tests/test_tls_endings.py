@@ -8,7 +8,7 @@ import ssl
 from typing import Any, AsyncIterator, List, Tuple
 
 import pytest
-from support.backends import PY312, Backend
+from support.backends import PY310, PY312, Backend
 from support.census import assert_flat
 from support.reports import Reports
 from support.running import Run, turns
@@ -308,7 +308,10 @@ def test_close_sends_what_is_buffered(run: Run, authority: Authority, side: Any)
 def test_close_sends_what_was_written_past_data_that_nobody_reads(
     run: Run, authority: Authority, side: Any
 ) -> None:
-    """Goodbye then fails ("application data after close notify"), and the connection with it."""
+    """Goodbye fails then ("application data after close notify"), and the connection with it.
+
+    Python 3.9 has said it by then.
+    """
 
     async def main() -> None:
         async with side(authority) as (end, peer):
@@ -320,8 +323,8 @@ def test_close_sends_what_was_written_past_data_that_nobody_reads(
             end.transport.write(b"last")
             end.transport.close()
             assert await peer.hear(4) == b"last"
-            with pytest.raises(ssl.SSLEOFError):
-                await peer.hear(1)
+            with pytest.raises(ssl.SSLEOFError) if PY310 else contextlib.nullcontext():
+                assert await peer.hear(1) == b""
             assert isinstance(await end.protocol.lost(), ssl.SSLError)
 
     run(main)
