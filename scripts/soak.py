@@ -183,7 +183,7 @@ def attribute(chosen: argparse.Namespace) -> None:
 def widen_interned_strings() -> None:
     """Let CPython's table of interned strings be as large as it gets.
 
-    It grows when it is full of what is gone: by a MiB at once, after hundreds of thousands of rounds.
+    It grows when it is full of what is gone: by a MiB, after hundreds of thousands of rounds.
     """
     strings = [sys.intern(f"interned {number}") for number in range(INTERNED)]
     strings.clear()
