@@ -345,6 +345,25 @@ def test_a_storm_of_pauses_and_protocols_keeps_the_order(run: Run, ends: Any, se
     run(main)
 
 
+def test_whether_a_buffer_is_asked_for_before_the_end(
+    run: Run, ends: Any, backend: Backend
+) -> None:
+    """A proactor has the end without a buffer to read it into, as asyncio's own on Windows."""
+
+    async def main() -> None:
+        async with ends(BufferedRecorder) as it:
+            await settle(it)
+            it.send(b"data")
+            assert await it.protocol.received(4) == b"data"
+            await turns(3)
+            it.peer.shutdown(socket.SHUT_WR)
+            await it.protocol.until_event("eof")
+            assert it.protocol.counts == [4]
+            assert it.protocol.hints == ([-1] if backend.is_proactor else [-1, -1])
+
+    run(main)
+
+
 # A peer that is not read from
 
 
