@@ -241,6 +241,19 @@ def test_the_methods_of_sockets_are_coroutine_functions(loop: Any) -> None:
     assert asyncio.iscoroutinefunction(loop.sock_recv)
 
 
+@pytest.mark.differs("native methods have no frame")
+def test_a_task_of_a_method_has_a_frame(run: Run, sock: socket.socket) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(loop.sock_recv(sock, 1))
+        await turns(2)
+        frames = task.get_stack()
+        task.cancel()
+        assert [frame.f_code.co_name for frame in frames] == ["sock_recv"]
+
+    run(main)
+
+
 def test_a_mocked_method_can_be_awaited(run: Run) -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()

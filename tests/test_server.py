@@ -291,6 +291,8 @@ def test_a_port_that_is_taken(run: Run) -> None:
             assert caught.value.errno == errno.EADDRINUSE
             assert f"on address {address!r}: " in str(caught.value)
             assert re.search(says(errno.EADDRINUSE), str(caught.value), re.IGNORECASE)
+            assert caught.value.__suppress_context__
+            assert isinstance(caught.value.__context__, OSError)
 
     run(main)
 

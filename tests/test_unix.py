@@ -244,6 +244,8 @@ def test_a_file_is_not_replaced(run: Run) -> None:
             assert caught.value.strerror == f"Address {str(path)!r} is already in use"
             assert path.read_text(encoding="ascii") == "keep me"
             assert caught.value.__cause__ is None
+            assert caught.value.__suppress_context__
+            assert isinstance(caught.value.__context__, OSError)
 
     run(main)
 

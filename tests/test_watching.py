@@ -857,3 +857,27 @@ def test_a_removal_from_another_thread_while_the_loop_waits(loop: Any, pair: Pai
         assert calls == []
 
     loop.run_until_complete(main())
+
+
+def test_a_watch_from_another_thread_while_the_loop_waits(
+    loop: Any, pair: Pair, backend: Backend
+) -> None:
+    """asyncio does it, though it promises nothing; ours may say no, in debug mode or not."""
+    left, right = pair
+    calls: List[int] = []
+
+    async def main() -> None:
+        refused = await call_while_waiting(lambda: loop.add_reader(left, calls.append, 1))
+        assert not (refused and backend.is_oracle)
+        if refused:
+            with pytest.raises(RuntimeError, match="Non-thread-safe operation"):
+                raise refused[0]
+            assert not loop.remove_reader(left)
+            loop.add_reader(left, calls.append, 1)
+        right.send(b"x")
+        for _ in range(5):
+            await turns(1)
+        assert calls
+        assert loop.remove_reader(left)
+
+    loop.run_until_complete(main())

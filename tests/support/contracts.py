@@ -981,6 +981,15 @@ class StreamContract:
 
         run(main)
 
+    @pytest.mark.differs("no quarter of infinity is known to be less than it")
+    def test_no_limit_and_its_quarter(self, run: Run) -> None:
+        async def main() -> None:
+            async with self.link() as link:
+                with pytest.raises(ValueError, match="high .inf. must be >= low .nan. must be"):
+                    link.transport.set_write_buffer_limits(high=math.inf)
+
+        run(main)
+
     @pytest.mark.parametrize(
         "limits",
         [{"high": 1, "low": 2}, {"high": -1}, {"low": -1}, {"high": -0.5}, {"high": math.nan}],

@@ -4,6 +4,7 @@ use std::io;
 
 use oxloop_engine::sys;
 use pyo3::exceptions::{PyBaseException, PyKeyboardInterrupt, PyOSError, PySystemExit};
+use pyo3::intern;
 use pyo3::prelude::*;
 
 use crate::imports::imports;
@@ -56,6 +57,17 @@ pub(crate) fn leaves_the_loop(py: Python<'_>, error: &PyErr) -> bool {
 /// The exception object, with its traceback, which `PyErr::value` leaves out before Python 3.12.
 pub(crate) fn exception<'py>(py: Python<'py>, error: &PyErr) -> Bound<'py, PyBaseException> {
     error.clone_ref(py).into_value(py).into_bound(py)
+}
+
+/// `error`, as `raise error from None` raises it while `handled` is handled: a traceback leaves that one out, and a
+/// debugger finds it.
+pub(crate) fn instead_of(py: Python<'_>, handled: &PyErr, error: PyErr) -> PyErr {
+    error.set_cause(py, None);
+    let context = exception(py, handled);
+    match error.value(py).setattr(intern!(py, "__context__"), context) {
+        Ok(()) => error,
+        Err(other) => other,
+    }
 }
 
 /// Whether the exception is `asyncio.CancelledError`.

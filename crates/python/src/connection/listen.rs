@@ -11,6 +11,7 @@ use super::{Optional, check_not_tls, check_stream, or_none};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
 use crate::dns::{self, Hints};
+use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::report;
@@ -216,7 +217,7 @@ impl Listening {
         let explained = bind_error(py, &address, &error)?;
         let errno: Option<i32> = error.value(py).getattr("errno")?.extract()?;
         if errno != Some(sys::errno::EADDRNOTAVAIL) {
-            return Err(explained);
+            return Err(error::instead_of(py, &error, explained));
         }
         // The family is known but not configured: the other addresses may do.
         sockets.pop();

@@ -11,6 +11,7 @@ use super::listen::{serve, server_tls};
 use super::{Connected, Optional, close_after, is_true, open_transport, pair};
 use crate::core::Core;
 use crate::coroutine::{Coroutine, Flow, Kept};
+use crate::error;
 use crate::ffi::Ref;
 use crate::imports::imports;
 use crate::server::Server;
@@ -183,7 +184,8 @@ fn bind_error(path: &Bound<'_, PyAny>, error: PyErr) -> PyResult<PyErr> {
         return Ok(error);
     }
     let text = format!("Address {} is already in use", path.repr()?);
-    Ok(PyOSError::new_err((sys::errno::EADDRINUSE, text)))
+    let explained = PyOSError::new_err((sys::errno::EADDRINUSE, text));
+    Ok(error::instead_of(py, &error, explained))
 }
 
 /// `NotImplementedError` where Python knows no Unix sockets: on Windows, up to now.
